@@ -1,0 +1,59 @@
+"""Every error that spanstream raises on purpose, under one root. Each says when it comes and what the operator sees."""
+
+from __future__ import annotations
+
+
+class SpanstreamError(Exception):
+    """The root. Caught at the edge of a process or request and shown as one sentence; anything else is a bug."""
+
+
+class SettingsError(SpanstreamError):
+    """A setting has a wrong name, value or range. The process does not start; the message names all three."""
+
+
+class KafkaUnavailableError(SpanstreamError):
+    """Kafka does not answer or does not confirm in time. Callers answer 503 and the sender tries again."""
+
+
+class StoreUnavailableError(SpanstreamError):
+    """The object store does not answer. Seals wait and retry; queries answer PARTIAL or 503."""
+
+
+class StoreConflictError(SpanstreamError):
+    """A conditional put was refused: the object exists. For a manifest: another attempt stored the range."""
+
+
+class MalformedRequestError(SpanstreamError):
+    """A request's body is no OTLP: it does not parse or decompress. The sender gets 400 with google.rpc.Status."""
+
+
+class RequestTooLargeError(SpanstreamError):
+    """A request is larger than its limit, compressed or unpacked. The sender gets 413."""
+
+
+class RateLimitedError(SpanstreamError):
+    """A tenant sends faster than its limit. The sender gets 429 with Retry-After."""
+
+
+class MalformedRecordError(SpanstreamError):
+    """A Kafka record is no OTLP TracesData. It goes to the dead-letter topic with the reason; the partition goes on."""
+
+
+class SpanSchemaError(SpanstreamError):
+    """A span batch lacks a column or has one of a wrong type: a bug of ours or a foreign chunk. Names the column."""
+
+
+class FormatVersionError(SpanstreamError):
+    """A manifest, chunk or entry was written by a later version. The reader refuses it: upgrade the reader."""
+
+
+class BadQuestionError(SpanstreamError):
+    """A query's parameter is wrong. The caller gets 400 and the sentence."""
+
+
+class NotOwnerError(SpanstreamError):
+    """A worker was asked about a partition that it does not own. The querier looks for the owner again."""
+
+
+class StackError(SpanstreamError):
+    """A part of the local stack does not start or has died. The message says which, its log, and what to do."""

@@ -1,0 +1,228 @@
+"""All settings: one typed definition. Precedence: flag, then `SPANSTREAM_*`, then TOML file, then default.
+
+A field's section and name make its flag (`--kafka-bootstrap-servers`), its variable (`SPANSTREAM_KAFKA_BOOTSTRAP_SERVERS`)
+and its place in the TOML file (`[kafka] bootstrap_servers`). `docs/settings.md` is generated from here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+ENV_PREFIX = "SPANSTREAM_"
+CONFIG_VARIABLE = "SPANSTREAM_CONFIG"
+KIB, MIB = 1 << 10, 1 << 20
+
+
+class Section(BaseModel):
+    """One group of settings, frozen; an unknown name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def setting(default: Any, description: str, **bounds: Any) -> Any:
+    """A field: its default, one sentence, and pydantic's bounds (ge, le, ...)."""
+    return Field(default=default, description=description, **bounds)
+
+
+class KafkaSettings(Section):
+    """How to reach Kafka, and what the topics look like."""
+
+    bootstrap_servers: str = setting("127.0.0.1:9092", "Comma-separated host:port of Kafka brokers", min_length=1)
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = setting(
+        "PLAINTEXT", "How clients connect"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = setting("PLAIN", "Used with SASL_* only")
+    sasl_username: str = setting("", "Used with SASL_* only")
+    sasl_password: SecretStr = setting(SecretStr(""), "Used with SASL_* only")
+    ssl_ca_path: str = setting("", "File of the certificate authority; empty: the system's")
+    topic_prefix: str = setting(
+        "", "Put before every topic name, so that deployments can share a cluster", pattern=r"^[a-zA-Z0-9._-]*$"
+    )
+    partitions: int = setting(
+        8, "Partitions of a new spans_by_trace; changing it later is a documented operation", ge=1, le=1000
+    )
+    replication_factor: int = setting(
+        0, "Of new topics; 0: 3 where the cluster has three brokers, else 1 with a warning", ge=0, le=10
+    )
+    min_insync_replicas: int = setting(
+        0, "Of new topics; 0: 2 where the cluster has three brokers, else 1", ge=0, le=10
+    )
+    retention_h: float = setting(24.0, "How long Kafka keeps a span's record, in hours", gt=0)
+    request_timeout_s: float = setting(10.0, "Longest wait for an answer of Kafka", gt=0, le=300)
+    session_timeout_s: float = setting(10.0, "A worker silent for so long loses its partitions", ge=6, le=300)
+    group: str = setting("spanstream", "Consumer group of the workers; name of the Faust app", min_length=1)
+
+
+class StoreSettings(Section):
+    """Object storage: where chunks and manifests stand."""
+
+    endpoint: str = setting("http://127.0.0.1:9000", "URL of the S3 endpoint", pattern=r"^https?://")
+    access_key: str = setting("spanstream", "S3 access key")
+    secret_key: SecretStr = setting(SecretStr("spanstream-local"), "S3 secret key")
+    region: str = setting("us-east-1", "S3 region")
+    buckets: tuple[str, ...] = setting(
+        ("spans-a",),
+        "Bucket names; a trace's bucket is chosen by its partition; manifests stand in the first",
+        min_length=1,
+    )
+    put_timeout_s: float = setting(60.0, "Longest time for one PUT; a signed PUT expires then", gt=0, le=3600)
+    get_timeout_s: float = setting(30.0, "Longest time for one GET or LIST", gt=0, le=3600)
+    retry_wait_max_s: float = setting(
+        30.0, "Longest wait between two tries of an upload; tries start at 0.2 s and double, with jitter", gt=0
+    )
+    connections_max: int = setting(16, "Open connections to the store, a process", ge=1, le=256)
+
+
+class ReceiverSettings(Section):
+    """OTLP in: ports, limits, batching."""
+
+    host: str = setting("127.0.0.1", "Address the OTLP listeners bind to")
+    grpc_port: int = setting(4317, "OTLP/gRPC", ge=0, le=65535)
+    http_port: int = setting(4318, "OTLP/HTTP, also /metrics and /ready", ge=0, le=65535)
+    request_bytes_max: int = setting(16 * MIB, "Largest request, as sent and unpacked; larger gets 413", ge=KIB)
+    inflight_bytes_max: int = setting(
+        64 * MIB, "Bytes of requests not yet acknowledged; beyond, 503 with Retry-After", ge=KIB
+    )
+    record_bytes_max: int = setting(
+        900_000, "Largest Kafka record written; a larger span is cut or rejected", ge=10_000, le=100_000_000
+    )
+    batch_bytes: int = setting(512 * KIB, "A record is sent when it has so many bytes", ge=KIB)
+    batch_wait_s: float = setting(0.02, "... or when its first span has waited so long", ge=0, le=5)
+    batch_tenants_free: int = setting(
+        16, "With more open batches than this a partition, the wait grows in proportion", ge=1
+    )
+    batch_wait_max_s: float = setting(0.2, "... up to this", ge=0, le=5)
+    linger_s: float = setting(0.005, "Producer linger", ge=0, le=1)
+    ack_timeout_s: float = setting(
+        10.0, "A request whose records Kafka has not confirmed by then gets 503", gt=0, le=300
+    )
+    stop_timeout_s: float = setting(15.0, "At a stop, requests under way are given so long", gt=0, le=300)
+    connections_max: int = setting(1000, "Open HTTP connections; further ones get 503", ge=1)
+    idle_timeout_s: float = setting(75.0, "An idle connection is closed after so long", gt=0)
+    tenant_rate_bytes_per_s: float = setting(0.0, "Token bucket a tenant; 0: no limit", ge=0)
+    tenant_burst_bytes: float = setting(64.0 * MIB, "Size of that bucket", gt=0)
+    multitenancy: bool = setting(False, "Take the tenant from X-Scope-OrgID; off: every span is single-tenant's")
+
+
+class LimitSettings(Section):
+    """What one span may hold; beyond, values are cut and the span is marked."""
+
+    attribute_bytes_max: int = setting(64 * KIB, "Longest string or bytes value of an attribute", ge=64)
+    attributes_max: int = setting(512, "Most attributes of one span, resource, scope, event or link", ge=1)
+    future_s_max: float = setting(86_400.0, "A start further ahead than this is an outlier", gt=0)
+
+
+class WorkerSettings(Section):
+    """Index agent and sink agent."""
+
+    host: str = setting("127.0.0.1", "Address of the table endpoint")
+    port: int = setting(6066, "Table endpoint (Faust web)", ge=0, le=65535)
+    advertised_url: str = setting("", "URL under which queriers reach the table endpoint; empty: http://host:port")
+    static_member: str = setting(
+        "", "Kafka group.instance.id: a restart under the same name keeps its partitions at once"
+    )
+    data_dir: Path = setting(Path(".spanstream/worker"), "RocksDB tables and Faust's data; may be lost at any time")
+    take_records_max: int = setting(100, "Records of one batch", ge=1, le=10_000)
+    take_wait_s: float = setting(0.05, "Longest wait to fill a batch", ge=0, le=5)
+    take_bytes_max: int = setting(16 * MIB, "Bytes of OTLP decoded at once", ge=MIB)
+    take_spans_max: int = setting(50_000, "Spans decoded at once, counted on the wire", ge=1000)
+    fetch_bytes_max: int = setting(16 * MIB, "Bytes of one Kafka fetch", ge=MIB)
+    memory_bytes_max: int = setting(
+        400 * MIB, "Segments, window, RocksDB caches, seals under way and Faust's buffers together", ge=64 * MIB
+    )
+    rocksdb_bytes: int = setting(32 * MIB, "RocksDB block cache and write buffers, part of the above", ge=4 * MIB)
+    seal_bytes: int = setting(64 * MIB, "A partition's open segments are sealed at this size in Arrow", ge=64 * KIB)
+    seal_spans: int = setting(500_000, "... or at so many spans", ge=1)
+    seal_age_s: float = setting(900.0, "... or when the oldest has waited so long; being found does not wait", gt=0)
+    segments_max: int = setting(20, "Adjacent small segments of a partition are merged above this number", ge=2)
+    drop_grace_s: float = setting(30.0, "Stored segments are kept so long for queries on an older snapshot", ge=0)
+    window_s: float = setting(
+        900.0, "Copies are found within this record time, and in all that is not yet in a chunk", ge=0
+    )
+    window_keys_max: int = setting(
+        4_000_000, "Most keys of the window a worker, beyond what is not yet in a chunk", ge=1000
+    )
+    attribute_columns_max: int = setting(
+        200, "Attributes of one scope that get a column of their own; the rest goes to the map column", ge=1, le=2000
+    )
+
+
+class ChunkSettings(Section):
+    """How chunks are encoded."""
+
+    row_group_spans: int = setting(65_536, "Spans of one Parquet row group", ge=1000)
+    zstd_level: int = setting(3, "Compression level", ge=1, le=19)
+    retention_h: float = setting(336.0, "How long chunks are kept", gt=0)
+
+
+class QuerierSettings(Section):
+    """HTTP API, catalog, engine."""
+
+    host: str = setting("127.0.0.1", "Address the API binds to")
+    http_port: int = setting(3200, "Tempo-compatible HTTP API and pages", ge=0, le=65535)
+    data_dir: Path = setting(Path(".spanstream/querier"), "Catalog; rebuilt from the buckets when empty")
+    memory_bytes_max: int = setting(400 * MIB, "Memory of the query engine; beyond, it spills", ge=64 * MIB)
+    threads: int = setting(0, "Threads of the query engine; 0: one a core", ge=0, le=256)
+    queries_max: int = setting(8, "Queries at a time; further ones wait", ge=1)
+    query_timeout_s: float = setting(60.0, "A query is ended after so long with 504", gt=0)
+    live_bytes_max: int = setting(
+        256 * MIB, "Copies of live segments kept; beyond, the oldest are asked for again", ge=MIB
+    )
+    live_timeout_s: float = setting(5.0, "Longest wait for a worker's answer", gt=0)
+    tail_bytes_max: int = setting(
+        256 * MIB, "Bytes read from Kafka for partitions without owner; beyond, PARTIAL", ge=MIB
+    )
+    tail_timeout_s: float = setting(10.0, "Longest time of reading the tail; beyond, PARTIAL", gt=0)
+    owners_refresh_s: float = setting(1.0, "How long the partitions' owners are remembered", ge=0)
+    catalog_refresh_s: float = setting(10.0, "How often the manifests in the bucket are listed beside the topic", gt=0)
+    trace_reach_s: float = setting(3600.0, "A trace is looked for so far around the asked range", ge=0)
+    trace_bytes_max: int = setting(
+        50 * MIB, "Largest answer to a trace by ID; beyond, v1 answers 422 and v2 PARTIAL", ge=KIB
+    )
+    search_limit_default: int = setting(20, "Traces of a search without limit=", ge=1)
+    search_limit_max: int = setting(262_144, "Largest limit=", ge=1)
+    search_range_h_max: float = setting(168.0, "Longest range of a search; beyond, 400", gt=0)
+    tag_values_max: int = setting(10_000, "Most tag names or values of an answer without limit=", ge=1)
+
+
+class StackSettings(Section):
+    """The local stack of `spanstream up`, `demo` and the tests."""
+
+    data_dir: Path = setting(Path(".spanstream"), "Everything of the local stack stands here and is kept between runs")
+    kafka_port: int = setting(9092, "Kafka", ge=0, le=65535)
+    kafka_controller_port: int = setting(9093, "Kafka's controller", ge=0, le=65535)
+    kafka_heap_mb: int = setting(512, "Kafka's Java heap in MB", ge=128)
+    store_port: int = setting(9000, "MinIO or rclone", ge=0, le=65535)
+    store: Literal["auto", "minio", "rclone", "none"] = setting(
+        "auto", "auto: MinIO where a binary is found, else rclone; none: use store.endpoint as it is"
+    )
+    minio_path: str = setting("", "MinIO binary; empty: PATH, then the one that `make minio` built")
+    workers: int = setting(1, "Workers started", ge=1, le=32)
+    start_timeout_s: float = setting(60.0, "Longest wait for a part to be ready", gt=0)
+    stop_timeout_s: float = setting(20.0, "A part that has not stopped by then is killed", gt=0)
+    restart_wait_max_s: float = setting(30.0, "A dead process is started again after 0.5 s, doubling up to this", gt=0)
+
+
+class LogSettings(Section):
+    """What processes say."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "Least level written")
+    format: Literal["auto", "console", "json"] = setting("auto", "auto: console on a terminal, else JSON lines")
+
+
+class Settings(Section):
+    """Every setting, by section."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    store: StoreSettings = StoreSettings()
+    receiver: ReceiverSettings = ReceiverSettings()
+    limits: LimitSettings = LimitSettings()
+    worker: WorkerSettings = WorkerSettings()
+    chunk: ChunkSettings = ChunkSettings()
+    querier: QuerierSettings = QuerierSettings()
+    stack: StackSettings = StackSettings()
+    log: LogSettings = LogSettings()
