@@ -1,3 +1,64 @@
 """Every metric, once. Each is described in docs/operations.md; a test compares the two."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from pipeline.partition.state import Partition, Prepared
+    from pipeline.store.manifest import Manifest
+
+# ---- worker
+
+SPANS_TAKEN = Counter("spanstream_worker_spans", "Spans read from the keyed topic, copies included")
+SPANS_DUPLICATE = Counter("spanstream_worker_duplicate_spans", "Copies that the window knew and dropped")
+SPANS_MARKED = Counter("spanstream_worker_marked", "Spans cut, repaired or odd, and spans left out, by reason", ["reason"])
+RECORDS_DEAD = Counter("spanstream_worker_dead_records", "Records set aside in the dead-letter topic", ["reason"])
+LOST_RECORDS = Counter("spanstream_worker_lost_records", "Offsets that Kafka's retention deleted before they were read")
+AWAY = Counter("spanstream_worker_waits", "Tries that failed because Kafka or the store did not answer", ["what"])
+SEAL_SECONDS = Histogram(
+    "spanstream_worker_seal_seconds",
+    "Time to encode and store one range, manifest included",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+RANGES_STORED = Counter("spanstream_worker_stored_ranges", "Ranges stored: manifests written")
+CHUNK_SPANS = Counter("spanstream_worker_stored_spans", "Spans in stored chunks")
+CHUNK_BYTES = Counter("spanstream_worker_stored_bytes", "Bytes of stored chunks and the objects beside them")
+PARTITIONS_OWNED = Gauge("spanstream_worker_partitions", "Partitions owned and loaded")
+OPEN_BYTES = Gauge("spanstream_worker_open_bytes", "Bytes of segments not yet in a chunk, in memory and in RocksDB")
+HELD_BYTES = Gauge("spanstream_worker_held_bytes", "Bytes of segments in memory and of the windows")
+OLDEST_OPEN_SECONDS = Gauge("spanstream_worker_oldest_unsealed_seconds", "Age of the oldest record not yet in a chunk")
+LAG_SECONDS = Gauge("spanstream_worker_lag_seconds", "Age of the newest record taken, at the partition furthest behind")
+LAG_RECORDS = Gauge("spanstream_worker_lag_records", "Records not yet taken, over the owned partitions")
+WINDOW_KEYS = Gauge("spanstream_worker_window_keys", "Keys in the deduplication windows")
+
+
+def count_batch(prepared: Prepared) -> None:
+    """Count what one batch held."""
+    SPANS_TAKEN.inc(prepared.received.total())
+    SPANS_DUPLICATE.inc(prepared.duplicates.total())
+    for (_, reason), count in prepared.counts.items():
+        SPANS_MARKED.labels(reason=reason).inc(count)
+    for letter in prepared.dead:
+        RECORDS_DEAD.labels(reason=letter.reason.split(":")[0][:40]).inc()
+
+
+def count_manifest(manifest: Manifest) -> None:
+    """Count a stored range."""
+    RANGES_STORED.inc()
+    CHUNK_SPANS.inc(sum(chunk.spans for chunk in manifest.chunks))
+    CHUNK_BYTES.inc(sum(chunk.bytes for chunk in manifest.chunks))
+
+
+def observe_partitions(states: Sequence[Partition], now_unix_ns: int) -> None:
+    """Set the gauges of the owned partitions."""
+    opened = [segment for state in states for segment in state.segments if segment.first >= state.mark]
+    PARTITIONS_OWNED.set(len(states))
+    OPEN_BYTES.set(sum(segment.nbytes for segment in opened))
+    HELD_BYTES.set(sum(state.nbytes for state in states))
+    WINDOW_KEYS.set(sum(len(state.window) for state in states))
+    oldest = min((segment.arrived_unix_ns for segment in opened), default=now_unix_ns)
+    OLDEST_OPEN_SECONDS.set((now_unix_ns - oldest) / 1e9)

@@ -52,6 +52,7 @@ class KafkaSettings(Section):
         0, "Of new topics; 0: 2 where the cluster has three brokers, else 1", ge=0, le=10
     )
     retention_h: float = setting(24.0, "How long Kafka keeps a span's record, in hours", gt=0)
+    dead_retention_h: float = setting(168.0, "How long Kafka keeps a dead letter, in hours", gt=0)
     request_timeout_s: float = setting(10.0, "Longest wait for an answer of Kafka", gt=0, le=300)
     session_timeout_s: float = setting(10.0, "A worker silent for so long loses its partitions", ge=6, le=300)
     group: str = setting("spanstream", "Consumer group of the workers; name of the Faust app", min_length=1)
@@ -135,6 +136,14 @@ class WorkerSettings(Section):
         400 * MIB, "Segments, window, RocksDB caches, seals under way and Faust's buffers together", ge=64 * MIB
     )
     rocksdb_bytes: int = setting(32 * MIB, "RocksDB block cache and write buffers, part of the above", ge=4 * MIB)
+    live_bytes_max: int = setting(
+        96 * MIB, "In-memory copies of segments, part of the above; beyond, RocksDB serves them", ge=4 * MIB
+    )
+    unsealed_bytes_max: int = setting(
+        4096 * MIB,
+        "Segments in memory and in RocksDB together; beyond, fetching pauses until a seal is done",
+        ge=64 * MIB,
+    )
     seal_bytes: int = setting(64 * MIB, "A partition's open segments are sealed at this size in Arrow", ge=64 * KIB)
     seal_spans: int = setting(500_000, "... or at so many spans", ge=1)
     seal_age_s: float = setting(900.0, "... or when the oldest has waited so long; being found does not wait", gt=0)

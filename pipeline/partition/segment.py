@@ -1,0 +1,42 @@
+"""A segment: the spans of a run of consecutive records, queryable, not yet in a chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+MERGE_FAN_IN = 8  # at most 7 segments a size class stay unmerged: about 20 up to 500,000 spans
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Segment:
+    """Decoded, deduplicated spans of the offsets [first, last], gap-free with its neighbours.
+
+    spans: a span table, or None while only the live table in RocksDB holds it (see `spans_count` for its size).
+    arrived_unix_ns: the worker's clock when its first record came; record times are Kafka's.
+    losses: offset ranges within it that Kafka deleted before they were read. in_table: RocksDB has the rows too.
+    """
+
+    first: int
+    last: int
+    spans: pa.Table | None
+    spans_count: int
+    nbytes: int
+    arrived_unix_ns: int
+    record_time_min_unix_ns: int
+    record_time_max_unix_ns: int
+    losses: tuple[tuple[int, int], ...] = ()
+    in_table: bool = False
+
+    @property
+    def size_class(self) -> int:
+        """Segments of one class differ in size by less than MERGE_FAN_IN times."""
+        return int(np.log(max(1, self.spans_count)) / np.log(MERGE_FAN_IN))
+
+
+def rows_from(spans: pa.Table, offset: int) -> pa.Table:
+    """The rows whose record lies at `offset` or later: a slice, since rows stand in arrival order."""
+    offsets = spans.column("record_offset").to_numpy()
+    return spans.slice(int(np.searchsorted(offsets, offset)))

@@ -1,0 +1,245 @@
+"""The worker's RocksDB tables: live segments and their index. One database a worker, a column family a table.
+
+Nothing here outlives an assignment: a partition's rows are emptied when it is assigned and refilled from Kafka, so the
+database may be lost at any time and needs no write-ahead log.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    ColumnFamily,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteOptions,
+)
+
+from pipeline.partition.segment import Segment
+from pipeline.spans import schema
+from topics.errors import NotOwnerError
+
+LIVE, SEGMENTS, SERVICES, ATTRIBUTES = "live", "segments", "services", "attributes"
+TABLES = (LIVE, SEGMENTS, SERVICES, ATTRIBUTES)
+NO_SERVICE = "unknown_service"
+IPC_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", unify_dictionaries=True)
+OPERATIONS_MAX = 5000  # of one segment's index row; more are counted together under "…", so that a row stays bounded
+
+Services = dict[str, dict[str, dict[str, int]]]  # tenant -> service -> operation -> spans
+Attributes = dict[str, dict[str, int]]  # tenant -> column -> spans that have it
+
+
+class Slot(NamedTuple):
+    """Where the rows of one assignment of a partition stand; epoch: a number no two assignments share."""
+
+    partition: int
+    epoch: int
+
+    @property
+    def prefix(self) -> bytes:
+        """A partition, and each of its assignments, is one range of keys."""
+        return self.partition.to_bytes(4, "big") + self.epoch.to_bytes(4, "big")
+
+    def key(self, segment: Segment) -> bytes:
+        """Key of a segment in every table: never that of another segment, merged ones included."""
+        return self.prefix + segment.first.to_bytes(8, "big") + segment.last.to_bytes(8, "big")
+
+
+class Tables:
+    """The tables under one folder. Thread-safe; a write is one batch; caches and buffers take `rocksdb_bytes`."""
+
+    def __init__(self, path: Path, *, rocksdb_bytes: int) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        options = _options(rocksdb_bytes)
+        self._db = Rdict(
+            str(path),
+            options=options,
+            column_families={name: _options(rocksdb_bytes) for name in TABLES},
+            access_type=AccessType.read_write(),
+        )
+        self._families: dict[str, Rdict] = {name: self._db.get_column_family(name) for name in TABLES}
+        self._handles: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in TABLES}
+        self._no_log = WriteOptions()
+        self._no_log.disable_wal = True
+
+    def put_segment(self, slot: Slot, segment: Segment, spans: pa.Table) -> None:
+        """Write a segment and its index rows in one batch."""
+        batch = WriteBatch(raw_mode=True)
+        self._put(batch, slot, segment, spans, *index_of(spans))
+        self._db.write(batch, self._no_log)
+
+    def merge_segments(self, slot: Slot, olds: list[Segment], merged: Segment, spans: pa.Table) -> None:
+        """Put `merged` in the place of the rows of `olds` in one batch; the index rows are added up, not made anew."""
+        batch = WriteBatch(raw_mode=True)
+        services: Services = {}
+        attributes: Attributes = {}
+        for old in olds:
+            key = slot.key(old)
+            add_services(services, self._json(SERVICES, key))
+            add_attributes(attributes, self._json(ATTRIBUTES, key))
+            for name in TABLES:
+                batch.delete(key, self._handles[name])
+        self._put(batch, slot, merged, spans, services, attributes)
+        self._db.write(batch, self._no_log)
+
+    def drop_segments(self, slot: Slot, segments: list[Segment]) -> None:
+        """Delete the rows of segments that are stored and past their grace."""
+        batch = WriteBatch(raw_mode=True)
+        for segment in segments:
+            for name in TABLES:
+                batch.delete(slot.key(segment), self._handles[name])
+        self._db.write(batch, self._no_log)
+
+    def clear(self, partition: int) -> None:
+        """Empty a partition's part of every table: on assignment, and when it is gone."""
+        low, high = Slot(partition, 0).prefix, Slot(partition + 1, 0).prefix
+        for family in self._families.values():
+            family.delete_range(low, high, write_opt=self._no_log)
+
+    def segment_ipc(self, slot: Slot, segment: Segment) -> bytes:
+        """A segment's rows as one Arrow IPC stream. Raises NotOwnerError when they are gone."""
+        value: bytes | None = self._families[LIVE].get(slot.key(segment))
+        if value is None:
+            raise NotOwnerError(
+                f"the segment at {segment.first} of partition {slot.partition} was dropped, merged or let go"
+            )
+        return value
+
+    def segment_rows(self, slot: Slot, segment: Segment) -> pa.Table:
+        """A segment's rows. Raises NotOwnerError when they are gone."""
+        return pa.ipc.open_stream(self.segment_ipc(slot, segment)).read_all()
+
+    def trace_rows(self, slot: Slot, segment: Segment, trace_id: bytes) -> pa.Table:
+        """A segment's rows of one trace; other columns are unpacked only on a hit. NotOwnerError when they are gone."""
+        ipc = self.segment_ipc(slot, segment)
+        names = pa.ipc.open_stream(ipc).schema.names
+        only_ids = pa.ipc.IpcReadOptions(included_fields=[names.index("trace_id")])
+        ids = pa.ipc.open_stream(ipc, options=only_ids).read_all().column("trace_id")
+        hit = pc.equal(ids, pa.scalar(trace_id, ids.type))
+        if not pc.any(hit).as_py():
+            return schema.empty_table()
+        return pa.ipc.open_stream(ipc).read_all().filter(hit)
+
+    def rows(self, table: str, slot: Slot) -> Iterator[tuple[int, Any]]:
+        """(first offset, value) of an assignment's rows of an index table, in offset order."""
+        for key, value in self._families[table].items(from_key=slot.prefix):
+            if not key.startswith(slot.prefix):
+                return
+            yield int.from_bytes(key[8:16], "big"), orjson.loads(value)
+
+    def close(self) -> None:
+        """Release the folder. No reads or writes may be under way."""
+        self._families.clear()
+        self._db.close()
+
+    def _put(
+        self,
+        batch: WriteBatch,
+        slot: Slot,
+        segment: Segment,
+        spans: pa.Table,
+        services: Services,
+        attributes: Attributes,
+    ) -> None:
+        key = slot.key(segment)
+        batch.put(key, ipc_bytes(spans), self._handles[LIVE])
+        batch.put(key, orjson.dumps(_segment_row(segment)), self._handles[SEGMENTS])
+        batch.put(key, orjson.dumps(services), self._handles[SERVICES])
+        batch.put(key, orjson.dumps(attributes), self._handles[ATTRIBUTES])
+
+    def _json(self, table: str, key: bytes) -> dict[str, Any]:
+        value = self._families[table].get(key)
+        return {} if value is None else orjson.loads(value)
+
+
+def ipc_bytes(spans: pa.Table) -> pa.Buffer | bytes:
+    """A span table as one Arrow IPC stream, lz4."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, spans.schema, options=IPC_OPTIONS) as writer:
+        writer.write_table(spans)
+    return sink.getvalue().to_pybytes()
+
+
+def index_of(spans: pa.Table) -> tuple[Services, Attributes]:
+    """Services with their operations, and attribute columns, of a span table, a tenant at a time, with span counts."""
+    services: Services = {}
+    attributes: Attributes = {}
+    if not spans.num_rows:
+        return services, attributes
+    service = schema.column(spans, schema.column_name("resource", "service.name", "string"))
+    named = pa.table(
+        {
+            "tenant": spans.column("tenant").cast(pa.string()),
+            "service": pc.fill_null(service.cast(pa.string()), NO_SERVICE),
+            "name": pc.fill_null(schema.column(spans, "name").cast(pa.string()), ""),
+        }
+    )
+    counted = named.group_by(["tenant", "service", "name"], use_threads=False).aggregate([([], "count_all")])
+    for tenant, name, operation, spans_count in zip(*(column.to_pylist() for column in counted.columns), strict=True):
+        operations = services.setdefault(tenant, {}).setdefault(name, {})
+        operations[operation if len(operations) < OPERATIONS_MAX else "…"] = spans_count
+    for tenant in services:
+        mine = spans if len(services) == 1 else spans.filter(pc.equal(named.column("tenant"), tenant))
+        attributes[tenant] = {
+            column: mine.num_rows - mine.column(column).null_count
+            for column in mine.column_names
+            if schema.parse_column(column) is not None
+        }
+    return services, attributes
+
+
+def add_services(total: Services, more: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
+    """Add the counts of `more` to `total`."""
+    for tenant, services in more.items():
+        for service, operations in services.items():
+            mine = Counter(total.setdefault(tenant, {}).get(service, {}))
+            mine.update(operations)
+            total[tenant][service] = dict(mine)
+
+
+def add_attributes(total: Attributes, more: Mapping[str, Mapping[str, int]]) -> None:
+    """Add the counts of `more` to `total`."""
+    for tenant, columns in more.items():
+        mine = Counter(total.get(tenant, {}))
+        mine.update(columns)
+        total[tenant] = dict(mine)
+
+
+def _segment_row(segment: Segment) -> dict[str, Any]:
+    return {
+        "first": segment.first,
+        "last": segment.last,
+        "spans": segment.spans_count,
+        "bytes": segment.nbytes,
+        "record_time_min_unix_ns": segment.record_time_min_unix_ns,
+        "record_time_max_unix_ns": segment.record_time_max_unix_ns,
+        "losses": segment.losses,
+    }
+
+
+def _options(rocksdb_bytes: int) -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    options.set_write_buffer_size(rocksdb_bytes // 4)
+    options.set_max_write_buffer_number(2)
+    options.set_db_write_buffer_size(rocksdb_bytes // 2)
+    options.set_compression_type(DBCompressionType.none())  # values are lz4 already
+    options.set_max_background_jobs(1)
+    table = BlockBasedOptions()
+    table.set_block_cache(Cache(rocksdb_bytes // 2))
+    options.set_block_based_table_factory(table)
+    return options
