@@ -8,7 +8,7 @@ the manifests and from Kafka.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -32,6 +32,8 @@ class SourceRecord(NamedTuple):
     value: bytes
     time_unix_ns: int
     reason: str = ""
+    key: bytes | None = None
+    headers: Iterable[tuple[str, bytes | None]] = ()
 
 
 class DeadLetter(NamedTuple):

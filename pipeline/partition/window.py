@@ -52,6 +52,11 @@ class Window:
         """Bytes held."""
         return len(self) * KEY_BYTES
 
+    @property
+    def runs(self) -> int:
+        """Sorted runs that a look-up searches."""
+        return len(self._runs)
+
     def holds(self, keys: Keys) -> npt.NDArray[np.bool_]:
         """For each key whether the window has seen it. Shape (n,); O(n log n) per run."""
         found = np.zeros(len(keys), dtype=bool)
