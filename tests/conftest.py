@@ -1,1 +1,105 @@
 """Fixtures of the real parts: one Kafka and one MinIO a test run, fresh topics and buckets a test."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from minio import Minio
+from pydantic import SecretStr
+
+from infra.kafka import KafkaPlan, kafka_ready, start_kafka
+from infra.minio import BUILD_COMMAND, StorePlan, find_minio, start_minio
+from infra.ports import free_port
+from infra.stack import store_ready
+from topics.settings import KafkaSettings, StoreSettings
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+
+
+@pytest.fixture(scope="session")
+def real_parts_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Data of the session's Kafka and MinIO; removed at the end, since pytest keeps three runs."""
+    folder = tmp_path_factory.mktemp("parts")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(real_parts_dir: Path) -> Iterator[str]:
+    """host:port of a real Kafka for the whole run."""
+    plan = KafkaPlan(
+        data_dir=real_parts_dir / "kafka",
+        port=free_port(),
+        controller_port=free_port(),
+        heap_mb=512,
+        log_path=real_parts_dir / "kafka.log",
+    )
+    broker = start_kafka(plan, print)
+    try:
+        broker.wait_ready(lambda: kafka_ready(plan), START_TIMEOUT_S)
+        yield plan.bootstrap_servers
+    finally:
+        broker.stop(STOP_TIMEOUT_S)
+
+
+@pytest.fixture(scope="session")
+def minio_server(real_parts_dir: Path) -> Iterator[StorePlan]:
+    """A real MinIO for the whole run."""
+    binary = find_minio()
+    if binary is None:
+        pytest.fail(f"these tests need MinIO: `{BUILD_COMMAND}` builds it, once", pytrace=False)
+    plan = StorePlan(
+        data_dir=real_parts_dir / "minio",
+        port=free_port(),
+        access_key="spanstream",
+        secret_key="spanstream-local",
+        log_path=real_parts_dir / "minio.log",
+    )
+    server = start_minio(plan, binary)
+    try:
+        server.wait_ready(lambda: store_ready(plan), START_TIMEOUT_S)
+        yield plan
+    finally:
+        server.stop(STOP_TIMEOUT_S)
+
+
+@pytest.fixture
+def kafka_settings(kafka_broker: str) -> Iterator[KafkaSettings]:
+    """A real Kafka with a topic prefix and a consumer group of this test alone; its topics are deleted after it."""
+    unique = uuid.uuid4().hex[:8]
+    prefix = f"t{unique}-"
+    yield KafkaSettings(bootstrap_servers=kafka_broker, topic_prefix=prefix, group=f"g{unique}", partitions=4)
+    admin = AdminClient({"bootstrap.servers": kafka_broker})
+    names = [name for name in admin.list_topics(timeout=10).topics if name.startswith((prefix, f"g{unique}"))]
+    if names:
+        for deleted in admin.delete_topics(names, request_timeout=10).values():
+            deleted.exception(timeout=10)
+
+
+@pytest.fixture
+def store_settings(minio_server: StorePlan) -> StoreSettings:
+    """A real MinIO with two buckets of this test alone; they exist and are empty."""
+    unique = uuid.uuid4().hex[:8]
+    store = StoreSettings(
+        endpoint=minio_server.endpoint,
+        access_key=minio_server.access_key,
+        secret_key=SecretStr(minio_server.secret_key),
+        buckets=(f"t{unique}-a", f"t{unique}-b"),
+    )
+    address = minio_server.endpoint.removeprefix("http://")
+    client = Minio(
+        endpoint=address,
+        access_key=minio_server.access_key,
+        secret_key=minio_server.secret_key,
+        secure=False,
+        region=store.region,
+    )
+    for bucket in store.buckets:
+        client.make_bucket(bucket_name=bucket)
+    return store

