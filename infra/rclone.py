@@ -29,6 +29,9 @@ def find_rclone() -> Path:
 def start_rclone(plan: StorePlan) -> ChildProcess:
     """Serve plan.data_dir over S3; returns before it is ready. Buckets are its folders. Raises StackError."""
     plan.data_dir.mkdir(parents=True, exist_ok=True)
+    keys = (plan.access_key, plan.secret_key)
+    if any("," in key for key in keys):
+        raise StackError("store.access_key and store.secret_key must hold no comma: rclone takes them joined by one")
     command = [str(find_rclone()), "serve", "s3", str(plan.data_dir), "--addr", f"{HOST}:{plan.port}"]
     command += ["--config", os.devnull, "--vfs-cache-mode", "off", "--dir-cache-time", "1s"]
     child = ChildProcess(
@@ -36,8 +39,8 @@ def start_rclone(plan: StorePlan) -> ChildProcess:
             name="rclone",
             command=command,
             log_path=plan.log_path,
-            # by the environment: a command line can be read by everybody on the machine
-            env={"RCLONE_AUTH_KEY": f"{plan.access_key},{plan.secret_key}"},
+            # By the environment, since everybody can read a command line; quoted, since rclone reads it as CSV
+            env={"RCLONE_AUTH_KEY": '"{},{}"'.format(*(key.replace('"', '""') for key in keys))},
         )
     )
     child.start()

@@ -13,6 +13,7 @@ from infra.minio import BUILD_COMMAND, StorePlan, find_minio, start_minio
 from infra.ports import HOST, choose_port, is_open
 from infra.process import ChildProcess
 from infra.rclone import start_rclone
+from infra.supervisor import Role
 from topics.errors import StackError
 from topics.settings import KafkaSettings, Settings, StoreSettings
 
@@ -29,6 +30,7 @@ class RunningStack:
     settings: Settings
     store_kind: StoreKind
     cluster_id: str
+    roles: tuple[Role, ...]  # for Supervisor.adopt
 
     @property
     def kafka(self) -> KafkaSettings:
@@ -52,11 +54,6 @@ class LocalStack:
         self._data_dir = settings.stack.data_dir.expanduser().resolve()
         self._children: list[ChildProcess] = []
         self._lock: IO[str] | None = None
-
-    @property
-    def children(self) -> tuple[ChildProcess, ...]:
-        """The running programs in the order of their start."""
-        return tuple(self._children)
 
     def start(self) -> RunningStack:
         """Start both at once, return when both answer a real request: about 2 s, 4 s on the first run.
@@ -119,7 +116,12 @@ class LocalStack:
                 "store": self._settings.store.model_copy(update=endpoint),
             }
         )
-        return RunningStack(settings=settings, store_kind=kind, cluster_id=cluster_id(kafka.data_dir))
+        roles = [Role(name="kafka", child=kafka_child, urls={"bootstrap_servers": kafka.bootstrap_servers})]
+        if store_child is not None:
+            roles.append(Role(name="store", child=store_child, urls={"s3": store.endpoint}))
+        return RunningStack(
+            settings=settings, store_kind=kind, cluster_id=cluster_id(kafka.data_dir), roles=tuple(roles)
+        )
 
     def _start_store(self, plan: StorePlan) -> tuple[StoreKind, ChildProcess | None]:
         """Both stores keep objects in their own way: a folder belongs to the one that wrote it first."""
