@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -11,11 +11,29 @@ if TYPE_CHECKING:
     from pipeline.partition.state import Partition, Prepared
     from pipeline.store.manifest import Manifest
 
+# ---- receiver
+
+REQUESTS = Counter("spanstream_receiver_requests", "Requests answered, by protocol and status", ["protocol", "status"])
+REQUEST_BYTES = Counter("spanstream_receiver_request_bytes", "Bytes of requests, unpacked")
+REQUEST_SECONDS = Histogram(
+    "spanstream_receiver_request_seconds",
+    "From a request's last byte to its answer, Kafka's confirmation included",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+SPANS_RECEIVED = Counter("spanstream_receiver_spans", "Spans acknowledged: Kafka has them")
+SPANS_REJECTED = Counter("spanstream_receiver_rejected_spans", "Spans refused by partial success", ["reason"])
+SPANS_CHANGED = Counter("spanstream_receiver_marked_spans", "Spans cut, padded or repaired, and marked", ["mark"])
+RECORDS_SENT = Counter("spanstream_receiver_records", "Records given to Kafka")
+RECORD_BYTES = Counter("spanstream_receiver_record_bytes", "Bytes of records given to Kafka, before compression")
+INFLIGHT_BYTES = Gauge("spanstream_receiver_inflight_bytes", "Bytes of requests not yet acknowledged")
+
 # ---- worker
 
 SPANS_TAKEN = Counter("spanstream_worker_spans", "Spans read from the keyed topic, copies included")
 SPANS_DUPLICATE = Counter("spanstream_worker_duplicate_spans", "Copies that the window knew and dropped")
-SPANS_MARKED = Counter("spanstream_worker_marked", "Spans cut, repaired or odd, and spans left out, by reason", ["reason"])
+SPANS_MARKED = Counter(
+    "spanstream_worker_marked", "Spans cut, repaired or odd, and spans left out, by reason", ["reason"]
+)
 RECORDS_DEAD = Counter("spanstream_worker_dead_records", "Records set aside in the dead-letter topic", ["reason"])
 LOST_RECORDS = Counter("spanstream_worker_lost_records", "Offsets that Kafka's retention deleted before they were read")
 AWAY = Counter("spanstream_worker_waits", "Tries that failed because Kafka or the store did not answer", ["what"])
@@ -53,8 +71,12 @@ def count_manifest(manifest: Manifest) -> None:
     CHUNK_BYTES.inc(sum(chunk.bytes for chunk in manifest.chunks))
 
 
-def observe_partitions(states: Sequence[Partition], now_unix_ns: int) -> None:
-    """Set the gauges of the owned partitions."""
+def observe_partitions(
+    states: Sequence[Partition], progress: Sequence[Mapping[str, int | float | None]], now_unix_ns: int
+) -> None:
+    """Set the gauges of the owned partitions; progress: one row a partition, as the table endpoint shows it."""
+    LAG_RECORDS.set(sum(row["lag_records"] or 0 for row in progress))
+    LAG_SECONDS.set(max((row["lag_s"] or 0 for row in progress), default=0))
     opened = [segment for state in states for segment in state.segments if segment.first >= state.mark]
     PARTITIONS_OWNED.set(len(states))
     OPEN_BYTES.set(sum(segment.nbytes for segment in opened))

@@ -32,7 +32,19 @@ class RequestTooLargeError(SpanstreamError):
 
 
 class RateLimitedError(SpanstreamError):
-    """A tenant sends faster than its limit. The sender gets 429 with Retry-After."""
+    """A tenant sends faster than its limit. The sender gets 429, with Retry-After where waiting helps."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class OverloadedError(SpanstreamError):
+    """More bytes wait for Kafka than may, or the process is stopping. The sender gets 503 with Retry-After."""
+
+
+class UnknownTenantError(SpanstreamError):
+    """A request names no tenant or an impossible one. The sender gets 401 without a name, 400 for an invalid one."""
 
 
 class MalformedRecordError(SpanstreamError):

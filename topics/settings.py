@@ -85,6 +85,13 @@ class ReceiverSettings(Section):
     grpc_port: int = setting(4317, "OTLP/gRPC", ge=0, le=65535)
     http_port: int = setting(4318, "OTLP/HTTP, also /metrics and /ready", ge=0, le=65535)
     request_bytes_max: int = setting(16 * MIB, "Largest request, as sent and unpacked; larger gets 413", ge=KIB)
+    grpc_message_bytes_max: int = setting(4 * MIB, "Largest OTLP/gRPC message, as sent and unpacked", ge=KIB)
+    grpc_requests_max: int = setting(
+        256, "gRPC requests at a time; further ones get RESOURCE_EXHAUSTED. Bounds memory with the setting above", ge=1
+    )
+    json_values_max: int = setting(
+        500_000, "Most values in a JSON request, since each takes about 100 bytes once read; beyond, 413", ge=1000
+    )
     inflight_bytes_max: int = setting(
         64 * MIB, "Bytes of requests not yet acknowledged; beyond, 503 with Retry-After", ge=KIB
     )
@@ -102,6 +109,7 @@ class ReceiverSettings(Section):
         10.0, "A request whose records Kafka has not confirmed by then gets 503", gt=0, le=300
     )
     stop_timeout_s: float = setting(15.0, "At a stop, requests under way are given so long", gt=0, le=300)
+    retry_after_s: float = setting(5.0, "What a sender is told to wait after 503", ge=0, le=3600)
     connections_max: int = setting(1000, "Open HTTP connections; further ones get 503", ge=1)
     idle_timeout_s: float = setting(75.0, "An idle connection is closed after so long", gt=0)
     tenant_rate_bytes_per_s: float = setting(0.0, "Token bucket a tenant; 0: no limit", ge=0)

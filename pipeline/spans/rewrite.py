@@ -19,6 +19,7 @@ from topics.errors import MalformedRequestError
 MARKS_KEY = "spanstream.marks"
 MARK_ATTRIBUTE_CUT, MARK_SPAN_CUT, MARK_UTF8 = "attribute_cut", "span_cut", "utf8_repaired"
 SPAN_LONG = "span is too large for a record and has no long values to cut"
+RESOURCE_LONG = "resource or scope is too large for a record and has no long values to cut"
 VALUE_BYTES_MIN = 256  # a value is not cut below this to make its span fit
 FIELDS_MAX = 200_000  # a span with more fields is not walked: 0.2 s of CPU
 DEPTH_MAX = 100  # protobuf's own limit of nesting

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from pipeline.spans.rewrite import MARKS_BYTES_MAX, add_marks, shorten_envelope, shorten_span
+from pipeline.spans.rewrite import MARKS_BYTES_MAX, RESOURCE_LONG, add_marks, shorten_envelope, shorten_span
 from topics.errors import MalformedRecordError, MalformedRequestError, RequestTooLargeError
 from topics.partitioner import partitions_of
 
@@ -38,7 +38,6 @@ TRACE_ID_ZERO = "trace ID is all zero"
 TRACE_ID_LONG = "trace ID is longer than 16 bytes"
 SPAN_ID_LENGTH = "span ID is not 8 bytes"
 SPAN_ID_ZERO = "span ID is all zero"
-RESOURCE_LONG = "resource or scope is too large for a record"
 MARK_PADDED = "trace_id_padded"
 
 

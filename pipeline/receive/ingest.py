@@ -1,0 +1,125 @@
+"""What both protocols do with a request: tenant, limits, cut, batch, and the answer only after Kafka's."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
+from pipeline import telemetry
+from pipeline.receive.batch import Batcher
+from pipeline.receive.limits import InflightBytes, TenantRates
+from pipeline.receive.request import CutRules, Form, cut_body
+from pipeline.spans.slices import SLICE_BYTES
+from pipeline.spans.wire import Cut, CutLimits
+from topics.errors import KafkaUnavailableError, OverloadedError, UnknownTenantError
+from topics.settings import Settings
+from topics.spans_by_trace import DEFAULT_TENANT, is_tenant_name
+
+_RESPONSE: Any = trace_service_pb2.ExportTraceServiceResponse
+JSON_IN_LOOP_BYTES = 64 << 10  # a longer JSON body is read in a thread: 2 ms and more
+
+
+class Ingest:
+    """Takes unpacked requests, from `open` to `close`; before and after it refuses them. Belongs to one event loop."""
+
+    def __init__(self, settings: Settings, *, clock_s: Callable[[], float] = time.monotonic) -> None:
+        receiver = settings.receiver
+        self._settings = receiver
+        self._batcher: Batcher | None = None
+        self._rates = TenantRates(receiver.tenant_rate_bytes_per_s, receiver.tenant_burst_bytes, clock_s)
+        self._rules = CutRules(
+            partitions=1,
+            json_values_max=receiver.json_values_max,
+            limits=CutLimits(
+                record_bytes_max=receiver.record_bytes_max,
+                attribute_bytes_max=settings.limits.attribute_bytes_max,
+                output_bytes_max=receiver.inflight_bytes_max,
+            ),
+        )
+        self.inflight = InflightBytes(receiver.inflight_bytes_max)
+        self.closed_because: str | None = "Kafka has not answered yet"
+
+    def open(self, batcher: Batcher, partitions: int) -> None:
+        """Take requests from here on. partitions: of spans_by_trace, as Kafka has it."""
+        self._batcher, self.closed_because = batcher, None
+        self._rules = dataclasses.replace(self._rules, partitions=partitions)
+
+    def close(self, reason: str) -> None:
+        """Refuse further requests, and send at once what waits for company."""
+        self.closed_because = reason
+        if self._batcher is not None:
+            self._batcher.close()
+
+    def tenant_of(self, name: str | None) -> str:
+        """The tenant that a request's X-Scope-OrgID (None: absent) stands for. Raises UnknownTenantError."""
+        if not self._settings.multitenancy:
+            return DEFAULT_TENANT
+        if not name:
+            raise UnknownTenantError("no org id")
+        if not is_tenant_name(name):
+            raise UnknownTenantError(f"X-Scope-OrgID is no tenant name: {name[:160]!r}")
+        return name
+
+    async def export(self, tenant: str, body: bytes, form: Form) -> bytes:
+        """Take one request: returns its response in the request's form when Kafka has all of it.
+
+        body: unpacked; its bytes are already counted in `inflight` by the caller. Raises MalformedRequestError,
+        RequestTooLargeError, RateLimitedError, OverloadedError or KafkaUnavailableError: then nothing was
+        acknowledged, and what was taken may be sent again.
+        """
+        batcher = self._batcher
+        if batcher is None or self.closed_because is not None:
+            raise OverloadedError(f"the receiver takes no spans: {self.closed_because}")
+        started_s = time.perf_counter()
+        self._rates.take(tenant, len(body))
+        cut = await self._cut(body, form)
+        # Copies of resources and scopes may make the records larger than the request was.
+        grown = max(0, sum(len(piece.data) for piece in cut.pieces) - len(body))
+        self.inflight.add(grown)
+        try:
+            confirmed = batcher.add(tenant, cut.pieces)
+            del body
+            async with asyncio.timeout(self._settings.ack_timeout_s):
+                await confirmed
+        except TimeoutError as exc:
+            raise KafkaUnavailableError(f"Kafka has not confirmed within {self._settings.ack_timeout_s} s") from exc
+        finally:
+            self.inflight.release(grown)
+        telemetry.REQUEST_SECONDS.observe(time.perf_counter() - started_s)
+        telemetry.SPANS_RECEIVED.inc(cut.spans)
+        return _response(cut, form)
+
+    async def _cut(self, body: bytes, form: Form) -> Cut:
+        telemetry.REQUEST_BYTES.inc(len(body))
+        slow = len(body) > (JSON_IN_LOOP_BYTES if form is Form.JSON else SLICE_BYTES)
+        cut = await asyncio.to_thread(cut_body, body, form, self._rules) if slow else cut_body(body, form, self._rules)
+        for reason, count in cut.rejected.items():
+            telemetry.SPANS_REJECTED.labels(reason=reason).inc(count)
+        for mark, count in cut.marked.items():
+            telemetry.SPANS_CHANGED.labels(mark=mark).inc(count)
+        return cut
+
+
+def _response(cut: Cut, form: Form) -> bytes:
+    if not cut.rejected:
+        return b"" if form is Form.PROTOBUF else b"{}"
+    count, message = cut.rejected.total(), rejection_text(cut.rejected)
+    if form is Form.JSON:
+        return orjson.dumps({"partialSuccess": {"rejectedSpans": str(count), "errorMessage": message}})
+    response = _RESPONSE()
+    response.partial_success.rejected_spans = count
+    response.partial_success.error_message = message
+    return bytes(response.SerializeToString())
+
+
+def rejection_text(rejected: Counter[str]) -> str:
+    """One sentence for partial_success: how many spans were rejected, and why."""
+    reasons = ", ".join(f"{count} because {reason}" for reason, count in rejected.most_common())
+    return f"{rejected.total()} spans rejected: {reasons}"
