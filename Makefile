@@ -6,15 +6,20 @@ ARGS ?=
 PY := .venv/bin/python
 CODE := topics pipeline agents infra tests
 LOCK_VENV := build/lock-venv
+LOCK := $(LOCK_VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --no-header --quiet pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up minio test check lint fmt bench lock clean
+.PHONY: help venv venv-dev demo up minio test check lint fmt bench lock clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
 
-venv: ## .venv with the locked packages; every target makes it
-	@PYTHON="$(PYTHON)" sh infra/make_venv.sh
+venv: ## .venv with the packages of requirements.lock; every target makes it
+	@PYTHON="$(PYTHON)" sh infra/make_venv.sh requirements.lock
+
+venv-dev: # .venv with what tests, checks and the build of MinIO need as well
+	@PYTHON="$(PYTHON)" sh infra/make_venv.sh requirements-dev.lock
 
 demo: venv ## the whole way of a span on this machine; ONCE=1: go through it once and end
 	@$(PY) -m agents.cli demo $(if $(ONCE),--once) $(ARGS)
@@ -22,31 +27,33 @@ demo: venv ## the whole way of a span on this machine; ONCE=1: go through it onc
 up: venv ## run everything on this machine until Ctrl-C
 	@$(PY) -m agents.cli up $(ARGS)
 
-minio: venv ## build MinIO, once, 2-4 minutes
+minio: venv-dev ## build MinIO, once, 2-4 minutes
 	@$(PY) -m infra.minio
 
-test: venv minio lint ## all checks and all tests, on real Kafka and real MinIO
+test: venv-dev minio lint ## all checks and all tests, on real Kafka and real MinIO
 	@$(PY) -m pytest $(ARGS)
 
-check: venv lint ## lint, types and the tests that need no servers; under a minute
+check: venv-dev lint ## lint, types and the tests that need no servers; under a minute
 	@$(PY) -m pytest -q -m "not integration" $(ARGS)
 
-lint: venv ## ruff and mypy
+lint: venv-dev ## ruff and mypy
 	@$(PY) -m ruff check $(CODE)
 	@$(PY) -m ruff format --check --quiet $(CODE)
 	@$(PY) -m mypy
 
-fmt: venv ## format the code, repair what ruff can
+fmt: venv-dev ## format the code, repair what ruff can
 	@$(PY) -m ruff check --fix $(CODE)
 	@$(PY) -m ruff format $(CODE)
 
-bench: venv minio ## measure; prints a table, writes build/bench.json
+bench: venv-dev minio ## measure; prints a table, writes build/bench.json
 	@$(PY) -m tests.bench $(ARGS)
 
-lock: ## resolve pyproject.toml anew into requirements.lock: names, versions, hashes, no URLs
+# A lock that exists keeps its versions: make lock ARGS=--upgrade for newer ones. The second is a part of the first.
+lock: ## resolve pyproject.toml into requirements-dev.lock and requirements.lock: names, versions, hashes, no URLs
 	@test -x $(LOCK_VENV)/bin/uv || { python3 -m venv $(LOCK_VENV) && $(LOCK_VENV)/bin/pip install --quiet uv; }
-	@$(LOCK_VENV)/bin/uv pip compile --universal --python-version 3.11 --all-extras --generate-hashes \
-		--no-emit-index-url --no-annotate --no-header --quiet pyproject.toml -o requirements.lock $(ARGS)
+	@$(LOCK) --all-extras -o requirements-dev.lock $(ARGS)
+	@cp requirements-dev.lock requirements.lock
+	@$(LOCK) --extra demo -o requirements.lock
 
 clean: ## remove .venv and what was built; the data in .spanstream stays
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

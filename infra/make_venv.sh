@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes .venv and installs requirements.lock into it, once: again only when the lock changes or the folder has moved.
+# Makes .venv and installs a lock file into it, once: again only when the lock changes or the folder has moved.
 # Every way it can fail ends in a sentence that says what to do. Called by make; PYTHON names the interpreter.
+#     make_venv.sh requirements.lock | requirements-dev.lock     (the first is a part of the second)
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -9,9 +10,10 @@ fail() {
     exit 1
 }
 
-stamp=.venv/spanstream.stamp
-key="$(cksum < requirements.lock) $(cksum < infra/make_venv.sh) $PWD"
-if [ -x .venv/bin/python ] && [ "$(cat $stamp 2> /dev/null || true)" = "$key" ]; then
+lock=$1
+stamp=.venv/$lock.stamp
+key_of() { echo "$(cksum < "$1") $(cksum < infra/make_venv.sh) $PWD"; }
+if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2> /dev/null)" = "$(key_of "$lock")" ]; then
     exit 0
 fi
 
@@ -40,11 +42,11 @@ if ! "$python" -c 'import venv, ensurepip' > /dev/null 2>&1; then
         "or name another Python: make PYTHON=/path/to/python3.12"
 fi
 
-case $(cat $stamp 2> /dev/null || true) in
+case $(cat .venv/*.stamp 2> /dev/null | head -n 1) in
     "" | *" $PWD") ;;
     *) rm -rf .venv ;; # its scripts name the folder it was made in
 esac
-rm -f $stamp
+rm -f "$stamp"
 if ! .venv/bin/python -c "$new_enough" > /dev/null 2>&1; then
     rm -rf .venv
     "$python" -m venv .venv || fail "python -m venv failed; its words stand above"
@@ -53,7 +55,7 @@ fi
 echo "Installing the locked packages into .venv, once (Python $version)" >&2
 log=.venv/install.log
 if ! .venv/bin/python -m pip install --disable-pip-version-check --no-input --quiet --progress-bar off \
-    --require-hashes --only-binary :all: -r requirements.lock > $log 2>&1; then
+    --no-compile --no-deps --require-hashes --only-binary :all: -r "$lock" > $log 2>&1; then
     tail -n 15 $log >&2
     if grep -qiE 'NewConnectionError|ConnectTimeout|Read timed out|ProxyError|name resolution|unreachable|refused' $log; then
         fail "the package index was not reached. The first run needs the network, later ones do not." \
@@ -66,7 +68,7 @@ if ! .venv/bin/python -m pip install --disable-pip-version-check --no-input --qu
         fail "no wheel of a locked package fits Python $version on $(uname -sm)." \
             "Try another Python: make PYTHON=/path/to/python3.12 (3.11 to 3.14 are known to work on Linux)"
     fi
-    fail "pip could not install requirements.lock; all it said stands in $log"
+    fail "pip could not install $lock; all it said stands in $log"
 fi
 
 # The packages are used from here, as an editable install would, which needs setuptools and so the network
@@ -81,4 +83,6 @@ from agents.cli import main
 sys.exit(main())
 EOF
 chmod +x .venv/bin/spanstream
-printf '%s\n' "$key" > $stamp
+for installed in "$lock" requirements.lock; do
+    key_of "$installed" > ".venv/$installed.stamp"
+done
