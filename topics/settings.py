@@ -1,26 +1,34 @@
 """All settings: one typed definition. Precedence: flag, then `SPANSTREAM_*`, then TOML file, then default.
 
-A field's section and name make its flag (`--kafka-bootstrap-servers`), its variable (`SPANSTREAM_KAFKA_BOOTSTRAP_SERVERS`)
-and its place in the TOML file (`[kafka] bootstrap_servers`). `docs/settings.md` is generated from here.
+A field's section and name make its flag (`--kafka-group`), its variable (`SPANSTREAM_KAFKA_GROUP`) and its place in the
+TOML file (`[kafka] group`). `docs/settings.md` is generated from here.
 """
 
 from __future__ import annotations
 
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 
+from topics.errors import SettingsError
 
 ENV_PREFIX = "SPANSTREAM_"
 CONFIG_VARIABLE = "SPANSTREAM_CONFIG"
+DEFAULT_FILE = Path("spanstream.toml")
 KIB, MIB = 1 << 10, 1 << 20
 
 
 class Section(BaseModel):
     """One group of settings, frozen; an unknown name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def setting(default: Any, description: str, **bounds: Any) -> Any:
@@ -243,3 +251,163 @@ class Settings(Section):
     querier: QuerierSettings = QuerierSettings()
     stack: StackSettings = StackSettings()
     log: LogSettings = LogSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, and for each `section.field` where its value came from: `default`, a file, a variable or a flag."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+    """Flag, else `SPANSTREAM_*`, else TOML file, else default. See `load`."""
+    return load(flags, config).settings
+
+
+def origins(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Mapping[str, str]:
+    """For each `section.field` where its value comes from. See `load`."""
+    return load(flags, config).origins
+
+
+def load(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Loaded:
+    """Read all sources and check every value.
+
+    flags: `section.field` -> value, as text or typed; None is "not given". config: the TOML file; without one
+    SPANSTREAM_CONFIG names it, or it is ./spanstream.toml where that exists.
+    Raises SettingsError with a line for each unknown name and wrong value: name, value, range and origin.
+    """
+    values: dict[str, Any] = {}
+    origin = {f"{section}.{name}": "default" for section, name, _ in fields()}
+    problems: list[str] = []
+    for source, given in (
+        (_file_path(config), _file_values(_file_path(config))),
+        ("variable", _variables()),
+        ("flag", {name: value for name, value in (flags or {}).items() if value is not None}),
+    ):
+        for name, value in given.items():
+            where = _where(source, name)
+            if name in origin:
+                values[name], origin[name] = value, where
+            else:
+                problems.append(f"{name} ({where}) is no setting{_did_you_mean(name, list(origin))}")
+    settings, wrong = _checked(values, origin)
+    if problems or settings is None:
+        raise SettingsError("\n".join([*problems, *wrong]))
+    return Loaded(settings, origin)
+
+
+def fields() -> Iterator[tuple[str, str, FieldInfo]]:
+    """(section, name, field) of every setting, in the order of this file."""
+    for section, outer in Settings.model_fields.items():
+        assert isinstance(outer.annotation, type)
+        assert issubclass(outer.annotation, Section)
+        for name, inner in outer.annotation.model_fields.items():
+            yield section, name, inner
+
+
+def flag_of(name: str) -> str:
+    """`kafka.group` -> `--kafka-group`."""
+    return "--" + name.replace(".", "-").replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """`kafka.group` -> `SPANSTREAM_KAFKA_GROUP`."""
+    return ENV_PREFIX + name.replace(".", "_").upper()
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Values of such a setting are never shown."""
+    return field.annotation is SecretStr
+
+
+def allowed(field: FieldInfo) -> str:
+    """What a value may be, in words: `1 to 1000`, `above 0`, `one of a, b`; empty where its type says all."""
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(map(str, get_args(field.annotation)))
+    bounds = {name: getattr(mark, name) for mark in field.metadata for name in _BOUND_NAMES if hasattr(mark, name)}
+    bounds = {name: value for name, value in bounds.items() if value is not None}
+    words = [word.format(bounds[name]) for name, word in _BOUND_NAMES.items() if name in bounds]
+    if bounds.keys() == {"ge", "le"}:
+        return f"{bounds['ge']} to {bounds['le']}"
+    kinds: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
+    kind = "names with commas between" if get_origin(field.annotation) is tuple else kinds.get(field.annotation, "text")
+    if kind.startswith("a ") and words:
+        return " and ".join(words)
+    return ", ".join([kind, *words])
+
+
+_BOUND_NAMES = {
+    "gt": "above {}",
+    "ge": "at least {}",
+    "lt": "below {}",
+    "le": "at most {}",
+    "min_length": "at least {} long",
+    "pattern": "like {}",
+}
+
+
+def _file_path(config: Path | None) -> Path | None:
+    if config is None and (named := os.environ.get(CONFIG_VARIABLE)):
+        config = Path(named)
+    if config is None:
+        return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    if not config.is_file():
+        raise SettingsError(f"the settings file {config} does not exist")
+    return config
+
+
+def _file_values(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        tables = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise SettingsError(f"the settings file {path} cannot be read: {exc}") from exc
+    values: dict[str, Any] = {}
+    for section, table in tables.items():
+        if isinstance(table, dict):
+            values |= {f"{section}.{name}": value for name, value in table.items()}
+        else:
+            values[section] = table
+    return values
+
+
+def _variables() -> dict[str, Any]:
+    """No section has an underscore in its name: the first one ends it."""
+    named = (name for name in os.environ if name.startswith(ENV_PREFIX) and name != CONFIG_VARIABLE)
+    return {name.removeprefix(ENV_PREFIX).lower().replace("_", ".", 1): os.environ[name] for name in sorted(named)}
+
+
+def _where(source: Path | str | None, name: str) -> str:
+    if source == "variable":
+        return f"variable {variable_of(name)}"
+    return f"flag {flag_of(name)}" if source == "flag" else f"file {source}"
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    same_field = [candidate for candidate in known if candidate.split(".")[1] == name.split(".")[-1]]
+    meant = close or same_field
+    return f"; did you mean {meant[0]}?" if meant else ""
+
+
+def _checked(values: Mapping[str, Any], origin: Mapping[str, str]) -> tuple[Settings | None, list[str]]:
+    nested: dict[str, dict[str, Any]] = {}
+    by_name = {f"{section}.{name}": field for section, name, field in fields()}
+    for full, value in values.items():
+        section, name = full.split(".")
+        is_list = get_origin(by_name[full].annotation) is tuple and isinstance(value, str)
+        nested.setdefault(section, {})[name] = (
+            [part.strip() for part in value.split(",") if part.strip()] if is_list else value
+        )
+    try:
+        return Settings.model_validate(nested), []
+    except ValidationError as exc:
+        wrong = dict.fromkeys(f"{error['loc'][0]}.{error['loc'][1]}" for error in exc.errors())
+    sentences = []
+    for full in wrong:
+        shown = "(hidden)" if is_secret(by_name[full]) else repr(values[full])
+        sentences.append(f"{full} is {shown} ({origin[full]}), must be {allowed(by_name[full])}")
+    return None, sentences
