@@ -1,0 +1,82 @@
+"""What processes say."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from topics.logs import QUIET_LOGGERS, set_up_logs
+from topics.settings import LogSettings
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Other tests find the loggers as they were."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    levels = {name: logging.getLogger(name).level for name in QUIET_LOGGERS}
+    yield
+    structlog.reset_defaults()
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, old in levels.items():
+        logging.getLogger(name).setLevel(old)
+
+
+def test_without_a_terminal_events_are_json_lines_with_time_level_and_logger() -> None:
+    out = io.StringIO()
+
+    set_up_logs(LogSettings(), out)
+    structlog.get_logger("worker").info("stored", spans=3)
+
+    line = json.loads(out.getvalue())
+    assert (line["event"], line["spans"], line["level"], line["logger"]) == ("stored", 3, "info", "worker")
+    assert line["timestamp"].endswith("Z")
+
+
+def test_loggers_of_libraries_speak_the_same_way() -> None:
+    out = io.StringIO()
+
+    set_up_logs(LogSettings(), out)
+    logging.getLogger("uvicorn.error").warning("slow %s", "client")
+
+    assert json.loads(out.getvalue())["event"] == "slow client"
+
+
+def test_an_exception_stays_on_its_line() -> None:
+    out = io.StringIO()
+    set_up_logs(LogSettings(), out)
+
+    try:
+        raise ValueError("no")
+    except ValueError:
+        structlog.get_logger("worker").exception("failed")
+
+    assert "ValueError: no" in json.loads(out.getvalue())["exception"]
+
+
+def test_events_below_the_level_are_not_written() -> None:
+    out = io.StringIO()
+
+    set_up_logs(LogSettings(level="warning"), out)
+    structlog.get_logger("worker").info("stored")
+    logging.getLogger("aiokafka.consumer").info("joined")
+
+    assert out.getvalue() == ""
+
+
+def test_the_console_format_is_for_people() -> None:
+    out = io.StringIO()
+
+    set_up_logs(LogSettings(format="console"), out)
+    structlog.get_logger("worker").info("stored", spans=3)
+
+    assert "stored" in out.getvalue()
+    assert "spans=3" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
