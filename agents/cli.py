@@ -1,0 +1,95 @@
+"""The `spanstream` command. A subcommand's module is imported only when it runs: `spanstream --help` stays fast."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+import rich_click
+from rich_click import RichGroup
+
+# Name -> (module, one line for --help), in the order of --help
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Try it": {
+        "up": ("agents.commands.up", "Everything on this machine, Kafka and object store included"),
+        "demo": ("agents.commands.demo", "The whole way of a span, shown step by step"),
+        "load": ("agents.commands.load", "Send realistic spans; --check counts them back"),
+        "doctor": ("agents.commands.doctor", "Try every part, say what to do about what fails"),
+    },
+    "Run it": {
+        "receive": ("agents.commands.run", "A receiver: OTLP in, records on Kafka"),
+        "worker": ("agents.commands.run", "A worker: deduplicate, index, store"),
+        "serve": ("agents.commands.run", "A querier: HTTP API and pages"),
+        "topics": ("agents.commands.topics", "Create the Kafka topics, or say how they stand"),
+        "config": ("agents.commands.config", "The effective settings and where each came from"),
+    },
+    "Ask it": {
+        "trace": ("agents.commands.ask", "One trace as a waterfall"),
+        "search": ("agents.commands.ask", "Newest traces that match"),
+        "services": ("agents.commands.ask", "Services and their operations"),
+        "where": ("agents.commands.where", "Where a trace stands: partition, offset, chunk, bucket"),
+        "chunks": ("agents.commands.where", "The stored chunks"),
+        "dead": ("agents.commands.dead", "Records that could not be read"),
+    },
+}
+_BY_NAME = {name: entry for panel in COMMANDS.values() for name, entry in panel.items()}
+
+
+class LazyGroup(RichGroup):
+    """Knows its subcommands by name; imports one when it is run, or asked for its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Every name, in the order of --help."""
+        return list(_BY_NAME)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """For lists: name and line only."""
+        if cmd_name not in _BY_NAME:
+            return None
+        return rich_click.RichCommand(name=cmd_name, short_help=_BY_NAME[cmd_name][1])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The real one, imported."""
+        name, stub, rest = super().resolve_command(ctx, args)
+        return (name, load_command(name), rest) if name and stub else (name, stub, rest)
+
+
+def load_command(name: str) -> click.Command:
+    """Import the module of a subcommand and give the command; KeyError for an unknown name."""
+    command: Any = getattr(import_module(_BY_NAME[name][0]), name)
+    assert isinstance(command, click.Command)
+    return command
+
+
+# Flags stand whole in a terminal of 80 columns: no column for what kind of value they take
+_HELP = rich_click.RichHelpConfiguration(
+    options_table_column_types=["required", "opt_all_metavar", "help"], max_width=120, style_options_panel_box=None
+)
+
+
+@rich_click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@rich_click.rich_config(help_config=_HELP)
+@rich_click.version_option(package_name="spanstream", prog_name="spanstream")
+def cli() -> None:
+    """Trace spans on Kafka: deduplicated, indexed and found at once, stored as Parquet in object storage.
+
+    Every setting is a flag (--kafka-bootstrap-servers), a variable (SPANSTREAM_KAFKA_BOOTSTRAP_SERVERS) and a line in
+    spanstream.toml; the first one given counts. `spanstream config` shows them all.
+    """
+
+
+for _panel, _names in COMMANDS.items():
+    cli.add_panel(rich_click.RichCommandPanel(_panel, commands=list(_names)))
+
+
+def main() -> None:
+    """The entry point. Exit code 0: done; 1: failed; 2: wrong use or settings; 130: Ctrl-C."""
+    sys.exit(cli(prog_name="spanstream"))
+
+
+if __name__ == "__main__":
+    main()
