@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,9 +14,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from pipeline import telemetry
 from pipeline.receive.batch import Batcher
 from pipeline.receive.limits import InflightBytes, TenantRates
-from pipeline.receive.request import CutRules, Form, cut_body
+from pipeline.receive.request import BodyLimits, Form, validate
 from pipeline.spans.slices import SLICE_BYTES
-from pipeline.spans.wire import Cut, CutLimits
 from topics.errors import KafkaUnavailableError, OverloadedError, UnknownTenantError
 from topics.settings import Settings
 from topics.spans_by_trace import DEFAULT_TENANT, is_tenant_name
@@ -34,22 +32,17 @@ class Ingest:
         self._settings = receiver
         self._batcher: Batcher | None = None
         self._rates = TenantRates(receiver.tenant_rate_bytes_per_s, receiver.tenant_burst_bytes, clock_s)
-        self._rules = CutRules(
-            partitions=1,
+        self._limits = BodyLimits(
+            span_bytes_max=receiver.record_bytes_max,
+            attribute_bytes_max=settings.limits.attribute_bytes_max,
             json_values_max=receiver.json_values_max,
-            limits=CutLimits(
-                record_bytes_max=receiver.record_bytes_max,
-                attribute_bytes_max=settings.limits.attribute_bytes_max,
-                output_bytes_max=receiver.inflight_bytes_max,
-            ),
         )
         self.inflight = InflightBytes(receiver.inflight_bytes_max)
         self.closed_because: str | None = "Kafka has not answered yet"
 
-    def open(self, batcher: Batcher, partitions: int) -> None:
-        """Take requests from here on. partitions: of spans_by_trace, as Kafka has it."""
+    def open(self, batcher: Batcher) -> None:
+        """Take requests from here on."""
         self._batcher, self.closed_because = batcher, None
-        self._rules = dataclasses.replace(self._rules, partitions=partitions)
 
     def close(self, reason: str) -> None:
         """Refuse further requests, and send at once what waits for company."""
@@ -79,38 +72,38 @@ class Ingest:
             raise OverloadedError(f"the receiver takes no spans: {self.closed_because}")
         started_s = time.perf_counter()
         self._rates.take(tenant, len(body))
-        cut = await self._cut(body, form)
-        # Copies of resources and scopes may make the records larger than the request was.
-        grown = max(0, sum(len(piece.data) for piece in cut.pieces) - len(body))
-        self.inflight.add(grown)
-        try:
-            confirmed = batcher.add(tenant, cut.pieces)
-            del body
-            async with asyncio.timeout(self._settings.ack_timeout_s):
-                await confirmed
-        except TimeoutError as exc:
-            raise KafkaUnavailableError(f"Kafka has not confirmed within {self._settings.ack_timeout_s} s") from exc
-        finally:
-            self.inflight.release(grown)
-        telemetry.REQUEST_SECONDS.observe(time.perf_counter() - started_s)
-        telemetry.SPANS_RECEIVED.inc(cut.spans)
-        return _response(cut, form)
-
-    async def _cut(self, body: bytes, form: Form) -> Cut:
         telemetry.REQUEST_BYTES.inc(len(body))
         slow = len(body) > (JSON_IN_LOOP_BYTES if form is Form.JSON else SLICE_BYTES)
-        cut = await asyncio.to_thread(cut_body, body, form, self._rules) if slow else cut_body(body, form, self._rules)
-        for reason, count in cut.rejected.items():
-            telemetry.SPANS_REJECTED.labels(reason=reason).inc(count)
-        for mark, count in cut.marked.items():
+        validated = (
+            await asyncio.to_thread(validate, body, form, self._limits) if slow else validate(body, form, self._limits)
+        )
+        del body
+        rejected = validated.rejected
+        try:
+            async with asyncio.timeout(self._settings.ack_timeout_s):
+                for outcome in await self._added(batcher, tenant, validated.payloads):
+                    rejected.update(await outcome)
+        except TimeoutError as exc:
+            raise KafkaUnavailableError(f"Kafka has not confirmed within {self._settings.ack_timeout_s} s") from exc
+        telemetry.REQUEST_SECONDS.observe(time.perf_counter() - started_s)
+        for mark, count in validated.marked.items():
             telemetry.SPANS_CHANGED.labels(mark=mark).inc(count)
-        return cut
+        for reason, count in rejected.items():
+            telemetry.SPANS_REJECTED.labels(reason=reason).inc(count)
+        return _response(rejected, form)
+
+    async def _added(self, batcher: Batcher, tenant: str, payloads: list[bytes]) -> list[asyncio.Future[Counter[str]]]:
+        outcomes = [batcher.add(tenant, payloads[0])] if payloads else []
+        for payload in payloads[1:]:
+            await asyncio.sleep(0)  # each may be cut at once, 3 ms: others get their turn between
+            outcomes.append(batcher.add(tenant, payload))
+        return outcomes
 
 
-def _response(cut: Cut, form: Form) -> bytes:
-    if not cut.rejected:
+def _response(rejected: Counter[str], form: Form) -> bytes:
+    if not rejected:
         return b"" if form is Form.PROTOBUF else b"{}"
-    count, message = cut.rejected.total(), rejection_text(cut.rejected)
+    count, message = rejected.total(), rejection_text(rejected)
     if form is Form.JSON:
         return orjson.dumps({"partialSuccess": {"rejectedSpans": str(count), "errorMessage": message}})
     response = _RESPONSE()

@@ -15,6 +15,7 @@ from pipeline.receive.batch import Batcher
 from pipeline.receive.grpc import GrpcReceiver
 from pipeline.receive.http import HttpReceiver
 from pipeline.receive.ingest import Ingest
+from pipeline.spans.wire import CutLimits
 from topics.admin import partition_count
 from topics.errors import KafkaUnavailableError, SettingsError
 from topics.producer import RecordProducer
@@ -104,7 +105,12 @@ class Receiver:
             message_bytes_max=receiver.record_bytes_max + (64 << 10),
             queue_bytes_max=2 * receiver.inflight_bytes_max,
         )
-        self._ingest.open(Batcher(self._producer, receiver, partitions), partitions)
+        limits = CutLimits(
+            record_bytes_max=receiver.record_bytes_max,
+            attribute_bytes_max=self._settings.limits.attribute_bytes_max,
+            output_bytes_max=receiver.inflight_bytes_max,
+        )
+        self._ingest.open(Batcher(self._producer, receiver, limits, partitions))
         self.opened.set()
         log.info("taking spans", partitions=partitions)
 

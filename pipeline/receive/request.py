@@ -1,9 +1,10 @@
-"""A request's body: unpacked within bounds, validated, cut by trace. Protocols differ only in how they answer."""
+"""A request's body: unpacked within bounds, and validated. Protocols differ only in how they answer."""
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -14,7 +15,6 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from pipeline.receive.otlp_json import to_protobuf
 from pipeline.spans.rewrite import MARK_UTF8, repair_utf8
 from pipeline.spans.slices import SLICE_BYTES, Slicer
-from pipeline.spans.wire import Cut, CutLimits, cut_by_trace
 from topics.errors import MalformedRequestError, RequestTooLargeError
 
 _EXPORT: Any = trace_service_pb2.ExportTraceServiceRequest
@@ -37,12 +37,21 @@ def form_of(content_type: str) -> Form | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CutRules:
-    """partitions: of spans_by_trace. json_values_max: bounds what a JSON body becomes in memory."""
+class BodyLimits:
+    """What a body may take in memory while it is read. span_bytes_max: a longer span in a large request is cut."""
 
-    partitions: int
-    limits: CutLimits
+    span_bytes_max: int
+    attribute_bytes_max: int
     json_values_max: int
+
+
+@dataclass(slots=True)
+class Validated:
+    """Payloads of TracesData that parse, of about 512 kB at most each, and what became of spans on the way there."""
+
+    payloads: list[bytes]
+    rejected: Counter[str] = field(default_factory=Counter)
+    marked: Counter[str] = field(default_factory=Counter)
 
 
 def unpack(body: bytes, encoding: str, bytes_max: int) -> bytes:
@@ -107,54 +116,44 @@ def _unzstd(body: bytes, bytes_max: int) -> bytes:
     return unpacked
 
 
-def cut_body(body: bytes, form: Form, rules: CutRules) -> Cut:
-    """Validate an unpacked body and cut it by trace.
+def validate(body: bytes, form: Form, limits: BodyLimits) -> Validated:
+    """Parse an unpacked body, to know that it is OTLP, in portions that bound what the parser takes.
 
     Raises MalformedRequestError when it is no OTLP, RequestTooLargeError when it would take too much memory. Invalid
-    UTF-8 is repaired and marked, an impossible span left out and counted.
+    UTF-8 is repaired and marked.
     """
-    if form is Form.PROTOBUF:
-        return _cut(body, rules)
-    payload, rejected, repaired = to_protobuf(body, rules.json_values_max)
-    cut = _cut(payload, rules)
-    cut.rejected.update(rejected)
-    cut.marked.update({MARK_UTF8: repaired} if repaired else {})
-    return cut
+    if form is Form.JSON:
+        payload, rejected, repaired = to_protobuf(body, limits.json_values_max)
+        validated = _validate(payload, limits)
+        validated.rejected.update(rejected)
+        validated.marked.update({MARK_UTF8: repaired} if repaired else {})
+        return validated
+    return _validate(body, limits)
 
 
-def _cut(payload: bytes, rules: CutRules) -> Cut:
+def _validate(payload: bytes, limits: BodyLimits) -> Validated:
     if len(payload) <= SLICE_BYTES:
-        return _cut_slice(payload, rules)
-    limits = rules.limits
-    slicer = Slicer(payload, span_bytes_max=limits.record_bytes_max, attribute_bytes_max=limits.attribute_bytes_max)
-    whole, output_bytes = Cut(), 0
+        payload, repaired = _parsing(payload)
+        return Validated([payload], marked=Counter({MARK_UTF8: repaired} if repaired else {}))
+    slicer = Slicer(payload, span_bytes_max=limits.span_bytes_max, attribute_bytes_max=limits.attribute_bytes_max)
+    whole = Validated([], slicer.rejected, slicer.marked)
     for part in slicer:
-        cut = _cut_slice(part, rules)
-        whole.pieces += cut.pieces
-        whole.rejected.update(cut.rejected)
-        whole.marked.update(cut.marked)
-        output_bytes += sum(len(piece.data) for piece in cut.pieces)
-        if output_bytes > limits.output_bytes_max:
-            raise RequestTooLargeError(
-                f"the request's records, with their copies of resources and scopes, exceed "
-                f"{limits.output_bytes_max} bytes"
-            )
-    whole.rejected.update(slicer.rejected)
-    whole.marked.update(slicer.marked)
+        payload, repaired = _parsing(part)
+        whole.payloads.append(payload)
+        if repaired:
+            whole.marked[MARK_UTF8] += repaired
     return whole
 
 
-def _cut_slice(payload: bytes, rules: CutRules) -> Cut:
-    repaired = 0
+def _parsing(payload: bytes) -> tuple[bytes, int]:
+    """A payload that parses, as it came or with its text repaired, and how many spans that marked."""
     try:
-        _EXPORT.FromString(payload)  # only asked whether it parses: 0.4 us a span
+        _EXPORT.FromString(payload)  # only asked whether it parses: 0.5 us a span
     except DecodeError:
         payload, repaired = repair_utf8(payload)
         try:
             _EXPORT.FromString(payload)
         except DecodeError as exc:
             raise MalformedRequestError(f"the body is no OTLP protobuf: {exc}") from exc
-    cut = cut_by_trace(payload, rules.partitions, rules.limits)
-    if repaired:
-        cut.marked[MARK_UTF8] += repaired
-    return cut
+        return payload, repaired
+    return payload, 0
