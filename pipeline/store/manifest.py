@@ -1,0 +1,131 @@
+"""Manifests: the small objects that say what is stored. What a manifest names is stored; all else is not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from topics.errors import FormatVersionError, MalformedRecordError
+
+FORMAT = 1
+OFFSET_DIGITS = 20
+MANIFEST_NAME = re.compile(r"manifests/(?P<topic>[^/]+)/(?P<partition>\d+)/(?P<first>\d{20})\.json")
+
+Services = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkEntry:
+    """One chunk: the spans of one tenant in a manifest's range.
+
+    bytes: of the chunk and the objects beside it. Times are of the spans, outliers left out (0 where all are outliers);
+    outliers: (trace ID in hex, start) of spans whose start cannot be. services: service -> operation -> spans.
+    attributes: column -> spans that have it. more_keys: keys that stand in a map column, `scope.key`.
+    """
+
+    tenant: str
+    bucket: str
+    name: str
+    traces_name: str
+    filter_name: str
+    bytes: int
+    spans: int
+    traces: int
+    start_min_unix_ns: int
+    start_max_unix_ns: int
+    end_max_unix_ns: int
+    outliers: tuple[tuple[str, int], ...] = ()
+    services: Services = field(default_factory=dict)
+    attributes: dict[str, int] = field(default_factory=dict)
+    more_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The offsets [first, last] of a partition, and the chunks that hold their spans; none where it has no spans.
+
+    token: of the attempt that stored the range, random. worker: its URL. losses: offset ranges that Kafka deleted unread.
+    """
+
+    topic: str
+    partition: int
+    partitions: int
+    first: int
+    last: int
+    token: str
+    worker: str
+    written_unix_ns: int
+    record_time_min_unix_ns: int
+    record_time_max_unix_ns: int
+    losses: tuple[tuple[int, int], ...] = ()
+    chunks: tuple[ChunkEntry, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The object's name in the first bucket."""
+        return manifest_name(self.topic, self.partition, self.first)
+
+    def to_json(self) -> bytes:
+        """The object's content."""
+        return orjson.dumps({"format": FORMAT} | {name: getattr(self, name) for name in _MANIFEST})
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Manifest:
+        """Read a manifest of this format or an earlier one.
+
+        Raises FormatVersionError for a later format, MalformedRecordError for what is no manifest.
+        """
+        try:
+            read: dict[str, Any] = orjson.loads(content)
+            if read["format"] > FORMAT:
+                raise FormatVersionError(
+                    f"a manifest has format {read['format']}, this version reads up to {FORMAT}: upgrade spanstream"
+                )
+            return cls(**_manifest_values(read))
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise MalformedRecordError(f"this is no manifest: {error!r}") from error
+
+
+_MANIFEST = tuple(one.name for one in fields(Manifest))
+_CHUNK = tuple(one.name for one in fields(ChunkEntry))
+
+
+def _manifest_values(read: dict[str, Any]) -> dict[str, Any]:
+    values = {name: read[name] for name in _MANIFEST}
+    values["losses"] = tuple((int(first), int(last)) for first, last in read["losses"])
+    values["chunks"] = tuple(_chunk(one) for one in read["chunks"])
+    return values
+
+
+def _chunk(read: dict[str, Any]) -> ChunkEntry:
+    values = {name: read[name] for name in _CHUNK}
+    values["outliers"] = tuple((str(trace_id), int(start)) for trace_id, start in read["outliers"])
+    values["more_keys"] = tuple(read["more_keys"])
+    return ChunkEntry(**values)
+
+
+def manifest_prefix(topic: str, partition: int) -> str:
+    """Where a partition's manifests stand; their names sort by first offset."""
+    return f"manifests/{topic}/{partition}/"
+
+
+def manifest_name(topic: str, partition: int, first: int) -> str:
+    """The name under which only one attempt can store the range that begins at `first`."""
+    return f"{manifest_prefix(topic, partition)}{first:0{OFFSET_DIGITS}d}.json"
+
+
+def parse_manifest_name(name: str) -> tuple[str, int, int] | None:
+    """(topic, partition, first offset) of a manifest's name; None for any other object."""
+    found = MANIFEST_NAME.fullmatch(name)
+    return (found["topic"], int(found["partition"]), int(found["first"])) if found else None
+
+
+def chunk_name(tenant: str, topic: str, partition: int, range_: tuple[int, int], token: str, now_unix_ns: int) -> str:
+    """The chunk's name without its suffix; `.parquet`, `.traces.parquet` and `.filter` stand beside each other."""
+    day = datetime.fromtimestamp(now_unix_ns / 1e9, UTC).strftime("%Y-%m-%d")
+    first, last = (f"{offset:0{OFFSET_DIGITS}d}" for offset in range_)
+    return f"chunks/{tenant}/{day}/{topic}/{partition}/{first}-{last}-{token}"
