@@ -63,9 +63,41 @@ class BadQuestionError(SpanstreamError):
     """A query's parameter is wrong. The caller gets 400 and the sentence."""
 
 
+class NotSupportedYetError(SpanstreamError):
+    """A question in a form that is not answered in this version. The caller gets 501 and the sentence."""
+
+
+class QueryTimeoutError(SpanstreamError):
+    """A query took longer than querier.query_timeout_s and was ended. The caller gets 504."""
+
+
+class QueryTooLargeError(SpanstreamError):
+    """A query needs more memory, or has a larger answer, than its setting allows. The caller gets 413 or 422."""
+
+
 class NotOwnerError(SpanstreamError):
     """A worker was asked about a partition that it does not own. The querier looks for the owner again."""
 
 
 class StackError(SpanstreamError):
     """A part of the local stack does not start or has died. The message says which, its log, and what to do."""
+
+
+class ReceiverUnavailableError(SpanstreamError):
+    """The receiver does not answer, or asks to come again later. `spanstream load` sends again, then gives up."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class LoadRefusedError(SpanstreamError):
+    """The receiver says that a request of `spanstream load` is wrong: sending it again would not help."""
+
+
+class QuerierUnavailableError(SpanstreamError):
+    """The querier does not answer, or not as a querier does. The command ends with exit code 1."""
+
+
+class NotFoundError(SpanstreamError):
+    """What a command was asked for is not there, such as a trace. Exit code 1."""

@@ -1,0 +1,101 @@
+"""Tags of a search as conditions on one row: a span with its resource. Values are bound, names quoted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.query.engine import quoted
+from pipeline.spans import schema
+
+STATUS = {"unset": 0, "ok": 1, "error": 2}
+TRACE_TAGS = frozenset({"root.name", "root.service.name"})
+INT64 = range(-(2**63), 2**63)
+SERVICE = "service.name"
+
+
+@dataclass(slots=True)
+class Condition:
+    """A boolean expression over a row, the values of its `?` in order, and the columns that it reads."""
+
+    sql: str = "true"
+    values: list[Any] = field(default_factory=list)
+    columns: set[str] = field(default_factory=set)
+
+    def both(self, other: Condition) -> Condition:
+        """This and the other."""
+        return Condition(f"{self.sql} AND {other.sql}", self.values + other.values, self.columns | other.columns)
+
+
+def conditions_of(tags: Mapping[str, str]) -> Condition:
+    """All tags on one and the same row. Those of TRACE_TAGS are not about a row and are left out."""
+    whole = Condition()
+    for key, value in tags.items():
+        if key not in TRACE_TAGS:
+            whole = whole.both(_condition(key, value))
+    return whole
+
+
+def _condition(key: str, value: str) -> Condition:
+    if key == SERVICE:
+        return _contains(
+            _text_of("resource", key), value, {schema.column_name("resource", key, "string"), "resource_more"}
+        )
+    if key == "name":
+        return _contains("name", value, {"name"})
+    if key == "status.code":
+        code = STATUS.get(value)
+        if code is None:
+            return Condition("false")
+        return Condition("coalesce(status_code, 0) = ?", [code], {"status_code"})
+    attribute = _equals(key, value)
+    if key == "error" and value == "true":
+        attribute.sql = f"({attribute.sql} OR status_code = 2)"
+        attribute.columns |= {"status_code"}
+    return attribute
+
+
+def _contains(sql: str, value: str, columns: set[str]) -> Condition:
+    return Condition(f"contains(lower(coalesce({sql}, '')), lower(?))", [value], columns)
+
+
+def _text_of(scope: str, key: str) -> str:
+    escaped = key.replace("'", "''").replace("{", "{{").replace("}", "}}")
+    more = quoted(schema.more_column(scope))
+    return f"coalesce({quoted(schema.column_name(scope, key, 'string'))}, {more}['{escaped}'].string)"
+
+
+def _equals(key: str, value: str) -> Condition:
+    """An attribute of the resource or the span whose text is `value`, whatever its type; of an array, one element."""
+    parts: list[str] = []
+    values: list[Any] = []
+    columns: set[str] = set()
+    for scope in ("resource", "span"):
+        more = schema.more_column(scope)
+        columns.add(more)
+        for type_, typed in _typed(value).items():
+            for column_type in (type_, f"{type_}[]"):
+                column = schema.column_name(scope, key, column_type)
+                columns.add(column)
+                test = f"list_contains({quoted(column)}, ?)" if column_type.endswith("[]") else f"{quoted(column)} = ?"
+                parts.append(f"coalesce({test}, false)")
+                values.append(typed)
+            parts.append(f"coalesce({quoted(more)}[?].{quoted(type_)} = ?, false)")
+            values += [key, typed]
+    return Condition(f"({' OR '.join(parts)})", values, columns)
+
+
+def _typed(value: str) -> dict[str, Any]:
+    """The values of each type whose text is `value`."""
+    found: dict[str, Any] = {"string": value}
+    with suppress(ValueError):
+        number = int(value)
+        if str(number) == value and number in INT64:
+            found["int"] = number
+    with suppress(ValueError):
+        found["double"] = float(value)
+    if value in ("true", "false"):
+        found["bool"] = value == "true"
+    return found

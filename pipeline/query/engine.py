@@ -1,0 +1,166 @@
+"""DuckDB over chunks in the object store and Arrow tables in memory: bounded memory, threads, time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import duckdb
+import duckdb_extension_httpfs
+import pyarrow as pa
+
+from topics.errors import QueryTimeoutError, QueryTooLargeError, StoreUnavailableError
+from topics.settings import QuerierSettings, StoreSettings
+
+T = TypeVar("T")
+_names = itertools.count()
+
+
+class Session:
+    """One query's use of the engine, in one thread. `stop` may be called from another."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, deadline_s: float) -> None:
+        self._cursor = connection.cursor()
+        self._deadline_s = deadline_s
+        self._stopped = threading.Event()
+
+    def sql(self, text: str, parameters: Sequence[Any] = (), **tables: pa.Table) -> pa.Table:
+        """Run one statement, its answer as an Arrow table.
+
+        A `{name}` in the text stands for the Arrow table of that name. Values are bound, never written into the text.
+        Raises QueryTimeoutError, QueryTooLargeError, StoreUnavailableError (an object is missing or cannot be read).
+        """
+        self.check()
+        # Names of registered tables are one space for all cursors of a connection
+        names = {name: f"table_{next(_names)}" for name in tables}
+        for name, table in tables.items():
+            self._cursor.register(names[name], table)
+        try:
+            return self._cursor.execute(text.format(**names), list(parameters)).to_arrow_table()
+        except duckdb.InterruptException as exc:
+            raise self._timeout() from exc
+        except duckdb.OutOfMemoryException as exc:
+            raise QueryTooLargeError(f"the query needs more memory than querier.memory_bytes_max: {exc}") from exc
+        except (duckdb.IOException, duckdb.HTTPException, duckdb.InvalidInputException) as exc:
+            raise StoreUnavailableError(f"reading chunks: {str(exc)[:500]}") from exc
+        finally:
+            for name in names.values():
+                with suppress(duckdb.Error):
+                    self._cursor.unregister(name)
+
+    def check(self) -> None:
+        """Raises QueryTimeoutError when the query's time is over: call it between steps."""
+        if self._stopped.is_set() or time.monotonic() > self._deadline_s:
+            raise self._timeout()
+
+    def stop(self) -> None:
+        """End the statement under way; it raises QueryTimeoutError in its thread."""
+        self._stopped.set()
+        self._cursor.interrupt()
+
+    def close(self) -> None:
+        """Free the cursor."""
+        self._cursor.close()
+
+    @staticmethod
+    def _timeout() -> QueryTimeoutError:
+        return QueryTimeoutError("the query took longer than querier.query_timeout_s and was ended")
+
+
+class Engine:
+    """The process's one DuckDB, and the threads that use it: `queries_max` at a time, further ones wait."""
+
+    def __init__(self, querier: QuerierSettings, store: StoreSettings) -> None:
+        """Opens the engine in memory; it spills to `<data_dir>/spill`. Raises duckdb.Error if it cannot be set up."""
+        self._timeout_s = querier.query_timeout_s
+        spill = querier.data_dir / "spill"
+        spill.mkdir(parents=True, exist_ok=True)
+        config: dict[str, Any] = {
+            "memory_limit": f"{querier.memory_bytes_max >> 10}KiB",
+            "temp_directory": str(spill),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        if querier.threads:
+            config["threads"] = querier.threads
+        self._connection = duckdb.connect(config=config)
+        _load_httpfs(self._connection)
+        # A chunk never changes under its name: its footer and bytes need not be looked at again
+        for setting in ("parquet_metadata_cache = true", "enable_http_metadata_cache = true"):
+            self._connection.execute(f"SET {setting}")
+        self._connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
+        self._connection.execute(f"SET http_timeout = {max(1, int(store.get_timeout_s))}")
+        _create_secret(self._connection, store)
+        self._threads = ThreadPoolExecutor(querier.queries_max, "query")
+
+    async def run(self, work: Callable[[Session], T]) -> T:
+        """`work` in a thread. Raises QueryTimeoutError when it takes, waiting included, longer than the setting."""
+        deadline_s = time.monotonic() + self._timeout_s
+        session: list[Session] = []
+
+        def job() -> T:
+            current = Session(self._connection, deadline_s)
+            session.append(current)
+            try:
+                current.check()
+                return work(current)
+            finally:
+                current.close()
+
+        future = asyncio.get_running_loop().run_in_executor(self._threads, job)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), self._timeout_s)
+        except (TimeoutError, asyncio.CancelledError) as exc:
+            future.add_done_callback(_heard)
+            if session:
+                session[0].stop()
+            else:
+                future.cancel()
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+            raise QueryTimeoutError("the query took longer than querier.query_timeout_s and was ended") from exc
+
+    def close(self) -> None:
+        """End what runs and free the engine."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._connection.close()
+
+
+def _heard(future: asyncio.Future[Any]) -> None:
+    """The outcome of an abandoned query is of no interest."""
+    if not future.cancelled():
+        future.exception()
+
+
+def quoted(identifier: str) -> str:
+    """An identifier for SQL, whatever characters it has. Braces are doubled since Session.sql formats the text."""
+    return '"' + identifier.replace('"', '""').replace("{", "{{").replace("}", "}}") + '"'
+
+
+def _load_httpfs(connection: duckdb.DuckDBPyConnection) -> None:
+    """The wheel carries the signed extension of exactly its version; nothing is downloaded."""
+    folder = Path(next(iter(duckdb_extension_httpfs.__path__))) / "extensions" / f"v{duckdb.__version__}"
+    path = str(folder / "httpfs.duckdb_extension").replace("'", "''")
+    connection.execute(f"LOAD '{path}'")
+
+
+def _create_secret(connection: duckdb.DuckDBPyConnection, store: StoreSettings) -> None:
+    url = urlsplit(store.endpoint)
+    values: Mapping[str, str] = {
+        "KEY_ID": store.access_key,
+        "SECRET": store.secret_key.get_secret_value(),
+        "ENDPOINT": url.netloc + url.path.rstrip("/"),
+        "REGION": store.region,
+        "URL_STYLE": "path",
+    }
+    escaped = ", ".join(f"{name} '{value.replace(chr(39), chr(39) * 2)}'" for name, value in values.items())
+    use_ssl = "true" if url.scheme == "https" else "false"
+    connection.execute(f"CREATE OR REPLACE SECRET chunks (TYPE s3, {escaped}, USE_SSL {use_ssl})")

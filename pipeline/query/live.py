@@ -1,0 +1,230 @@
+"""Live segments of the workers: asked for over HTTP, kept as they came, asked for again only from where they end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from asyncio import IncompleteReadError
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import aiohttp
+
+from pipeline.query.blocks import Block, BrokenAnswerError, LiveSegment, Loss, merge, merge_due, read_blocks
+from pipeline.query.owners import Owners
+
+State = Literal["held", "not_owner", "away"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveAnswer:
+    """What is known of one partition from its owner.
+
+    state: `held`, the segments are gap-free from the offset asked for up to `next`, unless `low` is higher: then the
+    worker has dropped what is stored meanwhile. `not_owner`, `away`: nobody answered; all is to be read from Kafka.
+    cut: the segments take more memory than allowed; those after the last one given are left out.
+    """
+
+    partition: int
+    state: State
+    url: str = ""
+    low: int = 0
+    next: int = 0
+    segments: tuple[LiveSegment, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    cut: bool = False
+
+
+Ask = Callable[[str, Mapping[int, int]], Awaitable[dict[int, LiveAnswer]]]
+
+
+@dataclass(slots=True)
+class _Copy:
+    """Segments of one partition kept between queries, gap-free from `start` to `next`."""
+
+    url: str
+    start: int
+    next: int
+    segments: list[LiveSegment] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(segment.ipc) for segment in self.segments)
+
+
+class LiveClient:
+    """Asks the owners of partitions. Belongs to one event loop; `close` it.
+
+    bytes_max bounds the copies kept and, apart from them, what one query holds. A worker is asked once for all its
+    partitions. Merging copies runs in `executor`.
+    """
+
+    def __init__(self, owners: Owners, *, bytes_max: int, timeout_s: float, executor: Executor) -> None:
+        self._owners = owners
+        self._bytes_max = bytes_max
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=timeout_s, sock_read=timeout_s)
+        self._executor = executor
+        self._session: aiohttp.ClientSession | None = None
+        self._copies: dict[int, _Copy] = {}  # least recently used first
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def close(self) -> None:
+        """Close the connections and forget the copies."""
+        self._copies.clear()
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the copies kept."""
+        return sum(copy.nbytes for copy in self._copies.values())
+
+    async def segments(self, after: Mapping[int, int]) -> dict[int, LiveAnswer]:
+        """All live rows of each partition from the offset `after[partition]` on."""
+        return await self._ask_owners(after, self._segments_of)
+
+    async def trace(self, after: Mapping[int, int], trace_id: bytes) -> dict[int, LiveAnswer]:
+        """The live rows of one trace; the worker looks for them, nothing is kept."""
+
+        async def ask(url: str, wants: Mapping[int, int]) -> dict[int, LiveAnswer]:
+            return await self._collect(url, wants, self._bytes_max, trace_id)
+
+        return await self._ask_owners(after, ask)
+
+    async def get(self, url: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
+        """Any other page of a worker: status, body, content type. Raises aiohttp.ClientError, TimeoutError."""
+        async with self._client().get(url, params=dict(params)) as answer:
+            return answer.status, await answer.read(), answer.content_type
+
+    async def _ask_owners(self, after: Mapping[int, int], ask: Ask) -> dict[int, LiveAnswer]:
+        """Ask; whoever says that it is not the owner (any more) is looked up anew and the new owner asked, once."""
+        answers = {partition: LiveAnswer(partition=partition, state="not_owner") for partition in after}
+        unanswered = set(after)
+        newer_than_s: float | None = None
+        for _attempt in range(2):
+            asked_s = time.monotonic()
+            by_url = await self._owners.of(unanswered, newer_than_s=newer_than_s)
+            parts = await asyncio.gather(*(ask(url, {p: after[p] for p in mine}) for url, mine in by_url.items()))
+            for part in parts:
+                answers.update(part)
+            # Away (refused, silent): read from Kafka at once; the group would name the same dead member again.
+            unanswered = {p for part in parts for p, answer in part.items() if answer.state == "not_owner"}
+            if not unanswered:
+                break
+            newer_than_s = asked_s
+        return answers
+
+    # ---- copies
+
+    async def _segments_of(self, url: str, wants: Mapping[int, int]) -> dict[int, LiveAnswer]:
+        async with self._locks.setdefault(url, asyncio.Lock()):
+            kept = {p: copy for p, after in wants.items() if (copy := self._usable(p, url, after)) is not None}
+            asks = {p: kept[p].next if p in kept else after for p, after in wants.items()}
+            held = sum(copy.nbytes for copy in kept.values())
+            answers = await self._collect(url, asks, max(0, self._bytes_max - held), b"")
+            # A worker that was started again and has not come as far as our copies: take what it has.
+            behind = {p: wants[p] for p in kept if answers[p].state == "held" and answers[p].next < asks[p]}
+            if behind:
+                answers |= await self._collect(url, behind, self._bytes_max, b"")
+            joined = {
+                p: await self._join(a, None if p in behind else kept.get(p), wants[p]) for p, a in answers.items()
+            }
+            while self._copies and self.nbytes > self._bytes_max:
+                del self._copies[next(iter(self._copies))]
+            return joined
+
+    def _usable(self, partition: int, url: str, after: int) -> _Copy | None:
+        copy = self._copies.get(partition)
+        return copy if copy is not None and copy.url == url and copy.start <= after <= copy.next else None
+
+    async def _join(self, answer: LiveAnswer, copy: _Copy | None, after: int) -> LiveAnswer:
+        """What was kept and what came, from `after` on; the joined segments are the new copies."""
+        self._copies.pop(answer.partition, None)
+        gap = answer.low > (after if copy is None else copy.next)
+        if answer.state != "held" or gap:
+            return answer
+        older = [] if copy is None else [segment for segment in copy.segments if segment.last >= after]
+        segments = older + list(answer.segments)
+        while count := merge_due(segments):
+            loop = asyncio.get_running_loop()
+            segments[-count:] = [await loop.run_in_executor(self._executor, merge, segments[-count:])]
+        if not answer.cut:
+            self._copies[answer.partition] = _Copy(answer.url, after, answer.next, segments)
+        losses = tuple(dict.fromkeys(loss for segment in segments for loss in segment.losses)) + answer.losses
+        return replace(answer, segments=tuple(segments), low=min(answer.low, after), losses=losses)
+
+    # ---- one answer of one worker
+
+    async def _collect(
+        self, url: str, wants: Mapping[int, int], bytes_max: int, trace_id: bytes
+    ) -> dict[int, LiveAnswer]:
+        """Ask one worker. Partitions that it did not answer for to the end are `away`."""
+        answers = {partition: LiveAnswer(partition=partition, state="away", url=url) for partition in wants}
+        segments: dict[int, list[LiveSegment]] = {partition: [] for partition in wants}
+        held = 0
+        try:
+            async for block in self._blocks(url, wants, trace_id):
+                found = segments[block.partition]
+                if block.first is not None and block.last is not None:
+                    held += len(block.ipc)
+                    if held > bytes_max:
+                        return answers | _cut(url, wants, answers, segments)
+                    found.append(LiveSegment(block.first, block.last, block.spans, block.losses, block.ipc))
+                else:
+                    answers[block.partition] = _ended(url, block, found)
+        except TimeoutError:
+            self._owners.silent(url)
+        except (aiohttp.ClientError, BrokenAnswerError, IncompleteReadError, OSError):
+            pass  # refused or broken off: the owner is gone
+        return answers
+
+    async def _blocks(self, url: str, wants: Mapping[int, int], trace_id: bytes) -> AsyncIterator[Block]:
+        params = {"want": ",".join(f"{partition}:{after}" for partition, after in wants.items())}
+        if trace_id:
+            params["trace_id"] = trace_id.hex()
+        async with self._client().get(f"{url}/live", params=params) as answer:
+            if answer.status != 200:
+                raise BrokenAnswerError(f"{url} answered {answer.status}")
+            async for block in read_blocks(answer.content):
+                if block.partition in wants:
+                    yield block
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=self._timeout)
+        return self._session
+
+
+def _ended(url: str, block: Block, segments: list[LiveSegment]) -> LiveAnswer:
+    if not block.owner:
+        return LiveAnswer(partition=block.partition, state="not_owner", url=url)
+    return LiveAnswer(
+        partition=block.partition,
+        state="held",
+        url=url,
+        low=block.low,
+        next=block.next,
+        segments=tuple(segments),
+        losses=block.losses,
+    )
+
+
+def _cut(
+    url: str, wants: Mapping[int, int], answers: Mapping[int, LiveAnswer], segments: Mapping[int, list[LiveSegment]]
+) -> dict[int, LiveAnswer]:
+    """Answers for the partitions that were not read to their end because memory ended."""
+    return {
+        partition: LiveAnswer(
+            partition=partition,
+            state="held",
+            url=url,
+            low=after,
+            next=segments[partition][-1].last + 1 if segments[partition] else after,
+            segments=tuple(segments[partition]),
+            cut=True,
+        )
+        for partition, after in wants.items()
+        if answers[partition].state == "away"
+    }

@@ -1,0 +1,280 @@
+"""Search by tags: newest traces first, complete, the same however spans were cut into segments and chunks.
+
+A trace is found when one of its spans overlaps the asked range and has, with its resource, all tags. What is said and
+asked about the whole trace (start, duration, root, counts) comes from all its spans within `reach` of the range. Order:
+start, newest first, then trace ID.
+
+Chunks are opened newest first, in groups. A matching span's start is never before its trace's, so candidates taken in
+the order of their matching spans' start bound what may follow: reading stops when nothing that is left can be newer
+than the last trace of the answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.query import summary
+from pipeline.query.chunks import ChunkReader, ChunkRef, refs_of
+from pipeline.query.conditions import Condition, conditions_of
+from pipeline.query.engine import Engine, Session
+from pipeline.query.snapshot import Snapshot, Snapshots
+from pipeline.query.summary import TraceSummary
+from pipeline.spans import schema
+from pipeline.store.manifest import ChunkEntry
+from topics.errors import BadQuestionError
+
+GROUP_CHUNKS = 16
+BATCH_TRACES_MAX = 4096
+UINT64_MAX = 2**64 - 1
+FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchQuestion:
+    """What is searched. Times in Unix ns, inclusive; durations in ns; cursor: the `next_cursor` of an answer."""
+
+    tags: dict[str, str] = field(default_factory=dict)
+    start_ns: int = 0
+    end_ns: int = UINT64_MAX
+    limit: int = 20
+    duration_min_ns: int | None = None
+    duration_max_ns: int | None = None
+    cursor: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class SearchAnswer:
+    """Traces, newest first. reasons: why some may be missing; next_cursor: asks for what follows, empty at the end."""
+
+    traces: list[TraceSummary] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    next_cursor: str = ""
+    chunks: int = 0
+    chunk_bytes: int = 0
+    candidates: int = 0
+
+
+class TimeChunks(Protocol):
+    """The catalog, as far as a search needs it. May block."""
+
+    def chunks_for(self, tenant: str, start_ns: int, end_ns: int) -> list[ChunkEntry]:
+        """Chunks with spans in the range; their outliers count."""
+
+
+class Search:
+    """Answers searches. reach_ns: how far around the asked range a found trace's other spans are looked for."""
+
+    def __init__(self, catalog: TimeChunks, snapshots: Snapshots, engine: Engine, *, reach_ns: int) -> None:
+        self._catalog = catalog
+        self._snapshots = snapshots
+        self._engine = engine
+        self._reach_ns = reach_ns
+
+    async def find(self, tenants: Sequence[str], question: SearchQuestion) -> SearchAnswer:
+        """The newest `limit` traces. Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError."""
+        after = _cursor_key(question.cursor)
+        snapshot = await self._snapshots.take()
+        reasons = snapshot.reasons + [
+            f"Kafka deleted offsets {first} to {last} of partition {partition} before they were stored"
+            for partition, losses in snapshot.losses.items()
+            for first, last in losses
+        ]
+
+        def work(session: Session) -> SearchAnswer:
+            reader = ChunkReader(session, reasons)
+            answer = SearchAnswer(reasons=reasons)
+            for tenant in tenants:
+                run = _Run(self._catalog, snapshot, reader, tenant, question, self._reach_ns)
+                answer.traces += run.newest(after)
+                answer.chunks += run.chunks
+                answer.chunk_bytes += run.chunk_bytes
+                answer.candidates += run.seen
+            return _cut(answer, question.limit)
+
+        return await self._engine.run(work)
+
+
+def _cut(answer: SearchAnswer, limit: int) -> SearchAnswer:
+    """Keep the newest `limit`; each run gave one more, so that it is known whether anything follows."""
+    answer.traces.sort(key=TraceSummary.order)
+    if len(answer.traces) > limit:
+        del answer.traces[limit:]
+        start_ns, trace_id = answer.traces[-1].order()
+        answer.next_cursor = base64.urlsafe_b64encode(struct.pack(">Q", -start_ns) + trace_id).decode()
+    return answer
+
+
+def _cursor_key(cursor: str) -> tuple[int, bytes] | None:
+    """The place in the order that a cursor stands for."""
+    if not cursor:
+        return None
+    try:
+        raw = base64.urlsafe_b64decode(cursor.encode())
+        (start_ns,) = struct.unpack(">Q", raw[:8])
+        if len(raw) != 24:
+            raise ValueError(cursor)
+    except (ValueError, struct.error) as exc:
+        raise BadQuestionError(f"invalid cursor: {cursor[:100]}") from exc
+    return -start_ns, raw[8:]
+
+
+class _Run:
+    """One tenant's search."""
+
+    def __init__(
+        self,
+        catalog: TimeChunks,
+        snapshot: Snapshot,
+        reader: ChunkReader,
+        tenant: str,
+        question: SearchQuestion,
+        reach_ns: int,
+    ) -> None:
+        self._catalog = catalog
+        self._snapshot = snapshot
+        self._reader = reader
+        self._tenant = tenant
+        self._question = question
+        self._reach_ns = reach_ns
+        self._condition = conditions_of(question.tags)
+        self.chunks = self.chunk_bytes = self.seen = 0
+
+    def newest(self, after: tuple[int, bytes] | None) -> list[TraceSummary]:
+        """The newest limit + 1 traces that come after the cursor, in order."""
+        wanted = self._question.limit + 1
+        groups = self._groups()
+        pending = Candidates()
+        found: list[TraceSummary] = []
+        size = wanted + 4
+        unread = UINT64_MAX  # no span of the groups not yet read starts later
+        while True:
+            worst = found[wanted - 1].start_unix_ns if len(found) >= wanted else -1
+            if worst > max(unread, pending.latest()):
+                break
+            batch = pending.take(size, floor=unread)
+            if batch:
+                fresh = [each for each in self._summaries(batch) if self._fits(each, after)]
+                found = heapq.nsmallest(wanted, found + fresh, key=TraceSummary.order)
+                size = min(2 * size, BATCH_TRACES_MAX)
+            elif unread >= 0:
+                refs, unread = next(groups)
+                pending.add(self._candidates(refs, with_live=self.chunks == 0 and not pending.groups))
+            else:
+                break
+        self.seen = pending.taken
+        return found
+
+    def _groups(self) -> Iterator[tuple[list[ChunkRef], int]]:
+        """Chunks of the range, newest first, in groups; with the latest start in what comes after. At least one."""
+        question = self._question
+        entries = self._catalog.chunks_for(self._tenant, question.start_ns, question.end_ns)
+        bounds = [(self._bound(ref), ref) for ref in refs_of(entries, self._snapshot.horizons)]
+        bounds.sort(key=lambda pair: (-pair[0], pair[1].entry.name))
+        for at in range(0, max(1, len(bounds)), GROUP_CHUNKS):
+            later = bounds[at + GROUP_CHUNKS][0] if at + GROUP_CHUNKS < len(bounds) else -1
+            yield [ref for _, ref in bounds[at : at + GROUP_CHUNKS]], later
+
+    def _bound(self, ref: ChunkRef) -> int:
+        """No span of the chunk within the range starts later."""
+        outliers = [start for _, start in ref.entry.outliers if start <= self._question.end_ns]
+        return min(max([ref.entry.start_max_unix_ns, *outliers]), self._question.end_ns)
+
+    def _candidates(self, refs: list[ChunkRef], *, with_live: bool) -> pa.Table:
+        """Trace IDs with a matching span, and the first start of those spans, latest first."""
+        question, condition = self._question, self._condition
+        self.chunks += len(refs)
+        self.chunk_bytes += sum(ref.entry.bytes for ref in refs)
+        columns = sorted({"trace_id", "start_unix_ns", "duration_ns", *condition.columns})
+        live = self._snapshot.rows(columns, self._tenant) if with_live else self._snapshot.no_rows(columns)
+
+        def statement(urls: list[str]) -> tuple[str, list[Any]]:
+            return _candidate_sql(urls, condition, question)
+
+        return self._reader.read(refs, statement, live=live)
+
+    def _summaries(self, trace_ids: list[bytes]) -> list[TraceSummary]:
+        question = self._question
+        start_ns = max(0, question.start_ns - self._reach_ns)
+        end_ns = min(UINT64_MAX, question.end_ns + self._reach_ns)
+        entries = self._catalog.chunks_for(self._tenant, start_ns, end_ns)
+        refs = refs_of(entries, self._snapshot.horizons)
+        ids = pa.array(trace_ids, pa.binary(16))
+        live = self._snapshot.rows(summary.COLUMNS, self._tenant, ids)
+        return summary.summaries(self._reader, refs, live, ids, self._tenant)
+
+    def _fits(self, trace: TraceSummary, after: tuple[int, bytes] | None) -> bool:
+        question = self._question
+        if after is not None and trace.order() <= after:
+            return False
+        if question.duration_min_ns is not None and trace.duration_ns < question.duration_min_ns:
+            return False
+        if question.duration_max_ns is not None and trace.duration_ns > question.duration_max_ns:
+            return False
+        roots = {"root.name": trace.root_name, "root.service.name": trace.root_service}
+        return all(value.lower() in roots[key].lower() for key, value in question.tags.items() if key in roots)
+
+
+def _candidate_sql(urls: list[str], condition: Condition, question: SearchQuestion) -> tuple[str, list[Any]]:
+    source = (FROM_CHUNKS if urls else "") + "SELECT * FROM {live}"
+    # A negative duration is an end before its start: such a span is where it starts
+    text = (
+        f"SELECT trace_id, min(start_unix_ns) AS start FROM ({source}) WHERE start_unix_ns <= ? "
+        "AND (start_unix_ns >= ? OR (duration_ns > 0 AND start_unix_ns::HUGEINT + duration_ns >= ?)) "
+        f"AND {condition.sql} GROUP BY trace_id ORDER BY start DESC, trace_id"
+    )
+    values: list[Any] = [question.end_ns, question.start_ns, question.start_ns, *condition.values]
+    return text, ([urls] if urls else []) + values
+
+
+class Candidates:
+    """Traces with a matching span, taken latest first, each once. 24 bytes a trace."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]] = []
+        self._at: list[int] = []
+        self._taken: set[bytes] = set()
+
+    @property
+    def groups(self) -> int:
+        """How many groups were added."""
+        return len(self._runs)
+
+    @property
+    def taken(self) -> int:
+        """How many traces were taken."""
+        return len(self._taken)
+
+    def add(self, table: pa.Table) -> None:
+        """table: trace_id, start; latest first."""
+        ids = table.column("trace_id").cast(pa.binary(16))
+        self._runs.append(
+            (table.column("start").to_numpy(), schema.fixed_bytes(pa.table({"trace_id": ids}), "trace_id", 16))
+        )
+        self._at.append(0)
+
+    def latest(self) -> int:
+        """The start of the next one; -1 where none is left."""
+        starts = [int(run[0][at]) for run, at in zip(self._runs, self._at, strict=True) if at < len(run[0])]
+        return max(starts, default=-1)
+
+    def take(self, count: int, *, floor: int) -> list[bytes]:
+        """Up to `count` of the latest that start at `floor` or later and were not taken before."""
+        batch: list[bytes] = []
+        while len(batch) < count and (latest := self.latest()) >= max(floor, 0):
+            for number, (starts, ids) in enumerate(self._runs):
+                while self._at[number] < len(starts) and starts[self._at[number]] == latest:
+                    trace_id = ids[self._at[number]].tobytes()
+                    self._at[number] += 1
+                    if trace_id not in self._taken:
+                        self._taken.add(trace_id)
+                        batch.append(trace_id)
+        return batch

@@ -1,0 +1,244 @@
+"""What a query sees: of each partition the chunks below offset H, and every row from H to the end of the topic.
+
+Rows from H on come from the partition's owner; what it has not reached, or all where nobody answers, from Kafka. So
+nothing is seen twice or missed. H is the end of the catalog's gap-free run of manifests; rows are cut by the offset of
+their record, since a segment may lie on both sides of H. The ends of the topic are taken after the workers' answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.query.blocks import LiveSegment, Loss
+from pipeline.query.live import LiveAnswer, LiveClient
+from pipeline.query.tail import TailRead, TailReader
+from pipeline.spans import schema
+from topics.errors import KafkaUnavailableError, StoreUnavailableError
+
+T = TypeVar("T")
+CATALOG_TRIES = 2
+
+
+class Horizons(Protocol):
+    """The catalog, as far as a snapshot needs it. Both may block."""
+
+    def horizons(self) -> dict[int, int]:
+        """Partition -> H, for the partitions that have a manifest."""
+
+    def refresh(self, partition: int) -> None:
+        """List the bucket's manifests after H. Raises StoreUnavailableError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionView:
+    """One partition from `horizon` on. url: the owner that answered; empty: nobody did.
+
+    live: what the owner gave, up to `reached`. tail: what was read from Kafka after it.
+    """
+
+    partition: int
+    horizon: int
+    url: str = ""
+    reached: int = 0
+    live: tuple[LiveSegment, ...] = ()
+    tail: tuple[LiveSegment, ...] = ()
+
+    @property
+    def segments(self) -> tuple[LiveSegment, ...]:
+        """All of them, in offset order."""
+        return self.live + self.tail
+
+
+@dataclass(slots=True, kw_only=True)
+class Snapshot:
+    """All partitions asked for. reasons: sentences that say why it is not complete; losses: offsets lost for good."""
+
+    partitions: dict[int, PartitionView] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+    losses: dict[int, list[Loss]] = field(default_factory=dict)
+
+    @property
+    def horizons(self) -> dict[int, int]:
+        """Partition -> H."""
+        return {partition: view.horizon for partition, view in self.partitions.items()}
+
+    def rows(self, columns: Sequence[str], tenant: str, trace_ids: pa.Array | None = None) -> pa.Table:
+        """The rows after H of a tenant (and of some traces) with these columns, typed as schema.type_of says.
+
+        The order is that of partitions and offsets. Only the columns asked for are unpacked.
+        """
+        parts = [
+            rows
+            for view in self.partitions.values()
+            for segment in view.segments
+            if (rows := rows_of(segment, view.horizon, columns, tenant, trace_ids)) is not None
+        ]
+        return pa.concat_tables([self.no_rows(columns), *parts])
+
+    @staticmethod
+    def no_rows(columns: Sequence[str]) -> pa.Table:
+        """An empty table of these columns: joined with chunks it gives each column that no chunk has."""
+        return pa.table({name: pa.array([], schema.type_of(name)) for name in columns})
+
+    def spans(self, tenant: str, trace_id: bytes) -> list[tuple[PartitionView, LiveSegment, pa.Table]]:
+        """The rows of one trace with all columns, and where they come from."""
+        only = pa.array([trace_id], pa.binary(16))
+        found = []
+        for view in self.partitions.values():
+            for segment in view.segments:
+                rows = filtered(segment.read(), view.horizon, segment.first, tenant, only)
+                if rows.num_rows:
+                    found.append((view, segment, rows))
+        return found
+
+
+def rows_of(
+    segment: LiveSegment, horizon: int, columns: Sequence[str], tenant: str, trace_ids: pa.Array | None
+) -> pa.Table | None:
+    """Some columns of a segment's rows, all of the asked types; None where there are none."""
+    if not segment.ipc or segment.last < horizon:
+        return None
+    wanted = {*columns, "tenant", "trace_id"} | ({"record_offset"} if segment.first < horizon else set())
+    rows = filtered(segment.read(sorted(wanted)), horizon, segment.first, tenant, trace_ids)
+    if not rows.num_rows:
+        return None
+    return pa.table({name: _typed(schema.column(rows, name), schema.type_of(name)) for name in columns})
+
+
+def filtered(rows: pa.Table, horizon: int, first: int, tenant: str, trace_ids: pa.Array | None) -> pa.Table:
+    """The rows of a tenant, of these traces, at offset `horizon` or later. first: the segment's first offset."""
+    if trace_ids is not None:
+        rows = rows.filter(pc.is_in(rows.column("trace_id"), value_set=trace_ids))
+    if rows.num_rows and first < horizon:
+        rows = rows.filter(pc.greater_equal(rows.column("record_offset"), horizon))
+    if rows.num_rows and rows.column("tenant").unique().to_pylist() != [tenant]:
+        rows = rows.filter(pc.equal(rows.column("tenant"), tenant))
+    return rows
+
+
+def _typed(values: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    return values if values.type == type_ else values.cast(type_)
+
+
+class Snapshots:
+    """Takes snapshots. What blocks runs in `executor`.
+
+    partitions: of the keyed topic.
+    """
+
+    def __init__(
+        self, catalog: Horizons, live: LiveClient, tail: TailReader, *, partitions: int, executor: Executor
+    ) -> None:
+        self._catalog = catalog
+        self._live = live
+        self._tail = tail
+        self._partitions = partitions
+        self._executor = executor
+
+    async def take(self) -> Snapshot:
+        """Every row after H of every partition."""
+        return await self._take(range(self._partitions), b"")
+
+    async def take_trace(self, partition: int, trace_id: bytes) -> Snapshot:
+        """The rows after H of one trace."""
+        return await self._take([partition], trace_id)
+
+    def horizons(self, partitions: Iterable[int]) -> dict[int, int]:
+        """H of each partition as the catalog knows it; 0 where nothing is stored."""
+        held = self._catalog.horizons()
+        return {partition: held.get(partition, 0) for partition in partitions}
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run what blocks off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def _take(self, partitions: Iterable[int], trace_id: bytes) -> Snapshot:
+        snapshot = Snapshot()
+        horizons = self.horizons(partitions)
+        answers = await self._ask(horizons, trace_id)
+        for _attempt in range(CATALOG_TRIES):
+            # The worker has dropped what is stored: the catalog is behind the bucket.
+            behind = [p for p, a in answers.items() if a.state == "held" and a.low > horizons[p]]
+            if not behind:
+                break
+            await self._refresh(behind, horizons, snapshot)
+            answers |= await self._ask({p: horizons[p] for p in behind}, trace_id)
+        ends = await self._ends(answers, snapshot)
+        late = [p for p, (low, _) in ends.items() if low > _reached(answers[p], horizons[p])]
+        if late:  # Kafka has deleted it: it must be stored by then, or it is lost
+            await self._refresh(late, horizons, snapshot)
+        after = {p: _reached(answers[p], horizons[p]) for p in ends if not answers[p].cut}
+        tails = await self._read_tails({p: at for p, at in after.items() if at < ends[p][1]}, ends, answers, trace_id)
+        for partition, answer in answers.items():
+            self._add(snapshot, answer, tails.get(partition), horizons[partition])
+        return snapshot
+
+    async def _ask(self, horizons: Mapping[int, int], trace_id: bytes) -> dict[int, LiveAnswer]:
+        return await (self._live.trace(horizons, trace_id) if trace_id else self._live.segments(horizons))
+
+    async def _refresh(self, partitions: Sequence[int], horizons: dict[int, int], snapshot: Snapshot) -> None:
+        """Bring H of these partitions up to the manifests in the bucket."""
+        for partition in partitions:
+            try:
+                await self.in_thread(lambda partition=partition: self._catalog.refresh(partition))  # type: ignore[misc]
+            except StoreUnavailableError as exc:
+                snapshot.reasons.append(f"the manifests of partition {partition} cannot be listed: {exc}")
+        horizons.update(self.horizons(partitions))
+
+    async def _ends(self, answers: Mapping[int, LiveAnswer], snapshot: Snapshot) -> dict[int, tuple[int, int]]:
+        try:
+            return await self.in_thread(lambda: self._tail.ends(list(answers)))
+        except KafkaUnavailableError as exc:
+            snapshot.reasons.append(f"what the workers have not reached is missing: {exc}")
+            return {}
+
+    async def _read_tails(
+        self,
+        after: Mapping[int, int],
+        ends: Mapping[int, tuple[int, int]],
+        answers: Mapping[int, LiveAnswer],
+        trace_id: bytes,
+    ) -> dict[int, TailRead]:
+        if not after:
+            return {}
+        if trace_id:
+            return await self.in_thread(lambda: self._tail.read_trace(after, ends, trace_id))
+        known = {p: answers[p].segments for p in after}
+        return await self.in_thread(lambda: self._tail.read(after, ends, known))
+
+    @staticmethod
+    def _add(snapshot: Snapshot, answer: LiveAnswer, tail: TailRead | None, horizon: int) -> None:
+        live = answer.segments if answer.low <= horizon else ()
+        if answer.cut:
+            snapshot.reasons.append(
+                f"live segments of partition {answer.partition} from offset {answer.next} on are left out: "
+                "they take more memory than querier.live_bytes_max"
+            )
+        losses = [loss for loss in answer.losses if loss[1] >= horizon]
+        if tail is not None:
+            losses += tail.losses
+            snapshot.reasons += tail.reasons
+        if losses:
+            snapshot.losses[answer.partition] = sorted(set(losses))
+        snapshot.partitions[answer.partition] = PartitionView(
+            partition=answer.partition,
+            horizon=horizon,
+            url=answer.url if answer.state == "held" else "",
+            reached=tail.reached if tail is not None else _reached(answer, horizon),
+            live=live if answer.state == "held" else (),
+            tail=tuple(tail.segments) if tail is not None else (),
+        )
+
+
+def _reached(answer: LiveAnswer, horizon: int) -> int:
+    """First offset that the owner's answer does not hold: all from H on where there is no answer or it has a gap."""
+    if answer.state != "held" or answer.low > horizon:
+        return horizon
+    return max(horizon, answer.next)

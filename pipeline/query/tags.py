@@ -1,0 +1,301 @@
+"""Tag names, tag values, services: what there is to ask for.
+
+Names come from the catalog and the live segments: with a range, from the chunks that overlap it. Values and counts come
+from the rows: with a range, from spans that overlap it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.query.blocks import LiveSegment
+from pipeline.query.chunks import ChunkReader, refs_of
+from pipeline.query.engine import Engine, Session, quoted
+from pipeline.query.identifiers import Attribute, Intrinsic
+from pipeline.query.snapshot import Snapshot, Snapshots, filtered
+from pipeline.spans import schema
+from pipeline.store.manifest import ChunkEntry
+from pipeline.store.tables import NO_SERVICE, Services, add_services
+
+KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
+STATUSES = ("unset", "ok", "error")
+TYPE_NAMES = {"string": "string", "int": "int", "double": "float", "bool": "bool"}
+SERVICE_COLUMN = schema.column_name("resource", "service.name", "string")
+ROOT = "parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0"
+Range = tuple[int, int] | None
+
+
+class TagValue(NamedTuple):
+    """A value as text, and what it is: string, int, float, bool, keyword."""
+
+    type: str
+    value: str
+
+
+@dataclass(slots=True, kw_only=True)
+class TagAnswer:
+    """names: scope (ours) -> keys; values; all sorted. reasons: why some may be missing; cut: there are more."""
+
+    names: dict[str, list[str]] = field(default_factory=dict)
+    values: list[TagValue] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    cut: bool = False
+    chunks: int = 0
+    chunk_bytes: int = 0
+
+
+class TagCatalog(Protocol):
+    """The catalog, as far as tags need it. May block."""
+
+    def chunks_for(self, tenant: str, start_ns: int, end_ns: int) -> list[ChunkEntry]: ...
+    def attributes(self, tenant: str) -> Mapping[str, int]: ...
+    def more_keys(self, tenant: str) -> Iterable[str]: ...
+    def services(self, tenant: str) -> Mapping[str, Mapping[str, int]]: ...
+
+
+class Expression(NamedTuple):
+    """Values of a kind in the rows: SQL that gives one value a row (or, unnested, several), and what it reads."""
+
+    sql: str
+    type: str
+    columns: tuple[str, ...]
+    where: str = "true"
+    parameters: tuple[str, ...] = ()
+
+
+class Tags:
+    """Answers questions about tags and services."""
+
+    def __init__(self, catalog: TagCatalog, snapshots: Snapshots, engine: Engine) -> None:
+        self._catalog = catalog
+        self._snapshots = snapshots
+        self._engine = engine
+
+    async def names(self, tenants: Sequence[str], scopes: Sequence[str], within: Range, limit: int) -> TagAnswer:
+        """Attribute keys of these scopes (ours), up to `limit` a scope."""
+        snapshot = await self._snapshots.take()
+        found: dict[str, set[str]] = {scope: set() for scope in scopes}
+
+        def work(_session: Session) -> None:
+            for tenant in tenants:
+                for scope, key in self._stored_names(tenant, within):
+                    if scope in found:
+                        found[scope].add(key)
+                for view in snapshot.partitions.values():
+                    for segment in view.segments:
+                        for scope, key in _names_of(segment, view.horizon, tenant, scopes):
+                            found[scope].add(key)
+
+        await self._engine.run(work)
+        names = {scope: sorted(keys) for scope, keys in found.items()}
+        cut = any(len(keys) > limit for keys in names.values())
+        return TagAnswer(names={s: keys[:limit] for s, keys in names.items()}, reasons=snapshot.reasons, cut=cut)
+
+    def _stored_names(self, tenant: str, within: Range) -> Iterator[tuple[str, str]]:
+        columns: Iterable[str] = self._catalog.attributes(tenant)
+        rare: Iterable[str] = self._catalog.more_keys(tenant)
+        if within is not None:
+            entries = self._catalog.chunks_for(tenant, *within)
+            columns = {column for entry in entries for column in entry.attributes}
+            rare = {key for entry in entries for key in entry.more_keys}
+        for column in columns:
+            if (parsed := schema.parse_column(column)) is not None:
+                yield parsed.scope, parsed.key
+        for name in rare:
+            scope, _, key = name.partition(".")
+            yield scope, key
+
+    async def values(self, tenants: Sequence[str], of: Attribute | Intrinsic, within: Range, limit: int) -> TagAnswer:
+        """The values that a tag has, sorted, up to `limit`; several types side by side."""
+        expressions = expressions_of(of)
+        snapshot = await self._snapshots.take() if expressions else Snapshot()
+        answer = TagAnswer(reasons=snapshot.reasons)
+        found: set[TagValue] = set()
+
+        def work(session: Session) -> None:
+            reader = ChunkReader(session, answer.reasons)
+            for tenant in tenants:
+                start_ns, end_ns = within or (0, 2**64 - 1)
+                refs = refs_of(self._catalog.chunks_for(tenant, start_ns, end_ns), snapshot.horizons)
+                answer.chunks += len(refs)
+                answer.chunk_bytes += sum(ref.entry.bytes for ref in refs)
+                for each in expressions:
+                    live = _live_rows(snapshot, tenant, each)
+                    rows = reader.read(refs, lambda urls, each=each: _values_sql(urls, each, within, limit), live=live)  # type: ignore[misc]
+                    found.update(TagValue(each.type, text(each.type, value)) for value in rows.column("v").to_pylist())
+
+        await self._engine.run(work)
+        answer.values = sorted(found, key=lambda value: (value.type, value.value))[:limit]
+        answer.cut = len(found) > limit
+        return answer
+
+    async def services(self, tenants: Sequence[str], within: Range) -> tuple[dict[str, dict[str, int]], list[str]]:
+        """Service -> operation -> spans, and why it may not be complete.
+
+        A late copy of a stored span counts until compaction removes it.
+        """
+        snapshot = await self._snapshots.take()
+        reasons = snapshot.reasons
+        total: Services = {}
+
+        def work(session: Session) -> None:
+            reader = ChunkReader(session, reasons)
+            for tenant in tenants:
+                if within is None:
+                    add_services(total, {"": self._catalog.services(tenant)})
+                    rows = session.sql(
+                        SERVICES_SQL.format(source="SELECT * FROM {live}"), live=_service_rows(snapshot, tenant)
+                    )
+                else:
+                    refs = refs_of(self._catalog.chunks_for(tenant, *within), snapshot.horizons)
+                    rows = reader.read(
+                        refs, lambda urls: _services_sql(urls, within), live=_service_rows(snapshot, tenant)
+                    )
+                for row in rows.to_pylist():
+                    add_services(total, {"": {row["service"]: {row["name"]: row["spans"]}}})
+
+        await self._engine.run(work)
+        return total.get("", {}), reasons
+
+
+# ---- names
+
+
+def _names_of(segment: LiveSegment, horizon: int, tenant: str, scopes: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Attribute keys of a tenant in a segment. Its columns tell, but only where it has one tenant."""
+    if not segment.ipc or segment.last < horizon:
+        return
+    columns = [
+        name for name in segment.column_names if (p := schema.parse_column(name)) is not None and p.scope in scopes
+    ]
+    more = [schema.more_column(scope) for scope in scopes if schema.more_column(scope) in segment.column_names]
+    tenants = segment.read(["tenant"]).column("tenant").unique().to_pylist()
+    if tenant not in tenants:
+        return
+    rows = None
+    if more or len(tenants) > 1:
+        wanted = ["tenant", "trace_id", "record_offset", *more, *(columns if len(tenants) > 1 else [])]
+        rows = filtered(segment.read(wanted), horizon, segment.first, tenant, None)
+    for name in columns:
+        parsed = schema.parse_column(name)
+        if parsed is not None and (
+            len(tenants) == 1 or (rows is not None and rows.column(name).null_count < rows.num_rows)
+        ):
+            yield parsed.scope, parsed.key
+    for name in more if rows is not None else []:
+        assert rows is not None
+        for key in _map_keys(rows.column(name)):
+            yield name.removesuffix("_more"), key
+
+
+def _map_keys(maps: pa.ChunkedArray) -> set[str]:
+    found: set[str] = set()
+    for chunk in maps.chunks:
+        while pa.types.is_list(chunk.type):
+            chunk = chunk.flatten()  # noqa: PLW2901 - event_more and link_more are lists of maps
+        found.update(pc.unique(chunk.keys).to_pylist())
+    return found
+
+
+# ---- values
+
+
+def expressions_of(of: Attribute | Intrinsic) -> list[Expression]:
+    """Where the values of a tag stand; none for IDs and durations, which have too many to be listed."""
+    if isinstance(of, Attribute):
+        found = [e for scope in of.scopes for e in _attribute(scope, of.key)]
+        if of.key == "error" and "span" in of.scopes:
+            found.append(Expression("true", "bool", ("status_code",), where="status_code = 2"))
+        return found
+    simple = {
+        "name": Expression("name", "string", ("name",)),
+        "statusMessage": Expression("status_message", "string", ("status_message",)),
+        "status": Expression("coalesce(status_code, 0)", "status", ("status_code",)),
+        "kind": Expression("coalesce(kind, 0)", "kind", ("kind",)),
+        "instrumentation:name": Expression("scope_name", "string", ("scope_name",)),
+        "instrumentation:version": Expression("scope_version", "string", ("scope_version",)),
+        "event:name": Expression("unnest(event_name)", "string", ("event_name",)),
+        "rootName": Expression("name", "string", ("name", "parent_span_id"), where=ROOT),
+        "rootServiceName": Expression(quoted(SERVICE_COLUMN), "string", (SERVICE_COLUMN, "parent_span_id"), where=ROOT),
+    }
+    return [simple[of.name]] if of.name in simple else []
+
+
+def _attribute(scope: str, key: str) -> Iterator[Expression]:
+    many = scope in schema.LIST_SCOPES
+    more = schema.more_column(scope)
+    entry = f"unnest({quoted(more)})[?]" if many else f"{quoted(more)}[?]"
+    for type_, name in TYPE_NAMES.items():
+        one = schema.column_name(scope, key, type_)
+        several = schema.column_name(scope, key, f"{type_}[]")
+        yield Expression(f"unnest({quoted(one)})" if many else quoted(one), name, (one,))
+        flat = f"unnest(flatten({quoted(several)}))" if many else f"unnest({quoted(several)})"
+        yield Expression(flat, name, (several,))
+        yield Expression(f"({entry}).{quoted(type_)}", name, (more,), parameters=(key,))
+
+
+def text(type_: str, value: Any) -> str:
+    """A value as the API writes it."""
+    if type_ == "bool":
+        return "true" if value else "false"
+    if type_ == "float":
+        return repr(float(value))
+    if type_ == "status":
+        return STATUSES[value] if 0 <= value < len(STATUSES) else str(value)
+    if type_ == "kind":
+        return KINDS[value] if 0 <= value < len(KINDS) else str(value)
+    return str(value)
+
+
+def _live_rows(snapshot: Snapshot, tenant: str, each: Expression) -> pa.Table:
+    rows = snapshot.rows(sorted({"start_unix_ns", "duration_ns", *each.columns}), tenant)
+    if "parent_span_id" in each.columns:
+        rows = rows.append_column("outside_parent_span_id", rows.column("parent_span_id"))
+        rows = rows.append_column("parent_row", pa.nulls(rows.num_rows, pa.int32()))
+    return rows
+
+
+def _source(urls: list[str]) -> str:
+    chunks = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME " if urls else ""
+    return chunks + "SELECT * FROM {live}"
+
+
+def _in_range(within: Range) -> tuple[str, list[int]]:
+    if within is None:
+        return "true", []
+    start_ns, end_ns = within
+    return (
+        "start_unix_ns <= ? AND (start_unix_ns >= ? OR "
+        "(duration_ns > 0 AND start_unix_ns::HUGEINT + duration_ns >= ?))",
+        [end_ns, start_ns, start_ns],
+    )
+
+
+def _values_sql(urls: list[str], each: Expression, within: Range, limit: int) -> tuple[str, list[Any]]:
+    condition, values = _in_range(within)
+    inner = f"SELECT {each.sql} AS v FROM ({_source(urls)}) WHERE {each.where} AND {condition}"
+    sql = f"SELECT DISTINCT v FROM ({inner}) WHERE v IS NOT NULL ORDER BY v LIMIT {int(limit) + 1}"
+    return sql, [*each.parameters, *([urls] if urls else []), *values]
+
+
+# ---- services
+
+SERVICES_SQL = (
+    f"SELECT coalesce({quoted(SERVICE_COLUMN)}, resource_more['service.name'].string, '{NO_SERVICE}') AS service, "
+    "coalesce(name, '') AS name, count(*) AS spans FROM ({source}) GROUP BY ALL"
+)
+
+
+def _service_rows(snapshot: Snapshot, tenant: str) -> pa.Table:
+    return snapshot.rows([SERVICE_COLUMN, "resource_more", "name", "start_unix_ns", "duration_ns"], tenant)
+
+
+def _services_sql(urls: list[str], within: tuple[int, int]) -> tuple[str, list[Any]]:
+    condition, values = _in_range(within)
+    source = f"SELECT * FROM ({_source(urls)}) WHERE {condition}"
+    return SERVICES_SQL.format(source=source), ([urls] if urls else []) + values

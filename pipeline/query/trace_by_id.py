@@ -1,0 +1,229 @@
+"""One trace by its ID: its rows from chunks, from live segments and from Kafka, each span once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.query.chunks import ChunkReader, ChunkRef, refs_of
+from pipeline.query.engine import Engine, Session
+from pipeline.query.snapshot import Snapshot, Snapshots
+from pipeline.spans import schema
+from pipeline.store.chunk import decode_rows
+from pipeline.store.manifest import ChunkEntry
+from topics.partitioner import partition_of
+
+
+class TraceChunks(Protocol):
+    """The catalog, as far as a trace by ID needs it. May block."""
+
+    def chunks_for_trace(
+        self, tenant: str, partition: int, trace_id: bytes, start_ns: int | None, end_ns: int | None
+    ) -> list[ChunkEntry]:
+        """Chunks that may hold spans of the trace, by their filters and times."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where spans of a trace were found. kind: `store`, `live` or `kafka`; [first, last]: of the chunk or segment."""
+
+    kind: str
+    tenant: str
+    partition: int
+    first: int
+    last: int
+    spans: int
+    offsets: tuple[int, ...]
+    url: str = ""
+    bucket: str = ""
+    chunk: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class FoundTrace:
+    """A trace: a span table with `parent_span_id`, sorted by (start, span ID, kind), no span twice.
+
+    reasons: why it may not be complete; empty: it is. read_bytes: Arrow bytes that were looked at.
+    """
+
+    trace_id: bytes
+    partition: int
+    spans: pa.Table
+    places: list[Place] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    read_bytes: int = 0
+    owner: str = ""
+
+
+class TraceLookup:
+    """Looks traces up. A span that came as several copies is given once: the first copy by offset, then by content.
+
+    A CLIENT and a SERVER span with one ID are two spans, and stay as they were sent: OTLP that went in comes out
+    (some servers give the SERVER span a new ID, which no other system knows).
+    """
+
+    def __init__(self, catalog: TraceChunks, snapshots: Snapshots, engine: Engine, *, partitions: int) -> None:
+        self._catalog = catalog
+        self._snapshots = snapshots
+        self._engine = engine
+        self._partitions = partitions
+
+    async def find(
+        self, tenants: Sequence[str], trace_id: bytes, start_ns: int | None = None, end_ns: int | None = None
+    ) -> FoundTrace:
+        """The trace, with the spans of all these tenants; no rows where there is none.
+
+        start_ns, end_ns: only chunks whose times overlap are opened; live rows are always looked at. Raises
+        QueryTimeoutError, StoreUnavailableError, KafkaUnavailableError.
+        """
+        partition = partition_of(trace_id, self._partitions)
+        reasons: list[str] = []
+        horizons = self._snapshots.horizons([partition])
+        question = (tenants, partition, trace_id, start_ns, end_ns)
+        refs = await self._refs(question, horizons)
+        stored, snapshot = await asyncio.gather(
+            self._read(refs, trace_id, reasons), self._snapshots.take_trace(partition, trace_id)
+        )
+        if snapshot.horizons != horizons:  # a worker had dropped what the catalog did not know yet
+            known = {ref.entry.name for ref in refs}
+            more = [ref for ref in await self._refs(question, snapshot.horizons) if ref.entry.name not in known]
+            stored += await self._read(more, trace_id, reasons)
+        return joined(trace_id, partition, stored, snapshot, tenants, reasons)
+
+    async def _refs(self, question: tuple[Any, ...], horizons: dict[int, int]) -> list[ChunkRef]:
+        tenants, *rest = question
+
+        def look() -> list[ChunkRef]:
+            entries = [entry for tenant in tenants for entry in self._catalog.chunks_for_trace(tenant, *rest)]
+            return refs_of(entries, horizons)
+
+        return await self._snapshots.in_thread(look)
+
+    async def _read(
+        self, refs: Sequence[ChunkRef], trace_id: bytes, reasons: list[str]
+    ) -> list[tuple[ChunkRef, pa.Table]]:
+        if not refs:
+            return []
+
+        def work(session: Session) -> list[tuple[ChunkRef, pa.Table]]:
+            reader = ChunkReader(session, reasons)
+            return [(ref, rows) for ref in refs if (rows := _rows(reader, ref, trace_id)).num_rows]
+
+        return await self._engine.run(work)
+
+
+def _rows(reader: ChunkReader, ref: ChunkRef, trace_id: bytes) -> pa.Table:
+    """One chunk a statement: parents stand as distances in the chunk's order, and no columns need to be matched."""
+
+    def statement(urls: list[str]) -> tuple[str, list[Any]]:
+        if not urls:
+            return "SELECT 1 AS none WHERE false", []
+        return "SELECT * FROM read_parquet(?) WHERE trace_id = ?", [urls[0], trace_id]
+
+    rows = reader.read([ref], statement)
+    return with_fixed_ids(rows) if rows.num_rows else rows
+
+
+def with_fixed_ids(rows: pa.Table) -> pa.Table:
+    """Rows that the engine gave, with columns that are null in every row left out, IDs of a fixed width again."""
+    kept = [name for name in rows.column_names if rows.column(name).null_count < rows.num_rows]
+    rows = rows.select(kept)
+    for name, width in (("trace_id", 16), ("span_id", 8)):
+        if name in kept:
+            at = kept.index(name)
+            rows = rows.set_column(at, name, rows.column(name).cast(pa.binary(width)))
+    return rows
+
+
+def joined(
+    trace_id: bytes,
+    partition: int,
+    stored: Sequence[tuple[ChunkRef, pa.Table]],
+    snapshot: Snapshot,
+    tenants: Sequence[str],
+    reasons: list[str],
+) -> FoundTrace:
+    """Rows from everywhere to one trace."""
+    places: list[Place] = []
+    tables: list[pa.Table] = []
+    for ref, rows in stored:
+        places.append(
+            Place(
+                kind="store",
+                tenant=ref.entry.tenant,
+                partition=ref.partition,
+                first=ref.first,
+                last=ref.last,
+                spans=rows.num_rows,
+                offsets=_offsets(rows),
+                bucket=ref.entry.bucket,
+                chunk=ref.entry.name,
+            )
+        )
+        tables.append(decode_rows(rows))
+    for tenant in tenants:
+        for view, segment, rows in snapshot.spans(tenant, trace_id):
+            kind = "live" if segment in view.live else "kafka"
+            places.append(
+                Place(
+                    kind=kind,
+                    tenant=tenant,
+                    partition=view.partition,
+                    first=segment.first,
+                    last=segment.last,
+                    spans=rows.num_rows,
+                    offsets=_offsets(rows),
+                    url=view.url if kind == "live" else "",
+                )
+            )
+            tables.append(rows)
+    for number, losses in snapshot.losses.items():
+        reasons += [f"Kafka deleted offsets {a} to {b} of partition {number} before they were read" for a, b in losses]
+    own = snapshot.partitions.get(partition)
+    return FoundTrace(
+        trace_id=trace_id,
+        partition=partition,
+        spans=each_once(schema.concat(tables)) if tables else schema.empty_table(),
+        places=places,
+        reasons=reasons + snapshot.reasons,
+        read_bytes=sum(table.nbytes for table in tables),
+        owner=own.url if own is not None else "",
+    )
+
+
+def each_once(spans: pa.Table) -> pa.Table:
+    """The spans of one trace sorted by (start, span ID, kind), columns by name; of copies the one at the least offset.
+
+    So the answer does not depend on how spans were cut into records, segments or chunks.
+    """
+    order = pc.sort_indices(
+        pa.table(
+            {
+                "span_id": spans.column("span_id").cast(pa.binary()),
+                "kind": pc.fill_null(schema.column(spans, "kind"), 0),
+                "offset": schema.column(spans, "record_offset"),
+                "start": spans.column("start_unix_ns"),
+            }
+        ),
+        sort_keys=[(name, "ascending") for name in ("span_id", "kind", "offset", "start")],
+    )
+    spans = spans.take(order)
+    ids = schema.fixed_bytes(spans, "span_id", 8).view(np.uint64)[:, 0]
+    kinds = pc.fill_null(schema.column(spans, "kind"), 0).to_numpy()
+    first = np.ones(spans.num_rows, dtype=bool)
+    first[1:] = (ids[1:] != ids[:-1]) | (kinds[1:] != kinds[:-1])
+    if not first.all():
+        spans = spans.filter(pa.array(first))
+    by_start = pc.sort_indices(spans.column("start_unix_ns"))  # stable: the rest of the order is as above
+    return spans.take(by_start).select(sorted(spans.column_names))
+
+
+def _offsets(rows: pa.Table) -> tuple[int, ...]:
+    found = schema.column(rows, "record_offset").drop_null().unique().to_pylist()
+    return tuple(sorted(found))
