@@ -38,6 +38,9 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
         decorated: Command = functools.update_wrapper(run, function)
         for name, field in reversed(chosen):
             decorated = _option(name, field)(decorated)
+        sections = dict.fromkeys(name.split(".")[0] for name, _ in chosen)
+        for panel in reversed(["Options", *map(_panel, sections)]):
+            decorated = click.option_panel(panel)(decorated)
         return click.option(
             "--config", type=click.Path(path_type=Path), help="Settings file (TOML) instead of ./spanstream.toml"
         )(decorated)
@@ -64,6 +67,10 @@ def _guarded(command: Callable[[Settings], Any], flags: dict[str, Any], config: 
         sys.exit(FAILED)
 
 
+def _panel(section: str) -> str:
+    return f"Settings: {section}"
+
+
 def _settings() -> Iterator[tuple[str, FieldInfo]]:
     return ((f"{section}.{name}", field) for section, name, field in fields())
 
@@ -74,15 +81,12 @@ def _parameter(name: str) -> str:
 
 def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     """Values stay text here: the settings check them all at once, and name the flag."""
-    section = name.split(".")[0]
-    flag = flag_of(name)
+    panel, flag = _panel(name.split(".")[0]), flag_of(name)
     help_text = f"{field.description} {_bounds_and_default(field)}"
     if field.annotation is bool:
         both = f"{flag}/--no-{flag[2:]}"
-        return click.option(both, _parameter(name), default=None, help=help_text, panel=f"Settings: {section}")
-    return click.option(
-        flag, _parameter(name), metavar=_metavar(field), default=None, help=help_text, panel=f"Settings: {section}"
-    )
+        return click.option(both, _parameter(name), default=None, help=help_text, panel=panel)
+    return click.option(flag, _parameter(name), metavar=_metavar(field), default=None, help=help_text, panel=panel)
 
 
 def _metavar(field: FieldInfo) -> str:
