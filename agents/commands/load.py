@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import rich_click as click
@@ -58,12 +58,16 @@ SEED_MAX = 2**31
     "--give-up-s", metavar="X", type=click.FloatRange(min=0), default=60.0, help="Try an unanswered request so long"
 )
 @click.option("--json", "as_json", is_flag=True, help="For scripts")
-@with_settings("receiver.host", "receiver.http_port", "querier.host", "querier.http_port", "log")
+@with_settings(
+    *("receiver.host", "receiver.http_port", "querier.host", "querier.http_port"),
+    *("kafka.topic_prefix", "store", "log"),
+)
 def load(settings: Settings, **given: Any) -> None:
     """Send spans of a shop of twenty services, as their SDKs would: about 20 spans a trace, 300 bytes a span.
 
     What is answered with 429 or 503, or not answered, is sent again. --check then asks the querier for every trace by
-    its ID: a span whose request was acknowledged must be there once, any other at most once.
+    its ID: a span whose request was acknowledged must be there once, any other at most once. A query merges copies of
+    a span; --check-store reads the chunks themselves, where a copy shows.
     """
     seed = given["seed"] if given["seed"] is not None else secrets.randbelow(SEED_MAX)
     work = Load(given["spans"], seed)
@@ -89,7 +93,8 @@ def load(settings: Settings, **given: Any) -> None:
             work.traces,
             lambda tell: check(work, acknowledged, question, lambda so_far: tell(so_far.traces)),
         )
-    document = as_document(work, sent, counted)
+    stored = _count_stored(settings, work, sent, given["settle_s"]) if given["check_store"] else None
+    document = as_document(work, sent, {"check": counted, "check_store": stored})
     tell = write_json if given["as_json"] else show
     tell(document)
     if document["failed"]:
@@ -114,7 +119,7 @@ def _with_bar(what: str, total: int, work: Callable[[Callable[[int], None]], Awa
         return uvloop.run(run())
 
 
-def as_document(work: Load, sent: Sent | None, counted: Counted | None) -> dict[str, Any]:
+def as_document(work: Load, sent: Sent | None, counted: Mapping[str, Counted | None]) -> dict[str, Any]:
     """The outcome for scripts; `failed`: what was sent is not all acknowledged, or not all there once."""
     document: dict[str, Any] = {"seed": work.seed, "spans": work.spans, "traces": work.traces, "failed": False}
     if sent is not None:
@@ -130,20 +135,39 @@ def as_document(work: Load, sent: Sent | None, counted: Counted | None) -> dict[
             "problem": sent.problem,
         }
         document["failed"] = sent.spans_acknowledged < sent.spans
-    if counted is not None:
-        document["check"] = {
-            "traces": counted.traces,
-            "spans": counted.spans,
-            "missing": counted.missing,
-            "doubled": counted.doubled,
-            "unexpected": counted.unexpected,
-            "partial_answers": counted.partial,
-            "partial_reasons": dict(counted.partial_reasons.most_common(5)),
-            "examples": counted.examples,
-            "seconds": round(counted.seconds, 3),
-        }
-        document["failed"] = document["failed"] or not counted.exact
+    for name, found in counted.items():
+        if found is not None:
+            document[name] = _counted(found)
+            document["failed"] = document["failed"] or not found.exact
     return document
+
+
+def _counted(counted: Counted) -> dict[str, Any]:
+    return {
+        "traces": counted.traces,
+        "spans": counted.spans,
+        "missing": counted.missing,
+        "doubled": counted.doubled,
+        "unexpected": counted.unexpected,
+        "partial_answers": counted.partial,
+        "partial_reasons": dict(counted.partial_reasons.most_common(5)),
+        "examples": counted.examples,
+        "seconds": round(counted.seconds, 3),
+    }
+
+
+def _count_stored(settings: Settings, work: Load, sent: Sent | None, settle_s: float) -> Counted:
+    from agents.load.stored import count_stored
+    from pipeline.store.objects import ObjectStore
+    from topics import spans_by_trace
+    from topics.topic import full_name
+
+    store = ObjectStore(settings.store)
+    try:
+        topic = full_name(spans_by_trace.TOPIC, settings.kafka)
+        return count_stored(store, topic, work, sent.acknowledged if sent else None, settle_s)
+    finally:
+        store.close()
 
 
 def show(document: dict[str, Any]) -> None:
@@ -159,13 +183,19 @@ def show(document: dict[str, Any]) -> None:
         if sent["spans_acknowledged"] < sent["spans"]:
             lacking = sent["spans"] - sent["spans_acknowledged"]
             out.print(Text(f"{lacking:,} spans were not acknowledged: {sent['problem'] or 'rejected'}", "bold red"))
-    if check_ := document.get("check"):
-        wrong = {kind: check_[kind] for kind in ("missing", "doubled", "unexpected", "partial_answers")}
-        style = "bold red" if any(wrong.values()) else "bold green"
-        told = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in wrong.items())
-        out.print(Text(f"found {check_['spans']:,} spans of {check_['traces']:,} traces: {told}", style))
-        for kind, examples in check_["examples"].items():
-            for example in examples:
-                out.print(Text(f"  {kind}: trace and span {example}"))
-        for reason, count in check_["partial_reasons"].items():
-            out.print(Text(f"  {count:,} answers are partial: {reason}"))
+    for name, where in (("check", "found"), ("check_store", "in the chunks:")):
+        if name in document:
+            _show_counted(document[name], where)
+
+
+def _show_counted(counted: dict[str, Any], where: str) -> None:
+    out = screen()
+    wrong = {kind: counted[kind] for kind in ("missing", "doubled", "unexpected", "partial_answers")}
+    told = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in wrong.items())
+    style = "bold red" if any(wrong.values()) else "bold green"
+    out.print(Text(f"{where} {counted['spans']:,} spans of {counted['traces']:,} traces: {told}", style))
+    for kind, examples in counted["examples"].items():
+        for example in examples:
+            out.print(Text(f"  {kind}: trace and span {example}"))
+    for reason, count in counted["partial_reasons"].items():
+        out.print(Text(f"  {count:,} answers are partial: {reason}"))

@@ -10,11 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+WIDTH = 200
+
 
 @functools.cache
 def screen() -> Console:
-    """stdout, for answers. Lines are not wrapped where it is no terminal."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    """stdout, for answers. Tables take the room they need where it is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
 
 
 @functools.cache

@@ -1,0 +1,205 @@
+"""`spanstream doctor`: tries every part, and says what to do about what fails."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import rich_click as click
+from rich.text import Text
+
+from agents.commands.options import ALL, FAILED, with_settings
+from agents.commands.terminal import screen, write_json
+from topics.errors import SpanstreamError
+from topics.settings import Settings, flag_of
+
+Verdict = Literal["ok", "warning", "failed"]
+FREE_BYTES_MIN = 2 << 30
+CLOCK_S_MAX = 5.0
+MARKS: dict[Verdict, tuple[str, str]] = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
+
+
+class Finding(NamedTuple):
+    """What one check found; `advice` says what to do."""
+
+    part: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+Check = Callable[[Settings], Iterator[Finding]]
+
+
+@click.command()
+@with_settings(*ALL)
+@click.option("--json", "as_json", is_flag=True, help="For scripts")
+def doctor(settings: Settings, *, as_json: bool) -> None:
+    """Try every part with these settings: Kafka, topics, object store, ports, disk, clock. Exit code 1 if one fails.
+
+    Missing buckets are made. One small object is written and removed, to see whether the store refuses a second put.
+    """
+    findings = [finding for check in CHECKS for finding in tried(check, settings)]
+    if as_json:
+        write_json([finding._asdict() for finding in findings])
+    else:
+        for finding in findings:
+            mark, colour = MARKS[finding.verdict]
+            screen().print(Text.assemble((mark, colour), f" {finding.part:10}", finding.found))
+            if finding.advice:
+                screen().print(Text(f"             → {finding.advice}", colour))
+    if any(finding.verdict == "failed" for finding in findings):
+        sys.exit(FAILED)
+
+
+def tried(check: Check, settings: Settings) -> list[Finding]:
+    """What a check finds; an error of ours is a finding."""
+    try:
+        return list(check(settings))
+    except SpanstreamError as exc:
+        part = check.__name__.removeprefix("check_")
+        return [Finding(part, "failed", str(exc), ADVICE.get(part, ""))]
+
+
+ADVICE = {
+    "kafka": "Is it running? `spanstream up` starts one here; --kafka-bootstrap-servers names another",
+    "store": "Is it running? `spanstream up` starts one here; --store-endpoint, --store-access-key and "
+    "--store-secret-key name another",
+}
+
+
+def check_python(_settings: Settings) -> Iterator[Finding]:
+    """Interpreter and machine."""
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}")
+
+
+def check_kafka(settings: Settings) -> Iterator[Finding]:
+    """Reachable, topics there, nothing that loses acknowledged spans."""
+    from topics.admin import group_owners, show
+
+    states = show(settings)
+    yield Finding("kafka", "ok", f"answers at {settings.kafka.bootstrap_servers}")
+    if missing := [state.name for state in states if not state.exists]:
+        yield Finding("topics", "failed", f"{', '.join(missing)} missing", "`spanstream topics ensure` creates them")
+    for state in states:
+        for sentence in state.differences:
+            yield Finding("topics", "warning", f"{state.name} {sentence}")
+        for sentence in state.could_lose_acknowledged_spans:
+            advice = "three brokers, replication factor 3 and min.insync.replicas 2 survive the loss of one"
+            yield Finding("topics", "warning", f"{state.name} could lose acknowledged spans: {sentence}", advice)
+    if not missing:
+        partitions = next(state.partitions for state in states)
+        owned = len(group_owners(settings))
+        told = f"{owned} of {partitions} partitions have a worker (group {settings.kafka.group})"
+        advice = "" if owned == partitions else "`spanstream worker` starts one; a trace by ID is still found meanwhile"
+        yield Finding("workers", "ok" if owned == partitions else "warning", told, advice)
+
+
+def check_store(settings: Settings) -> Iterator[Finding]:
+    """Reachable, buckets there, second conditional put refused."""
+    from pipeline.store.objects import ObjectStore
+
+    store = ObjectStore(settings.store)
+    try:
+        store.ensure_buckets()
+        yield Finding("store", "ok", f"{settings.store.endpoint} has {', '.join(settings.store.buckets)}")
+        if store.conditional_put_works():
+            yield Finding("store", "ok", "refuses a second put with If-None-Match: several workers are safe")
+        else:
+            yield Finding(
+                "store",
+                "warning",
+                "takes a second put with If-None-Match",
+                "run one worker only with it; MinIO and S3 refuse it",
+            )
+    finally:
+        store.close()
+
+
+def check_clock(settings: Settings) -> Iterator[Finding]:
+    """Our clock against the store's: it dates what S3 signs, and spans' record times."""
+    import urllib3
+
+    try:
+        asked = time.time()
+        answer = urllib3.request("GET", settings.store.endpoint, timeout=3.0, retries=False)
+        date = answer.headers.get("Date")
+    except urllib3.exceptions.HTTPError:
+        return  # told by check_store
+    if date:
+        apart_s = abs(parsedate_to_datetime(date).timestamp() - asked)
+        verdict: Verdict = "ok" if apart_s <= CLOCK_S_MAX else "failed"
+        advice = "" if verdict == "ok" else "set the clock (NTP): S3 refuses signatures that are 15 min off"
+        yield Finding("clock", verdict, f"within {max(1.0, apart_s):.0f} s of the store's", advice)
+
+
+def check_ports(settings: Settings) -> Iterator[Finding]:
+    """Each port is free, or one of our processes answers there."""
+    from agents.commands.local_run import is_ready
+    from infra.ports import is_free
+
+    receiver, worker, querier = settings.receiver, settings.worker, settings.querier
+    for name, host, port, http in (
+        ("receiver.http_port", receiver.host, receiver.http_port, receiver.http_port),
+        ("receiver.grpc_port", receiver.host, receiver.grpc_port, receiver.http_port),
+        ("worker.port", worker.host, worker.port, worker.port),
+        ("querier.http_port", querier.host, querier.http_port, querier.http_port),
+    ):
+        if port == 0 or is_free(port, host):
+            yield Finding("ports", "ok", f"{port} ({name}) is free: nothing runs there")
+        elif is_ready(f"http://{host}:{http}"):
+            yield Finding("ports", "ok", f"{port} ({name}) answers, and is ready")
+        else:
+            yield Finding(
+                "ports",
+                "failed",
+                f"{port} ({name}) is taken, and what answers there is not ready",
+                f"stop what uses it, or choose another port: {flag_of(name)}",
+            )
+
+
+def check_disk(settings: Settings) -> Iterator[Finding]:
+    """Room and right to write where data stands."""
+    for name, folder in (
+        ("stack.data_dir", settings.stack.data_dir),
+        ("worker.data_dir", settings.worker.data_dir),
+        ("querier.data_dir", settings.querier.data_dir),
+    ):
+        existing = _existing(folder.expanduser().absolute())
+        free = shutil.disk_usage(existing).free
+        verdict: Verdict = "ok" if free >= FREE_BYTES_MIN else "failed"
+        advice = "" if verdict == "ok" else f"make room, or choose another folder: {flag_of(name)}"
+        yield Finding("disk", verdict, f"{free / 2**30:.1f} GiB free at {folder} ({name})", advice)
+
+
+def check_minio(settings: Settings) -> Iterator[Finding]:
+    """What `spanstream up` would use as the object store."""
+    from infra.minio import BUILD_COMMAND, find_minio
+
+    found = find_minio(settings.stack.minio_path)
+    if found:
+        yield Finding("minio", "ok", f"`spanstream up` uses {found}")
+    else:
+        told = "no binary found: `spanstream up` uses rclone as the object store, for one worker"
+        yield Finding("minio", "warning", told, f"`{BUILD_COMMAND}` builds it, once, in 2-4 minutes")
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)
+
+
+CHECKS: tuple[Check, ...] = (
+    check_python,
+    check_kafka,
+    check_store,
+    check_clock,
+    check_ports,
+    check_disk,
+    check_minio,
+)

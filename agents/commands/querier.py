@@ -1,0 +1,98 @@
+"""The querier over HTTP, as the asking commands see it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import httpx
+import rich_click as click
+
+from agents.commands.options import with_settings
+from agents.trace_answer import TraceAnswer, read_answer
+from topics.errors import BadQuestionError, NotFoundError, QuerierUnavailableError
+from topics.settings import Settings
+
+TIMEOUT_S = 90.0  # beyond the querier's own
+TRACE_ID_DIGITS = 32
+
+
+class Querier:
+    """One querier. Answers are parsed JSON, or a trace. Use it in a `with` statement."""
+
+    def __init__(self, url: str, tenant: str = "") -> None:
+        self.url = url.rstrip("/")
+        headers = {"X-Scope-OrgID": tenant} if tenant else {}
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_S)
+
+    def __enter__(self) -> Querier:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._http.close()
+
+    def ask(self, path: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        """GET as JSON; parameters that are None are left out.
+
+        Raises BadQuestionError for 400 and 422, NotFoundError for 404, QuerierUnavailableError for all else.
+        """
+        answer = self._get(path, parameters or {}, "application/json")
+        try:
+            return answer.json()
+        except ValueError as exc:
+            raise QuerierUnavailableError(f"{self.url}{path} answered no JSON: is it a querier?") from exc
+
+    def trace(self, trace_id: str) -> TraceAnswer:
+        """A trace by its ID. Raises NotFoundError where the querier knows no span of it, BadQuestionError for no ID."""
+        digits = checked_trace_id(trace_id)
+        answer = read_answer(self._get(f"/api/v2/traces/{digits}", {}, "application/protobuf").content)
+        if not answer.traces_data.resource_spans:
+            reason = f" ({answer.message})" if answer.partial else ""
+            raise NotFoundError(f"no span of trace {digits} is known{reason}")
+        return answer
+
+    def _get(self, path: str, parameters: Mapping[str, Any], accept: str) -> httpx.Response:
+        given = {name: value for name, value in parameters.items() if value is not None}
+        try:
+            answer = self._http.get(path, params=given, headers={"Accept": accept})
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise QuerierUnavailableError(
+                f"the querier at {self.url} does not answer ({exc}). Is it running? `spanstream up` starts everything;"
+                " --url names another one"
+            ) from exc
+        if answer.status_code == 200:
+            return answer
+        said = answer.text.strip()[:500] or f"status {answer.status_code}"
+        if answer.status_code in (400, 422):
+            raise BadQuestionError(said)
+        if answer.status_code == 404:
+            raise NotFoundError(f"{self.url}{path}: {said}")
+        raise QuerierUnavailableError(f"{self.url}{path} answered {answer.status_code}: {said}")
+
+
+def checked_trace_id(text: str) -> str:
+    """32 lower-case hex digits; shorter IDs are padded on the left. Raises BadQuestionError."""
+    digits = text.strip().lower().removeprefix("0x")
+    if not digits or len(digits) > TRACE_ID_DIGITS or set(digits) - set("0123456789abcdef"):
+        raise BadQuestionError(f"{text!r} is no trace ID: 1 to 32 hex digits")
+    return digits.zfill(TRACE_ID_DIGITS)
+
+
+def asks_querier(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --url, --tenant, --json and a Querier as its first argument."""
+
+    def run(settings: Settings, *, url: str | None, tenant: str, **given: Any) -> Any:
+        with Querier(url or f"http://{settings.querier.host}:{settings.querier.http_port}", tenant) as querier:
+            return function(querier, **given)
+
+    decorated: Callable[..., Any] = functools.update_wrapper(run, function)
+    decorated = with_settings("querier.host", "querier.http_port", "log")(decorated)
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="For scripts"),
+        click.option("--tenant", default="", help="X-Scope-OrgID, where there are tenants; a|b asks for both"),
+        click.option("--url", help="The querier (default: http://querier.host:querier.http_port)"),
+    ):
+        decorated = option(decorated)
+    return decorated
