@@ -48,7 +48,7 @@ class ChunkEntry:
 class Manifest:
     """The offsets [first, last] of a partition, and the chunks that hold their spans; none where it has no spans.
 
-    token: of the attempt that stored the range, random. worker: its URL. losses: offset ranges that Kafka deleted unread.
+    token: of the attempt that stored the range, random. worker: its URL. losses: ranges that Kafka deleted unread.
     """
 
     topic: str

@@ -6,6 +6,7 @@ import io
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -65,7 +66,7 @@ class ObjectStore:
     def ensure_buckets(self) -> None:
         """Create the buckets that are missing."""
         for bucket in self.buckets:
-            if not _asked(lambda bucket=bucket: self._client.bucket_exists(bucket)):
+            if not _asked(partial(self._client.bucket_exists, bucket)):
                 try:
                     self._client.make_bucket(bucket)
                 except S3Error as error:

@@ -1,0 +1,56 @@
+"""The index agent: records of the keyed topic into segments, one actor a partition."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import faust
+
+from agents.worker import Worker
+from pipeline.partition.state import SourceRecord
+from topics.errors import MalformedRecordError
+from topics.settings import Settings
+from topics.spans_by_trace import DEFAULT_TENANT, tenant_of
+
+
+def attach_index(app: faust.App, settings: Settings, worker: Worker) -> Any:
+    """spans_by_trace -> segments, exactly once: the sink acknowledges a record when a manifest names its offset."""
+    source = app.topic(worker.topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+    limits = settings.worker
+
+    @app.agent(source, name="index", isolated_partitions=True)
+    async def index(stream: Any) -> AsyncIterator[None]:
+        async for events in stream.noack_take(limits.take_records_max, within=limits.take_wait_s):
+            records = [source_record(event.message) for event in events]
+            acks = [partial(stream.ack, _without_payload(event)) for event in events]
+            await worker.take(events[0].message.partition, records, acks)
+            yield
+
+    return index
+
+
+def source_record(message: Any) -> SourceRecord:
+    """A Kafka message as the partition takes it. A wrong tenant's name is a reason, not an error."""
+    reason, tenant = "", DEFAULT_TENANT
+    try:
+        tenant = tenant_of(message.headers)
+    except MalformedRecordError as error:
+        reason = f"tenant: {error}"
+    return SourceRecord(
+        offset=message.offset,
+        tenant=tenant,
+        value=message.value or b"",
+        time_unix_ns=int((message.timestamp or 0) * 1e9),
+        reason=reason,
+        key=message.key,
+        headers=message.headers or (),
+    )
+
+
+def _without_payload(event: Any) -> Any:
+    """The event with nothing but what its acknowledgement needs: payloads of unsealed records would fill the memory."""
+    event.message.value = event.message.key = None
+    event.value = event.key = None
+    return event

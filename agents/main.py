@@ -1,0 +1,109 @@
+"""The worker process: everything it runs is joined here, started in order and stopped in reverse.
+
+`spanstream worker` runs it; `faust -A agents.main worker` does too, with Faust's own options.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import faust
+import structlog
+from tenacity import Retrying, retry_if_exception_type, wait_exponential
+
+from agents.app import SpanstreamApp, make_app, worker_url
+from agents.index_agent import attach_index
+from agents.rekey import attach_rekey
+from agents.sink_agent import attach_sink
+from agents.source import KafkaSource, StoreRanges
+from agents.table_endpoint import TableEndpoint
+from agents.worker import Worker
+from pipeline.store.objects import ObjectStore
+from pipeline.store.tables import Tables
+from topics import admin, spans_by_trace
+from topics.errors import KafkaUnavailableError
+from topics.settings import Settings, load_settings
+from topics.topic import full_name
+
+log = structlog.get_logger(__name__)
+TICK_S = 0.5
+SECRET_BYTES = 32
+
+
+def build(settings: Settings) -> SpanstreamApp:
+    """The Faust app of a worker, complete. Waits for Kafka: the keyed topic says how many partitions there are."""
+    partitions = _when_kafka_answers(partial(admin.partition_count, settings, spans_by_trace.TOPIC))
+    topic = full_name(spans_by_trace.TOPIC, settings.kafka)
+    if not partitions:
+        raise KafkaUnavailableError(f"topic {topic} does not exist: create it with `spanstream topics ensure`")
+    app = make_app(settings)
+    store = ObjectStore(settings.store)
+    source = KafkaSource(app, settings, topic)
+    worker = Worker(
+        settings,
+        topic=topic,
+        partitions=partitions,
+        source=source,
+        ranges=StoreRanges(settings, store, topic, worker_url(settings)),
+        tables=Tables(settings.worker.data_dir / "tables", rocksdb_bytes=settings.worker.rocksdb_bytes),
+        secret=os.urandom(SECRET_BYTES),  # of this process: the window is made anew with every assignment
+        clock_ns=time.time_ns,
+    )
+    endpoint = TableEndpoint(worker, partial(asyncio.to_thread, admin.group_owners, settings), worker_url(settings))
+    app.routes = endpoint.routes()
+    attach_rekey(app, settings, source, partitions)
+    attach_index(app, settings, worker)
+    attach_sink(app, worker)
+    _attach_life(app, worker, endpoint, source)
+    return app
+
+
+def _attach_life(app: faust.App, worker: Worker, endpoint: TableEndpoint, source: KafkaSource) -> None:
+    """Assignments, the half-second tick, and the stop in reverse order."""
+
+    async def assigned(_app: faust.App, assigned: set[Any], **_: Any) -> None:
+        await worker.assigned({tp.partition for tp in assigned if tp.topic == worker.topic})
+
+    async def stopping(_app: faust.App, **_: Any) -> None:
+        await worker.close()
+        await endpoint.close()
+        await source.close()
+
+    app.on_partitions_assigned.connect(assigned, weak=False)
+    app.on_before_shutdown.connect(stopping, weak=False)
+    app.timer(interval=TICK_S)(worker.tick)
+
+
+def run_worker(settings: Settings) -> None:
+    """Run a worker until SIGTERM or SIGINT. What is acknowledged is stored; its next owner reads the rest again."""
+    runner = faust.Worker(
+        build(settings), loglevel=settings.log.level, quiet=True, override_logging=False, redirect_stdouts=False
+    )
+    runner.execute_from_commandline()
+
+
+def _when_kafka_answers(ask: Callable[[], int]) -> int:
+    for attempt in Retrying(
+        retry=retry_if_exception_type(KafkaUnavailableError),
+        wait=wait_exponential(multiplier=0.5, max=10),
+        reraise=True,
+    ):
+        with attempt:
+            try:
+                return ask()
+            except KafkaUnavailableError as error:
+                log.warning("waiting_for_kafka", error=str(error))
+                raise
+    raise AssertionError("the retry loop ends by its return")
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, for `faust -A agents.main`: made when it is asked for, so that importing this module does no work."""
+    if name == "app":
+        return build(load_settings())
+    raise AttributeError(name)

@@ -1,0 +1,128 @@
+"""The rekey agent: whatever a collector wrote to the inlet, under any key, onto the keyed topic."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import faust
+
+from agents.index_agent import source_record
+from agents.source import KafkaSource
+from pipeline import telemetry
+from pipeline.partition.state import SourceRecord
+from pipeline.spans.wire import CutLimits, Piece, cut_by_trace
+from topics import otlp_spans, spans_by_trace, spans_dead
+from topics.errors import KafkaUnavailableError, MalformedRecordError, MalformedRequestError, RequestTooLargeError
+from topics.settings import Settings
+from topics.topic import full_name
+
+RETRY_WAIT_S = 0.5
+
+
+class KeyedRecord(NamedTuple):
+    """One record for the keyed topic."""
+
+    tenant: str
+    partition: int
+    first_trace_id: bytes
+    value: bytes
+
+
+def attach_rekey(app: faust.App, settings: Settings, source: KafkaSource, partitions: int) -> Any:
+    """otlp_spans -> spans_by_trace, at least once: a record is acknowledged when Kafka has all its spans again.
+
+    A crash between the two makes copies, which the workers remove. What is no OTLP goes to spans_dead with its reason.
+    """
+    name = full_name(otlp_spans.TOPIC, settings.kafka)
+    inlet = app.topic(name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+    limits = CutLimits(
+        record_bytes_max=settings.receiver.record_bytes_max,
+        attribute_bytes_max=settings.limits.attribute_bytes_max,
+        output_bytes_max=8 * settings.receiver.request_bytes_max,
+    )
+
+    @app.agent(inlet, name="rekey", isolated_partitions=True)
+    async def rekey(stream: Any) -> AsyncIterator[int]:
+        async for events in stream.noack_take(settings.worker.take_records_max, within=settings.receiver.batch_wait_s):
+            records = [source_record(event.message) for event in events]
+            keyed, dead = await asyncio.to_thread(rekeyed, records, partitions, limits)
+            await _until_sent(source, keyed)
+            for record, reason in dead:
+                telemetry.RECORDS_DEAD.labels(reason="inlet").inc()
+                await _until_dead(source, name, events[0].message.partition, record, reason)
+            for event in events:
+                await stream.ack(event)
+            yield len(keyed)
+
+    return rekey
+
+
+def rekeyed(
+    records: Iterable[SourceRecord], partitions: int, limits: CutLimits
+) -> tuple[list[KeyedRecord], list[tuple[SourceRecord, str]]]:
+    """The keyed records that hold all spans of `records`, joined by tenant and partition; and what cannot be read."""
+    pieces: dict[tuple[str, int], list[Piece]] = defaultdict(list)
+    dead: list[tuple[SourceRecord, str]] = []
+    for record in records:
+        try:
+            if record.reason or not record.value:
+                raise MalformedRecordError(record.reason or "empty: a record without a value")
+            cut = cut_by_trace(record.value, partitions, limits)
+        except (MalformedRecordError, MalformedRequestError, RequestTooLargeError) as error:
+            dead.append((record, str(error)))
+            continue
+        for reason, count in (cut.rejected + cut.marked).items():
+            telemetry.SPANS_MARKED.labels(reason=reason).inc(count)
+        for piece in cut.pieces:
+            pieces[record.tenant, piece.partition].append(piece)
+    keyed = [one for (tenant, _), mine in pieces.items() for one in _joined(tenant, mine, limits.record_bytes_max)]
+    return keyed, dead
+
+
+def _joined(tenant: str, pieces: list[Piece], bytes_max: int) -> Iterator[KeyedRecord]:
+    start = size = 0
+    for at, piece in enumerate(pieces):
+        if size and size + len(piece.data) > bytes_max:
+            yield _record(tenant, pieces[start:at])
+            start, size = at, 0
+        size += len(piece.data)
+    yield _record(tenant, pieces[start:])
+
+
+def _record(tenant: str, pieces: list[Piece]) -> KeyedRecord:
+    first = pieces[0]
+    return KeyedRecord(tenant, first.partition, first.first_trace_id, b"".join(piece.data for piece in pieces))
+
+
+async def _until_sent(source: KafkaSource, records: list[KeyedRecord]) -> None:
+    """Send until Kafka has them all; the inlet waits meanwhile."""
+    while records:
+        sent = [
+            source.producer.send(
+                spans_by_trace.TOPIC,
+                record.partition,
+                record.first_trace_id.hex().encode(),
+                record.value,
+                spans_by_trace.headers_of(record.tenant, source.now_unix_ns()),
+            )
+            for record in records
+        ]
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+        records = [record for record, answer in zip(records, answers, strict=True) if isinstance(answer, Exception)]
+        if records:
+            telemetry.AWAY.labels(what="rekey").inc()
+            await asyncio.sleep(RETRY_WAIT_S)
+
+
+async def _until_dead(source: KafkaSource, topic: str, partition: int, record: SourceRecord, reason: str) -> None:
+    headers = spans_dead.headers_of(topic, partition, record.offset, reason, record.headers)
+    while True:
+        try:
+            await source.producer.send(spans_dead.TOPIC, None, record.key, record.value, headers)
+        except KafkaUnavailableError:
+            await asyncio.sleep(RETRY_WAIT_S)
+        else:
+            return

@@ -1,0 +1,115 @@
+"""What a worker needs of Kafka and of the store, on the real parts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import faust
+from faust.types import TP
+
+from agents.ports import Assignment
+from pipeline.partition.sealed import SealedRange
+from pipeline.partition.state import SourceRecord
+from pipeline.spans.dedup import span_keys
+from pipeline.store import commit
+from pipeline.store.manifest import Manifest
+from pipeline.store.objects import ObjectStore
+from topics import admin, span_chunks, spans_by_trace, spans_dead
+from topics.errors import KafkaUnavailableError
+from topics.producer import RecordProducer
+from topics.settings import Settings
+
+
+class KafkaSource:
+    """agents.worker.Source over a Faust app's consumer and our own producer."""
+
+    def __init__(self, app: faust.App, settings: Settings, topic: str) -> None:
+        self._app = app
+        self._settings = settings
+        self._topic = topic
+        self._producer: RecordProducer | None = None
+
+    @property
+    def producer(self) -> RecordProducer:
+        """The producer of entries, dead letters and rekeyed records; made in the event loop, at first use."""
+        if self._producer is None:
+            receiver = self._settings.receiver
+            self._producer = RecordProducer(
+                self._settings.kafka,
+                linger_s=receiver.linger_s,
+                ack_timeout_s=receiver.ack_timeout_s,
+                message_bytes_max=spans_by_trace.TOPIC.message_bytes_max(self._settings),
+                queue_bytes_max=receiver.inflight_bytes_max,
+            )
+        return self._producer
+
+    def now_unix_ns(self) -> int:
+        """The clock that stamps records."""
+        return time.time_ns()
+
+    def end(self, partition: int) -> int | None:
+        """The high-water mark of the last fetch."""
+        end: int | None = self._app.consumer.highwater(TP(self._topic, partition))
+        return end
+
+    async def seek(self, partition: int, offset: int) -> None:
+        """Read on from `offset`."""
+        try:
+            await self._app.consumer.seek(TP(self._topic, partition), offset)
+        except Exception as error:
+            raise KafkaUnavailableError(f"cannot read partition {partition} from {offset} on: {error!r}") from error
+
+    async def log_start(self, partition: int) -> int:
+        """First offset that Kafka still has."""
+        found = await asyncio.to_thread(admin.watermarks, self._settings, spans_by_trace.TOPIC)
+        return found[partition][0]
+
+    async def send_entry(self, manifest: Manifest) -> None:
+        """Tell the readers' catalogs of a manifest."""
+        key = span_chunks.key_of(manifest.partition, manifest.first)
+        await self.producer.send(span_chunks.TOPIC, None, key, manifest.to_json(), [])
+
+    async def send_dead(self, partition: int, record: SourceRecord, reason: str) -> None:
+        """Set a record of the keyed topic aside."""
+        headers = spans_dead.headers_of(self._topic, partition, record.offset, reason, record.headers)
+        await self.producer.send(spans_dead.TOPIC, None, record.key, record.value, headers)
+
+    async def close(self) -> None:
+        """Give what is on its way a moment, then stop."""
+        if self._producer is not None:
+            await self._producer.flush(self._settings.kafka.request_timeout_s)
+            await asyncio.to_thread(self._producer.close)
+
+
+class StoreRanges:
+    """agents.worker.Ranges over the object store."""
+
+    def __init__(self, settings: Settings, store: ObjectStore, topic: str, worker_url: str) -> None:
+        self._settings = settings
+        self._store = store
+        self._topic = topic
+        self._worker_url = worker_url
+
+    def assignment(self, partition: int, secret: bytes) -> Assignment:
+        """The mark and the window from the manifests, the log's start and the committed offset from Kafka."""
+        window_s, keys_max = self._settings.worker.window_s, self._settings.worker.window_keys_max
+        found = commit.read_mark(self._store, self._settings, self._topic, partition)
+        window = [
+            (span_keys(spans, secret), manifest.record_time_max_unix_ns, manifest.last)
+            for manifest, spans in commit.window_spans(self._store, found, window_s=window_s, keys_max=keys_max)
+        ]
+        return Assignment(
+            mark=found.mark,
+            newest=found.newest,
+            window=window,
+            log_start=admin.watermarks(self._settings, spans_by_trace.TOPIC)[partition][0],
+            committed=admin.committed(self._settings, spans_by_trace.TOPIC).get(partition),
+        )
+
+    def store(self, sealed: SealedRange, stop: threading.Event) -> Manifest | None:
+        """Chunks and manifest of one range."""
+        return commit.store_range(
+            self._store, self._settings, sealed, worker=self._worker_url, now_unix_ns=time.time_ns(), stop=stop
+        )

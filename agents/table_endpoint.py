@@ -1,0 +1,275 @@
+"""The table endpoint of a worker: live segments for queriers, the tables as JSON for people and tools.
+
+`/live` answers for the partitions owned here. `/tables...` answers for all: any worker asks the others and adds up;
+with `?here=1` it answers for itself alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from agents.app import Handler
+from agents.worker import Owned, Worker
+from pipeline.partition.segment import Segment, rows_from
+from pipeline.partition.state import Partition
+from pipeline.store.tables import (
+    ATTRIBUTES,
+    SEGMENTS,
+    SERVICES,
+    Attributes,
+    Services,
+    add_attributes,
+    add_services,
+    ipc_bytes,
+)
+from topics.errors import NotOwnerError
+
+Owners = Callable[[], Awaitable[dict[int, str]]]
+LIMIT_DEFAULT, LIMIT_MAX = 100, 10_000
+PEER_TIMEOUT_S = 5.0
+TABLES = ("partitions", "segments", "services", "operations", "attributes")
+
+
+def block(header: dict[str, Any], ipc: bytes = b"") -> bytes:
+    """One block of a live answer: length of the header (4 bytes, big endian), header (JSON), Arrow IPC stream."""
+    packed = orjson.dumps(header | {"ipc_bytes": len(ipc)})
+    return len(packed).to_bytes(4, "big") + packed + ipc
+
+
+class TableEndpoint:
+    """The handlers. owners: partition -> URL of its worker, as the consumer group says."""
+
+    def __init__(self, worker: Worker, owners: Owners, own_url: str) -> None:
+        self._worker = worker
+        self._owners = owners
+        self._own_url = own_url
+        self._peers: aiohttp.ClientSession | None = None
+
+    def routes(self) -> list[tuple[str, Handler]]:
+        """Path and handler of every route; all are GET."""
+        return [
+            ("/live", self.live),
+            ("/ready", self.ready),
+            ("/metrics", self.metrics),
+            ("/tables", self.list_tables),
+            ("/tables/{table}", self.show_table),
+            ("/tables/{table}/{key:.+}", self.show_key),
+        ]
+
+    async def close(self) -> None:
+        """Close the connections to other workers."""
+        if self._peers is not None:
+            await self._peers.close()
+
+    # ---- live segments
+
+    async def live(self, request: web.Request) -> web.StreamResponse:
+        """`?want=<partition>:<after>,...[&trace_id=<hex>]`: blocks of segments with rows from `after` on.
+
+        Each block is one segment, or with trace_id its rows of that trace; a last block a partition gives low and next.
+        An answer holds a partition's rows from `after` to `next` without gap, or says `low` > `after`.
+        """
+        try:
+            wanted = [tuple(map(int, want.split(":", 1))) for want in request.query.get("want", "").split(",") if want]
+            trace_id = bytes.fromhex(request.query.get("trace_id", ""))
+            if any(len(want) != 2 for want in wanted) or len(trace_id) not in (0, 16):
+                raise ValueError(request.query_string)
+        except ValueError:
+            return web.Response(status=400, text="want=<partition>:<offset>[,...], trace_id=32 hex digits\n")
+        answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+        await answer.prepare(request)
+        for partition, after in wanted:
+            async for part in self._live_partition(partition, after, trace_id):
+                await answer.write(part)
+        await answer.write_eof()
+        return answer
+
+    async def _live_partition(self, partition: int, after: int, trace_id: bytes) -> AsyncIterator[bytes]:
+        owned = self._worker.owned.get(partition)
+        sent = after
+        while owned is not None and (state := owned.state) is not None:
+            low, upto = state.low, state.next
+            if low > sent:
+                break
+            segment = next((s for s in state.segments if s.last >= sent), None)
+            if segment is None:
+                yield block(_header(state, low, upto, spans=0))
+                return
+            try:
+                part = await asyncio.get_running_loop().run_in_executor(
+                    self._worker.pools.read, self._segment_block, owned, state, segment, sent, trace_id
+                )
+            except NotOwnerError:  # merged or let go while we read: look again
+                await asyncio.sleep(0)
+                owned = self._worker.owned.get(partition)
+                continue
+            if part:
+                yield part
+            sent = segment.last + 1
+        if owned is None or owned.state is None:
+            yield block({"partition": partition, "owner": False, "spans": 0})
+        else:
+            yield block(_header(owned.state, owned.state.low, sent, spans=0))
+
+    def _segment_block(self, owned: Owned, state: Partition, segment: Segment, after: int, trace_id: bytes) -> bytes:
+        if trace_id:
+            if segment.spans is not None:
+                rows = segment.spans.filter(
+                    pc.equal(segment.spans.column("trace_id"), pa.scalar(trace_id, pa.binary(16)))
+                )
+            else:
+                rows = self._worker.tables.trace_rows(owned.slot, segment, trace_id)
+            if not rows.num_rows and not segment.losses:
+                return b""
+            count, ipc = rows.num_rows, ipc_bytes(rows)
+        elif segment.first >= after and segment.in_table:
+            count, ipc = segment.spans_count, self._worker.tables.segment_ipc(owned.slot, segment)
+        else:
+            rows = rows_from(self._worker.segment_rows(owned.slot, segment), after)
+            count, ipc = rows.num_rows, ipc_bytes(rows)
+        first = max(segment.first, after)
+        header = _header(state, state.low, segment.last + 1, spans=count)
+        return block(header | {"first": first, "last": segment.last, "losses": segment.losses}, ipc if count else b"")
+
+    # ---- for operators
+
+    async def ready(self, _request: web.Request) -> web.StreamResponse:
+        """200 when every partition that Kafka gave this worker is loaded; 503 with the ones that are not."""
+        waiting = [owned.partition for owned in self._worker.owned.values() if owned.state is None]
+        if waiting or not self._worker.joined:
+            why = f"partitions being loaded: {waiting}" if waiting else "the consumer group has not answered yet"
+            return web.Response(status=503, text=f"{why}\n")
+        return web.Response(text="ready\n")
+
+    async def metrics(self, _request: web.Request) -> web.StreamResponse:
+        """Prometheus text."""
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    # ---- tables for people
+
+    async def list_tables(self, _request: web.Request) -> web.StreamResponse:
+        """The names of the tables and where each stands."""
+        return _json({"tables": [{"name": name, "url": f"/tables/{name}"} for name in TABLES]})
+
+    async def show_table(self, request: web.Request) -> web.StreamResponse:
+        """`?prefix=&limit=`: the first rows of a table in key order, over all workers."""
+        return await self._answer(request, request.query.get("prefix", ""), exact=False)
+
+    async def show_key(self, request: web.Request) -> web.StreamResponse:
+        """One row of a table; 404 where no worker has it."""
+        return await self._answer(request, request.match_info["key"], exact=True)
+
+    async def _answer(self, request: web.Request, key: str, *, exact: bool) -> web.StreamResponse:
+        table = request.match_info["table"]
+        if table not in TABLES:
+            return _json({"error": f"no table {table!r}; there are {', '.join(TABLES)}"}, status=404)
+        try:
+            limit = int(request.query.get("limit", LIMIT_DEFAULT))
+        except ValueError:
+            limit = 0
+        if not 1 <= limit <= LIMIT_MAX:
+            return _json({"error": f"limit must be a whole number from 1 to {LIMIT_MAX}"}, status=400)
+        rows = await asyncio.get_running_loop().run_in_executor(self._worker.pools.read, self._rows, table)
+        missing: list[str] = []
+        if "here" not in request.query:
+            missing = await self._add_peers(table, rows)
+        found = sorted(name for name in rows if (name == key if exact else name.startswith(key)))
+        if exact and not found:
+            return _json({"error": f"table {table} has no key {key!r}", "missing_workers": missing}, status=404)
+        answer: dict[str, Any] = {"table": table, "rows": {name: rows[name] for name in found[:limit]}}
+        return _json(answer | {"total": len(found), "truncated": len(found) > limit, "missing_workers": missing})
+
+    def _rows(self, table: str) -> dict[str, Any]:
+        """A table of the partitions owned here: key -> row."""
+        held = [(owned, owned.state) for owned in list(self._worker.owned.values()) if owned.state is not None]
+        if table == "partitions":
+            return {str(owned.partition): self._worker.progress(state) for owned, state in held}
+        if table == "segments":
+            return {
+                f"{owned.partition}/{first:020d}": row
+                for owned, _ in held
+                for first, row in self._worker.tables.rows(SEGMENTS, owned.slot)
+            }
+        services: Services = {}
+        attributes: Attributes = {}
+        for owned, _ in held:
+            if table == "attributes":
+                for _, row in self._worker.tables.rows(ATTRIBUTES, owned.slot):
+                    add_attributes(attributes, row)
+            else:
+                for _, row in self._worker.tables.rows(SERVICES, owned.slot):
+                    add_services(services, row)
+        return _flat(table, services, attributes)
+
+    async def _add_peers(self, table: str, rows: dict[str, Any]) -> list[str]:
+        """Add the rows of all other workers; returns the URLs of those that did not answer."""
+        urls = {url for url in (await self._owners()).values() if url != self._own_url}
+        if self._peers is None:
+            self._peers = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PEER_TIMEOUT_S))
+        answers = await asyncio.gather(*(self._ask(url, table) for url in sorted(urls)))
+        for answer in answers:
+            for key, row in (answer or {}).items():
+                rows[key] = _added(rows.get(key), row)
+        return [url for url, answer in zip(sorted(urls), answers, strict=True) if answer is None]
+
+    async def _ask(self, url: str, table: str) -> dict[str, Any] | None:
+        assert self._peers is not None
+        try:
+            async with self._peers.get(f"{url}/tables/{table}", params={"here": "1", "limit": LIMIT_MAX}) as answer:
+                rows: dict[str, Any] = (await answer.json())["rows"]
+                return rows
+        except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
+            return None
+
+
+def _header(state: Partition, low: int, upto: int, *, spans: int) -> dict[str, Any]:
+    return {
+        "partition": state.partition,
+        "owner": True,
+        "low": low,
+        "next": upto,
+        "losses": state.losses,
+        "spans": spans,
+    }
+
+
+def _flat(table: str, services: Services, attributes: Attributes) -> dict[str, Any]:
+    if table == "attributes":
+        return {f"{tenant}/{name}": {"spans": n} for tenant, names in attributes.items() for name, n in names.items()}
+    if table == "operations":
+        return {
+            f"{tenant}/{service}/{operation}": {"spans": spans}
+            for tenant, mine in services.items()
+            for service, operations in mine.items()
+            for operation, spans in operations.items()
+        }
+    return {
+        f"{tenant}/{service}": {"spans": sum(operations.values()), "operations": len(operations)}
+        for tenant, mine in services.items()
+        for service, operations in mine.items()
+    }
+
+
+def _added(mine: dict[str, Any] | None, theirs: dict[str, Any]) -> dict[str, Any]:
+    """Two workers' rows of one key: spans add up, the number of operations is at least the larger."""
+    if mine is None:
+        return theirs
+    return mine | {
+        name: mine[name] + value if name == "spans" else max(mine.get(name, value), value)
+        for name, value in theirs.items()
+    }
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    return web.Response(
+        status=status, body=orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n", content_type="application/json"
+    )

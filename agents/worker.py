@@ -1,0 +1,463 @@
+"""The partitions that this worker owns: loaded on assignment, filled from records, sealed, stored, let go.
+
+Kafka, the store and the clock are handed in (`Source`, `Ranges`), so that all of it runs in a simulation. Everything
+here runs on one event loop; decoding, encoding and disk run in `Pools`. A partition's own state is
+pipeline.partition.state.Partition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import pyarrow as pa
+import structlog
+from tenacity import AsyncRetrying, before_sleep_nothing, retry_if_exception_type, wait_random_exponential
+
+from agents.ports import Pools, Ranges, Source
+from pipeline import telemetry
+from pipeline.partition.sealed import SealedRange
+from pipeline.partition.segment import Segment
+from pipeline.partition.state import Partition, PartitionLimits, Prepared, SealPlan, SourceRecord, merged
+from pipeline.partition.window import Window
+from pipeline.spans import schema
+from pipeline.spans.wire import span_count
+from pipeline.store.manifest import Manifest
+from pipeline.store.tables import Slot, Tables
+from topics.errors import KafkaUnavailableError, MalformedRecordError, StoreUnavailableError
+from topics.settings import Settings
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+Ack = Callable[[], Awaitable[None]]
+STALLED_NS = 5_000_000_000
+AWAY = (StoreUnavailableError, KafkaUnavailableError)
+
+
+@dataclass(slots=True)
+class Owned:
+    """One assigned partition: its state once loaded, the records to acknowledge, and the stop of what runs for it."""
+
+    partition: int
+    epoch: int  # tells the rows of this assignment in RocksDB from those that a late thread of an earlier one wrote
+    state: Partition | None = None
+    loaded: asyncio.Event = field(default_factory=asyncio.Event)
+    unacked: dict[int, Ack] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
+    task: asyncio.Task[None] | None = None
+    seen: int = -1  # highest offset delivered
+    rewinding: bool = False  # the reading position was set back, and nothing from there has come yet
+    heard_unix_ns: int = 0  # when records came or were asked for
+    gap_checked: int = -1  # offset behind a gap that was read again and is still there
+
+    @property
+    def slot(self) -> Slot:
+        """Where this assignment's rows stand in the tables."""
+        return Slot(self.partition, self.epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class SealTicket:
+    """A message of the sink's channel: one sealed range of one owned partition."""
+
+    owned: Owned
+    state: Partition
+    plan: SealPlan
+
+
+class Worker:
+    """All owned partitions of the keyed topic `topic` with `partitions` partitions."""
+
+    def __init__(  # noqa: PLR0913 - what a worker touches, each handed in
+        self,
+        settings: Settings,
+        *,
+        topic: str,
+        partitions: int,
+        source: Source,
+        ranges: Ranges,
+        tables: Tables,
+        secret: bytes,
+        clock_ns: Callable[[], int],
+    ) -> None:
+        self.settings = settings
+        self.topic = topic
+        self.partitions = partitions
+        self.owned: dict[int, Owned] = {}
+        self.tables = tables
+        self.pools = Pools()
+        self.seal_requested: Callable[[SealTicket], Awaitable[object]] | None = None
+        self.joined = False  # the consumer group has answered once
+        self._source = source
+        self._ranges = ranges
+        self._secret = secret
+        self._clock_ns = clock_ns
+        self._epochs = itertools.count()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    # ---- assignment
+
+    async def assigned(self, partitions: set[int]) -> None:
+        """This worker owns exactly these partitions: let go of others, load new ones, keep what stays."""
+        self.joined = True
+        for partition in self.owned.keys() - partitions:
+            self._let_go(partition)
+        for partition in partitions - self.owned.keys():
+            self._begin(partition)
+
+    def _begin(self, partition: int) -> None:
+        owned = self.owned[partition] = Owned(partition, next(self._epochs))
+        owned.task = asyncio.create_task(self._load(owned), name=f"load-{partition}")
+
+    def _let_go(self, partition: int) -> None:
+        owned = self.owned.pop(partition)
+        owned.stop.set()
+        if owned.task is not None:
+            owned.task.cancel()
+        self.tables.clear(partition)
+        log.info("partition_let_go", partition=partition)
+
+    async def reload(self, owned: Owned) -> None:
+        """Another attempt stored this range, or a step failed: forget the state, read the mark, go on from there."""
+        if self.owned.get(owned.partition) is owned:
+            self._let_go(owned.partition)
+            self._begin(owned.partition)
+            self.owned[owned.partition].unacked = owned.unacked
+            self.owned[owned.partition].seen = owned.seen
+
+    async def _load(self, owned: Owned) -> None:
+        partition = owned.partition
+        found = await self._until_there(
+            "assignment", lambda: self._in(self.pools.read, self._ranges.assignment, partition, self._secret)
+        )
+        window = Window(
+            window_s=self.settings.worker.window_s,
+            keys_max=max(1000, self.settings.worker.window_keys_max // max(1, len(self.owned))),
+        )
+        for keys, time_max_unix_ns, last in found.window:
+            window.add(keys[~window.holds(keys)], time_max_unix_ns=time_max_unix_ns, last=last)
+        self.tables.clear(partition)
+        state = Partition(
+            partition=partition,
+            partitions=self.partitions,
+            mark=found.mark,
+            window=window,
+            limits=limits_of(self.settings),
+            secret=self._secret,
+        )
+        if (newest := found.newest) is not None:
+            await self._until_there("catalog entry", lambda: self._source.send_entry(newest))
+        self._skip_lost(state, found.log_start)
+        await self._ack_below(owned, found.mark)
+        owned.unacked.clear()  # what is left is read again
+        owned.state = state
+        # Kafka delivers from the committed offset on. That is ahead of the mark where buckets were lost or Faust
+        # acknowledged a record it skipped in a rebalance; in a reload it is ahead too.
+        owned.seen = max(owned.seen, (found.committed or 0) - 1)
+        if owned.seen >= state.next:
+            await self._rewind(owned, state)
+        owned.heard_unix_ns = self._clock_ns()
+        owned.loaded.set()
+        log.info("partition_loaded", partition=partition, mark=found.mark, next=state.next, window_keys=len(window))
+
+    # ---- records in
+
+    async def take(self, partition: int, records: Sequence[SourceRecord], acks: Sequence[Ack]) -> None:
+        """Take records of one partition in offset order, from its one actor. acks: one a record, kept until stored."""
+        owned = self.owned.get(partition)
+        if owned is None:
+            return
+        await owned.loaded.wait()
+        await self._room.wait()
+        state = owned.state
+        assert state is not None
+        records, acks = await self._in_order(owned, state, records, acks)
+        for record, ack in zip(records, acks, strict=True):
+            if record.offset < state.mark:
+                await ack()
+            else:
+                owned.unacked[record.offset] = ack
+        for batch in self._batches(records):
+            prepared = await self._in(self.pools.decode, _prepare, state, batch, self._clock_ns())
+            if prepared is None:
+                continue
+            for letter in prepared.dead:
+                await self._until_there("dead letter", partial(self._source.send_dead, partition, *letter))
+            if owned.state is not state or self.owned.get(partition) is not owned:
+                return
+            await self._apply(owned, state, prepared)
+        owned.heard_unix_ns = self._clock_ns()
+
+    async def _in_order(
+        self, owned: Owned, state: Partition, records: Sequence[SourceRecord], acks: Sequence[Ack]
+    ) -> tuple[Sequence[SourceRecord], Sequence[Ack]]:
+        """The records to take: none that were fetched before a rewind, and no gap that was not read twice.
+
+        A gap below the log's start is a loss. Any other is read again once, since Faust skips what it fetched before a
+        rebalance; a gap that is still there holds control records or was compacted, and is none.
+        """
+        owned.heard_unix_ns = self._clock_ns()
+        if owned.rewinding:
+            behind = [at for at, record in enumerate(records) if record.offset <= owned.seen]
+            owned.seen = max(owned.seen, records[-1].offset)
+            if not behind:
+                return (), ()
+            owned.rewinding = False
+            records, acks = records[behind[0] :], acks[behind[0] :]
+        first, owned.seen = records[0].offset, max(owned.seen, records[-1].offset)
+        if first > state.next and owned.gap_checked != first:
+            partition = owned.partition
+            self._skip_lost(state, await self._until_there("log start", lambda: self._source.log_start(partition)))
+            if first > state.next:
+                owned.gap_checked = first
+                await self._rewind(owned, state)
+                return (), ()
+        return records, acks
+
+    async def _rewind_if_stalled(self, owned: Owned, state: Partition) -> None:
+        """Kafka has records and none comes: a fetch was dropped at the end of the log, or raced with a rewind."""
+        end, now = self._source.end(owned.partition), self._clock_ns()
+        if end is not None and state.next < end and now - owned.heard_unix_ns > STALLED_NS and self._room.is_set():
+            owned.seen = max(owned.seen, end - 1)
+            await self._rewind(owned, state)
+
+    async def _rewind(self, owned: Owned, state: Partition) -> None:
+        owned.rewinding, owned.heard_unix_ns = True, self._clock_ns()
+        await self._until_there("seek", lambda: self._source.seek(owned.partition, state.next))
+
+    async def _apply(self, owned: Owned, state: Partition, prepared: Prepared) -> None:
+        segment = state.apply(prepared, now_unix_ns=self._clock_ns())
+        telemetry.count_batch(prepared)
+        await self._in(self.pools.read, self.tables.put_segment, owned.slot, segment, prepared.spans)
+        segment.in_table = True
+        while olds := state.merge_due():
+            one = await self._in(self.pools.decode, self._merged, owned.slot, olds)
+            if not state.replace(olds, one):
+                break
+            await self._in(self.pools.read, self.tables.merge_segments, owned.slot, olds, one, one.spans)
+            one.in_table = True
+        await self._seal_if_due(owned, state)
+        await self._bound_memory()
+
+    def _batches(self, records: Sequence[SourceRecord]) -> list[list[SourceRecord]]:
+        """Runs of records within take_bytes_max and take_spans_max, at least one record each."""
+        limits = self.settings.worker
+        batches: list[list[SourceRecord]] = []
+        nbytes = spans = 0
+        for record in records:
+            count = _spans_in(record)
+            nbytes, spans = nbytes + len(record.value), spans + count
+            if not batches or nbytes > limits.take_bytes_max or spans > limits.take_spans_max:
+                batches.append([])
+                nbytes, spans = len(record.value), count
+            batches[-1].append(record)
+        return batches
+
+    def _skip_lost(self, state: Partition, log_start: int) -> None:
+        if lost := state.skip_lost(log_start, self._clock_ns()):
+            telemetry.LOST_RECORDS.inc(lost[1] - lost[0] + 1)
+            log.error(
+                "records_lost",
+                partition=state.partition,
+                first=lost[0],
+                last=lost[1],
+                why="deleted by Kafka's retention",
+            )
+
+    # ---- ranges out
+
+    async def tick(self) -> None:
+        """Seal what is due by age, let go what is past its grace. Called about twice a second."""
+        for owned in list(self.owned.values()):
+            if owned.state is not None:
+                await self._seal_if_due(owned, owned.state)
+                await self._drop(owned, owned.state)
+                await self._rewind_if_stalled(owned, owned.state)
+        await self._bound_memory()
+        states = [owned.state for owned in self.owned.values() if owned.state is not None]
+        telemetry.observe_partitions(states, [self.progress(state) for state in states], self._clock_ns())
+
+    async def _seal_if_due(self, owned: Owned, state: Partition) -> None:
+        if state.seal_due(self._clock_ns()):
+            await self._seal(owned, state)
+
+    async def _seal(self, owned: Owned, state: Partition) -> None:
+        if self.seal_requested is not None and (plan := state.seal()) is not None:
+            await self.seal_requested(SealTicket(owned, state, plan))
+
+    async def store(self, ticket: SealTicket) -> None:
+        """The commit of one range, in order: chunks, manifest, catalog entry, acknowledgement; segments go later.
+
+        A crash of this coroutine leaves nothing half done that counts: the partition is loaded again.
+        """
+        owned, state, plan = ticket.owned, ticket.state, ticket.plan
+        if owned.state is not state or self.owned.get(owned.partition) is not owned:
+            return
+        try:
+            with telemetry.SEAL_SECONDS.time():
+                manifest = await self._in(self.pools.seal, self._store_range, ticket)
+            if manifest is None:
+                await self.reload(owned)
+                return
+            await self._until_there("catalog entry", lambda: self._source.send_entry(manifest))
+            await self._ack_below(owned, plan.last + 1)
+            state.stored(plan.last, self._clock_ns())
+            telemetry.count_manifest(manifest)
+            log.info(
+                "range_stored", partition=owned.partition, first=plan.first, last=plan.last, chunks=len(manifest.chunks)
+            )
+        except Exception:
+            log.exception("seal_failed", partition=owned.partition, first=plan.first, last=plan.last)
+            await self.reload(owned)
+
+    def _store_range(self, ticket: SealTicket) -> Manifest | None:
+        plan = ticket.plan
+        tables = [self.segment_rows(ticket.owned.slot, segment) for segment in plan.segments]
+        times = [s for s in plan.segments if s.record_time_max_unix_ns]
+        sealed = SealedRange(
+            topic=self.topic,
+            partition=ticket.owned.partition,
+            partitions=self.partitions,
+            first=plan.first,
+            last=plan.last,
+            spans=schema.concat(tables),
+            record_time_min_unix_ns=min((s.record_time_min_unix_ns for s in times), default=0),
+            record_time_max_unix_ns=max((s.record_time_max_unix_ns for s in times), default=0),
+            losses=tuple(loss for s in plan.segments for loss in s.losses),
+        )
+        del tables
+        manifest = self._ranges.store(sealed, ticket.owned.stop)
+        pa.default_memory_pool().release_unused()
+        return manifest
+
+    async def _ack_below(self, owned: Owned, offset: int) -> None:
+        for below in sorted(at for at in owned.unacked if at < offset):
+            await owned.unacked.pop(below)()
+
+    async def _drop(self, owned: Owned, state: Partition, *, at_once: bool = False) -> None:
+        if gone := state.drop(self._clock_ns(), at_once=at_once):
+            await self._in(self.pools.read, self.tables.drop_segments, owned.slot, gone)
+
+    # ---- memory
+
+    def progress(self, state: Partition) -> dict[str, int | float | None]:
+        """How far a partition is: offsets, lag in records and seconds, what is open. None: not yet known."""
+        end = self._source.end(state.partition)
+        opened = state.open_segments
+        return {
+            "mark": state.mark,
+            "low": state.low,
+            "next": state.next,
+            "end": end,
+            "lag_records": None if end is None else max(0, end - state.next),
+            "lag_s": 0.0 if end is None or end <= state.next else self._age_s(state.record_time_unix_ns),
+            "open_spans": sum(segment.spans_count for segment in opened),
+            "open_segments": len(opened),
+            "held_bytes": state.nbytes,
+            "window_keys": len(state.window),
+        }
+
+    def _age_s(self, unix_ns: int) -> float:
+        return max(0.0, (self._clock_ns() - unix_ns) / 1e9) if unix_ns else 0.0
+
+    def held_bytes(self) -> int:
+        """Bytes of all segments in memory and windows."""
+        return sum(owned.state.nbytes for owned in self.owned.values() if owned.state is not None)
+
+    async def _bound_memory(self) -> None:
+        """Keep in-memory copies within their share, RocksDB serves the rest; beyond the budget seal the largest."""
+        states = [owned.state for owned in self.owned.values() if owned.state is not None]
+        spare = sum(state.nbytes for state in states) - self.settings.worker.live_bytes_max
+        for segment in sorted(
+            (s for st in states for s in st.segments if s.spans is not None), key=lambda s: -s.nbytes
+        ):
+            if spare <= 0:
+                break
+            if segment.in_table:
+                segment.spans = None
+                spare -= segment.nbytes
+        unsealed = sum(segment.nbytes for state in states for segment in state.segments)
+        worker = self.settings.worker
+        if self.held_bytes() <= worker.memory_bytes_max and unsealed <= worker.unsealed_bytes_max:
+            self._room.set()
+            return
+        self._room.clear()  # fetching stops by itself: the actors wait in `take`, Faust's buffers are bounded
+        for owned in sorted(self.owned.values(), key=lambda o: -(o.state.nbytes if o.state else 0))[:1]:
+            if owned.state is not None:
+                await self._drop(owned, owned.state, at_once=True)
+                await self._seal(owned, owned.state)
+
+    def segment_rows(self, slot: Slot, segment: Segment) -> pa.Table:
+        """A segment's rows from memory, else from RocksDB. Blocking. Raises NotOwnerError when they are gone."""
+        spans = segment.spans
+        return spans if spans is not None else self.tables.segment_rows(slot, segment)
+
+    def _merged(self, slot: Slot, olds: list[Segment]) -> Segment:
+        return merged(olds, [self.segment_rows(slot, old) for old in olds])
+
+    # ---- waiting
+
+    async def _until_there(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Try for ever while Kafka or the store is away, with growing waits; letting go cancels the task."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(AWAY),
+            wait=wait_random_exponential(multiplier=0.2, max=self.settings.store.retry_wait_max_s),
+            before_sleep=before_sleep_nothing,
+            reraise=True,
+        ):
+            with attempt:
+                try:
+                    return await call()
+                except AWAY as error:
+                    telemetry.AWAY.labels(what=what).inc()
+                    log.warning("waiting", what=what, error=str(error))
+                    raise
+        raise AssertionError("the retry loop ends by its return")
+
+    async def _in(self, pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
+
+    async def close(self) -> None:
+        """Let go of everything; nothing acknowledged depends on what is dropped here."""
+        for partition in list(self.owned):
+            with contextlib.suppress(Exception):
+                self._let_go(partition)
+        self.pools.close()
+
+
+def _spans_in(record: SourceRecord) -> int:
+    """Spans counted on the wire: an empty one takes 2 bytes there and 40 times that in Arrow. Garbage holds none."""
+    try:
+        return span_count(record.value)
+    except MalformedRecordError:
+        return 0
+
+
+def _prepare(state: Partition, batch: list[SourceRecord], now_unix_ns: int) -> Prepared | None:
+    return state.prepare(batch, now_unix_ns=now_unix_ns)
+
+
+def limits_of(settings: Settings) -> PartitionLimits:
+    """The bounds of one partition, from the settings."""
+    worker, limits = settings.worker, settings.limits
+    return PartitionLimits(
+        seal_bytes=worker.seal_bytes,
+        seal_spans=worker.seal_spans,
+        seal_age_s=worker.seal_age_s,
+        segments_max=worker.segments_max,
+        drop_grace_s=worker.drop_grace_s,
+        window_s=worker.window_s,
+        window_keys_max=worker.window_keys_max,
+        attribute_columns_max=worker.attribute_columns_max,
+        attribute_bytes_max=limits.attribute_bytes_max,
+        attributes_max=limits.attributes_max,
+        future_s_max=limits.future_s_max,
+    )

@@ -1,0 +1,209 @@
+"""Chunks: the spans of one tenant and range as Parquet, sorted by trace; beside each its traces and its filter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.spans import schema, tree
+from pipeline.store import trace_filter
+from pipeline.store.manifest import Services
+from pipeline.store.tables import NO_SERVICE, index_of
+from topics.errors import FormatVersionError
+
+FORMAT = 1
+FORMAT_KEY = b"spanstream.format"
+OUTLIERS_MAX = 1000  # of one chunk's entry; with more of them the chunk counts as of all times
+STATUS_ERROR = 2
+EMPTY_IDS = ("span_id", "trace_id")
+SERVICE_COLUMN = schema.column_name("resource", "service.name", "string")
+NOT_STORED = ("tenant", "record_offset", "parent_span_id")
+# Times too: zstd finds more in plain ones than in delta-packed ones, and DuckDB reads BYTE_STREAM_SPLIT of floats only.
+PLAIN = (
+    "trace_id",
+    "span_id",
+    "start_unix_ns",
+    "duration_ns",
+    "outside_parent_span_id",
+    "link_trace_id",
+    "link_span_id",
+)
+KEY_COLUMNS = ["trace_id", "span_id", "kind"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedChunk:
+    """The three objects of a chunk, and what its entry says of them. Times leave outliers out."""
+
+    parquet: bytes
+    traces: bytes
+    trace_filter: bytes
+    spans: int
+    traces_count: int
+    start_min_unix_ns: int
+    start_max_unix_ns: int
+    end_max_unix_ns: int
+    outliers: tuple[tuple[str, int], ...]
+    services: Services
+    attributes: dict[str, int]
+    more_keys: tuple[str, ...]
+
+
+def encode_chunk(
+    spans: pa.Table, *, row_group_spans: int, zstd_level: int, outlier: npt.NDArray[np.bool_]
+) -> EncodedChunk:
+    """Encode the spans of one tenant, at least one, in any order. outlier: which of their starts cannot be, shape (n,).
+
+    3 us of CPU a span, off the GIL for the most part. Memory: about twice the table.
+    """
+    tenant = spans.column("tenant")[0].as_py()
+    services, attributes = index_of(spans)
+    arranged = tree.arrange(spans)
+    order = pa.array(arranged.order)
+    kept = [name for name in spans.column_names if name not in NOT_STORED]
+    rows = spans.select(kept).take(order)
+    rows = rows.append_column("parent_row", arranged.parent_row)
+    rows = rows.append_column("outside_parent_span_id", arranged.outside_parent_span_id)
+    traces = _traces(rows)
+    distinct = schema.fixed_bytes(traces, "trace_id", 16)
+    return EncodedChunk(
+        parquet=_parquet(rows, row_group_spans=row_group_spans, zstd_level=zstd_level),
+        traces=_parquet(traces, row_group_spans=row_group_spans, zstd_level=zstd_level),
+        trace_filter=trace_filter.build(distinct),
+        spans=rows.num_rows,
+        traces_count=traces.num_rows,
+        **_times(spans, outlier),
+        services=services[tenant],
+        attributes=attributes[tenant],
+        more_keys=_more_keys(rows),
+    )
+
+
+def decode_rows(rows: pa.Table) -> pa.Table:
+    """Rows read from a chunk, whole traces in its order, with `parent_span_id` in the place of the distances."""
+    parents = tree.parent_span_ids(rows)
+    kept = [name for name in rows.column_names if name not in ("parent_row", "outside_parent_span_id")]
+    return rows.select(kept).append_column("parent_span_id", parents)
+
+
+def read_chunk(parquet: bytes, columns: list[str] | None = None) -> pa.Table:
+    """A chunk's rows, page checksums verified. Raises FormatVersionError for one of a later version."""
+    file = pq.ParquetFile(pa.BufferReader(parquet), page_checksum_verification=True)
+    found = int((file.metadata.metadata or {}).get(FORMAT_KEY, b"1"))
+    if found > FORMAT:
+        raise FormatVersionError(f"a chunk has format {found}, this version reads up to {FORMAT}: upgrade spanstream")
+    return file.read(columns=columns)
+
+
+def _parquet(rows: pa.Table, *, row_group_spans: int, zstd_level: int) -> bytes:
+    """Plain Parquet: no Arrow schema inside, so that every engine sees the same types."""
+    sink = pa.BufferOutputStream()
+    coded = [name for name in rows.column_names if name not in PLAIN and not _is_split(rows.schema.field(name))]
+    pq.write_table(
+        rows.replace_schema_metadata({FORMAT_KEY: str(FORMAT).encode()}),
+        sink,
+        row_group_size=row_group_spans,
+        compression="zstd",
+        compression_level=zstd_level,
+        use_dictionary=[_leaf(rows.schema.field(name)) for name in coded],
+        column_encoding={field.name: "BYTE_STREAM_SPLIT" for field in rows.schema if _is_split(field)},
+        write_page_index=True,
+        write_page_checksum=True,
+        store_schema=False,
+        write_statistics=True,
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def _is_split(field: pa.Field) -> bool:
+    return bool(pa.types.is_floating(field.type))
+
+
+def _leaf(field: pa.Field) -> str:
+    """The path of a column's values: that of a list is `name.list.element`."""
+    return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
+
+
+def _times(spans: pa.Table, outlier: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    start = spans.column("start_unix_ns").to_numpy()
+    end = np.maximum(start, start + spans.column("duration_ns").to_numpy().view(np.uint64))
+    odd = np.flatnonzero(outlier)
+    if len(odd) > OUTLIERS_MAX:
+        limits = {"start_min_unix_ns": 0, "start_max_unix_ns": 2**64 - 1, "end_max_unix_ns": 2**64 - 1}
+        return limits | {"outliers": ()}
+    usual = ~outlier
+    some = bool(usual.any())
+    trace_ids = spans.column("trace_id").take(pa.array(odd)).to_pylist()
+    return {
+        "start_min_unix_ns": int(start[usual].min()) if some else 0,
+        "start_max_unix_ns": int(start[usual].max()) if some else 0,
+        "end_max_unix_ns": int(end[usual & (end >= start)].max()) if some else 0,
+        "outliers": tuple((trace_id.hex(), int(start[row])) for trace_id, row in zip(trace_ids, odd, strict=True)),
+    }
+
+
+def _traces(rows: pa.Table) -> pa.Table:
+    """One row a trace of a chunk's rows; such tables of several chunks merge by minimum, maximum, sum and union.
+
+    root_name and root_service: of the first span without a parent, null where the root is not here.
+    """
+    trace_id = schema.fixed_bytes(rows, "trace_id", 16)
+    first = np.flatnonzero(np.concatenate(([True], (trace_id[1:] != trace_id[:-1]).any(axis=1))))
+    number = np.zeros(rows.num_rows, dtype=np.int64)
+    number[first[1:]] = 1
+    number = np.cumsum(number)
+    start = rows.column("start_unix_ns").to_numpy()
+    end = np.maximum(start, start + rows.column("duration_ns").to_numpy().view(np.uint64))
+    failed = pc.equal(schema.column(rows, "status_code"), STATUS_ERROR).fill_null(False).to_numpy()
+    root = _root_rows(rows, number, len(first))
+    service = pc.fill_null(schema.column(rows, SERVICE_COLUMN).cast(pa.string()), NO_SERVICE).combine_chunks()
+    return pa.table(
+        {
+            "trace_id": rows.column("trace_id").take(pa.array(first)),
+            "start_min_unix_ns": np.minimum.reduceat(start, first),
+            "end_max_unix_ns": np.maximum.reduceat(end, first),
+            "root_name": rows.column("name").cast(pa.string()).take(root),
+            "root_service": service.take(root),
+            "span_count": np.diff(np.append(first, rows.num_rows)),
+            "error_count": np.add.reduceat(failed.astype(np.int64), first),
+            "services": _services(service, number, len(first)),
+        }
+    )
+
+
+def _root_rows(rows: pa.Table, number: npt.NDArray[np.int64], traces: int) -> pa.Array:
+    rootless = (
+        rows.column("parent_row").is_null().to_numpy() & rows.column("outside_parent_span_id").is_null().to_numpy()
+    )
+    at = np.flatnonzero(rootless)
+    found = np.full(traces, -1, dtype=np.int64)
+    found[number[at][::-1]] = at[::-1]  # of several the first stays
+    return pa.array(found, mask=found < 0)
+
+
+def _services(service: pa.Array, number: npt.NDArray[np.int64], traces: int) -> pa.ListArray:
+    """The distinct services of each trace."""
+    array = service.combine_chunks() if isinstance(service, pa.ChunkedArray) else service
+    coded = array.dictionary_encode()
+    pairs = np.unique(number * len(coded.dictionary) + coded.indices.to_numpy())
+    counts = np.bincount(pairs // len(coded.dictionary), minlength=traces)
+    offsets = pa.array(np.concatenate(([0], np.cumsum(counts))).astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, coded.dictionary.take(pa.array(pairs % len(coded.dictionary))))
+
+
+def _more_keys(rows: pa.Table, keys_max: int = 1000) -> tuple[str, ...]:
+    """The keys of the map columns, `scope.key`, at most `keys_max`."""
+    found: set[str] = set()
+    for scope in schema.SCOPES:
+        name = schema.more_column(scope)
+        if name in rows.column_names:
+            for chunk in rows.column(name).chunks:
+                maps = chunk if scope in schema.ROW_SCOPES else chunk.flatten()
+                found |= {f"{scope}.{key}" for key in pc.unique(maps.keys).to_pylist()}
+    return tuple(sorted(found)[:keys_max])

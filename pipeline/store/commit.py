@@ -1,0 +1,250 @@
+"""The commit of a range: chunks first, then the manifest that makes them count. And what a new owner reads of it.
+
+Who holds a partition is decided nowhere but here: of several attempts at one range the manifest of one is taken.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import structlog
+from tenacity import Retrying, retry_if_exception_type, stop_any, wait_random_exponential
+
+from pipeline.partition.sealed import SealedRange
+from pipeline.spans import validate
+from pipeline.store import chunk
+from pipeline.store.buckets import bucket_of_partition
+from pipeline.store.manifest import (
+    ChunkEntry,
+    Manifest,
+    chunk_name,
+    manifest_name,
+    manifest_prefix,
+    parse_manifest_name,
+)
+from pipeline.store.objects import ObjectStore
+from topics.errors import StoreConflictError, StoreUnavailableError
+from topics.settings import Settings
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+TOKEN_BYTES = 8
+PARQUET, FILTER = "application/vnd.apache.parquet", "application/octet-stream"
+
+
+class _StoppedError(Exception):
+    """The range is no longer ours to store."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A partition's manifests: the mark (0 where there is none), the newest, and the names of all, oldest first."""
+
+    mark: int
+    newest: Manifest | None
+    names: tuple[str, ...]
+
+
+def read_mark(store: ObjectStore, settings: Settings, topic: str, partition: int) -> Found:
+    """List a partition's manifests: one listing and one read. Raises StoreUnavailableError."""
+    del settings
+    bucket = store.buckets[0]
+    listed = (one.name for one in store.list(bucket, manifest_prefix(topic, partition)))
+    names = tuple(sorted(name for name in listed if parse_manifest_name(name)))
+    newest = read_manifest(store, names[-1]) if names else None
+    return Found(mark=newest.last + 1 if newest else 0, newest=newest, names=names)
+
+
+def read_manifest(store: ObjectStore, name: str) -> Manifest | None:
+    """A manifest by its object's name; None where there is none."""
+    content = store.get(store.buckets[0], name)
+    return None if content is None else Manifest.from_json(content)
+
+
+def window_spans(
+    store: ObjectStore, found: Found, *, window_s: float, keys_max: int
+) -> Iterator[tuple[Manifest, pa.Table]]:
+    """The key columns of the spans stored within the window, oldest range first: what the deduplication window held.
+
+    Goes back from the newest manifest while record times lie within `window_s` of it, and to about `keys_max` spans.
+    """
+    if found.newest is None:
+        return
+    oldest_ns = found.newest.record_time_max_unix_ns - int(window_s * 1e9)
+    within, spans = [found.newest], sum(one.spans for one in found.newest.chunks)
+    for name in reversed(found.names[:-1]):
+        manifest = read_manifest(store, name)
+        if manifest is None or 0 < manifest.record_time_max_unix_ns < oldest_ns or spans >= keys_max:
+            break
+        within.append(manifest)
+        spans += sum(one.spans for one in manifest.chunks)
+    for manifest in reversed(within):
+        for entry in manifest.chunks:
+            content = store.get(entry.bucket, entry.name)
+            if content is not None:  # retention may have taken it
+                rows = chunk.read_chunk(content, columns=chunk.KEY_COLUMNS)
+                tenant = pa.array([entry.tenant]).dictionary_encode().take(pa.array([0] * rows.num_rows, pa.int32()))
+                yield manifest, rows.append_column("tenant", tenant)
+
+
+def store_range(  # noqa: PLR0913 - an attempt: where, what, who, when, until when
+    store: ObjectStore,
+    settings: Settings,
+    sealed: SealedRange,
+    *,
+    worker: str,
+    now_unix_ns: int,
+    stop: threading.Event,
+    conditional: bool = True,
+) -> Manifest | None:
+    """Steps 1 and 2 of the commit: write each tenant's chunk, then the manifest. From then on the range is stored.
+
+    Tries for as long as the store is away; `stop` ends it. Returns the manifest when this attempt's stands, None when
+    another's does or `stop` was set. conditional: whether the store refuses the second writer; without that only one
+    worker may run.
+    """
+    token = secrets.token_hex(TOKEN_BYTES)
+    wait = settings.store.retry_wait_max_s
+    written: list[ChunkEntry] = []
+    try:
+        for tenant, spans in by_tenant(sealed.spans):
+            written.append(_put_chunk(store, settings, sealed, (tenant, spans, token, now_unix_ns), (stop, wait)))
+        manifest = Manifest(
+            topic=sealed.topic,
+            partition=sealed.partition,
+            partitions=sealed.partitions,
+            first=sealed.first,
+            last=sealed.last,
+            token=token,
+            worker=worker,
+            written_unix_ns=now_unix_ns,
+            record_time_min_unix_ns=sealed.record_time_min_unix_ns,
+            record_time_max_unix_ns=sealed.record_time_max_unix_ns,
+            losses=sealed.losses,
+            chunks=tuple(written),
+        )
+        ours = _until_there(lambda: _put_manifest(store, manifest, conditional), stop, wait)
+    except _StoppedError:
+        return None
+    if ours:
+        return manifest
+    log.warning("range_lost", topic=sealed.topic, partition=sealed.partition, first=sealed.first, why="another owner")
+    _remove(store, written)  # only this attempt's: no manifest can name them any more
+    return None
+
+
+def by_tenant(spans: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """The rows of each tenant, in the order of the tenants' names."""
+    if not spans.num_rows:
+        return
+    tenants = spans.column("tenant").cast(pa.string())
+    names = sorted(pc.unique(tenants).to_pylist())
+    if len(names) == 1:
+        yield names[0], spans
+        return
+    for name in names:
+        yield name, spans.filter(pc.equal(tenants, name)).combine_chunks()
+
+
+def _put_chunk(
+    store: ObjectStore,
+    settings: Settings,
+    sealed: SealedRange,
+    one: tuple[str, pa.Table, str, int],
+    patience: tuple[threading.Event, float],
+) -> ChunkEntry:
+    tenant, spans, token, now_unix_ns = one
+    start = spans.column("start_unix_ns").to_numpy()
+    encoded = chunk.encode_chunk(
+        spans,
+        row_group_spans=settings.chunk.row_group_spans,
+        zstd_level=settings.chunk.zstd_level,
+        outlier=validate.is_outlier(start, now_unix_ns=now_unix_ns, future_s_max=settings.limits.future_s_max),
+    )
+    bucket = bucket_of_partition(sealed.partition, sealed.partitions, store.buckets)
+    stem = chunk_name(tenant, sealed.topic, sealed.partition, (sealed.first, sealed.last), token, now_unix_ns)
+    objects = (
+        (f"{stem}.parquet", encoded.parquet, PARQUET),
+        (f"{stem}.traces.parquet", encoded.traces, PARQUET),
+        (f"{stem}.filter", encoded.trace_filter, FILTER),
+    )
+    for name, data, content_type in objects:
+        _until_there(partial(store.put, bucket, name, data, content_type), *patience)
+    return ChunkEntry(
+        tenant=tenant,
+        bucket=bucket,
+        name=objects[0][0],
+        traces_name=objects[1][0],
+        filter_name=objects[2][0],
+        bytes=sum(len(data) for _, data, _ in objects),
+        spans=encoded.spans,
+        traces=encoded.traces_count,
+        start_min_unix_ns=encoded.start_min_unix_ns,
+        start_max_unix_ns=encoded.start_max_unix_ns,
+        end_max_unix_ns=encoded.end_max_unix_ns,
+        outliers=encoded.outliers,
+        services=encoded.services,
+        attributes=encoded.attributes,
+        more_keys=encoded.more_keys,
+    )
+
+
+def _put_manifest(store: ObjectStore, manifest: Manifest, conditional: bool) -> bool:
+    """Whether this attempt's manifest stands. An unclear or refused put is settled by reading: the token decides."""
+    name = manifest_name(manifest.topic, manifest.partition, manifest.first)
+    if not conditional and (there := read_manifest(store, name)) is not None:
+        return there.token == manifest.token
+    try:
+        store.put_if_absent(store.buckets[0], name, manifest.to_json())
+    except StoreConflictError:
+        there = read_manifest(store, name)
+        return there is not None and there.token == manifest.token
+    except StoreUnavailableError:
+        there = read_manifest(store, name)
+        if there is None:
+            raise  # it did not arrive, or not yet: put again, the name takes one
+        return there.token == manifest.token
+    return True
+
+
+def _until_there(call: Callable[[], T], stop: threading.Event, wait_max_s: float) -> T:
+    """Try until the store answers; raises _StoppedError once `stop` is set. Waits are random and grow up to `wait_max_s`."""
+    for attempt in Retrying(
+        retry=retry_if_exception_type(StoreUnavailableError),
+        wait=wait_random_exponential(multiplier=0.2, max=wait_max_s),
+        stop=stop_any(),
+        sleep=_sleeper(stop),
+        reraise=True,
+    ):
+        with attempt:
+            if stop.is_set():
+                raise _StoppedError
+            try:
+                return call()
+            except StoreUnavailableError as error:
+                log.warning("store_away", error=str(error))
+                raise
+    raise AssertionError("the retry loop ends by its return")
+
+
+def _sleeper(stop: threading.Event) -> Callable[[float], None]:
+    def sleep(seconds: float) -> None:
+        stop.wait(seconds)
+
+    return sleep
+
+
+def _remove(store: ObjectStore, entries: list[ChunkEntry]) -> None:
+    for entry in entries:
+        for name in (entry.name, entry.traces_name, entry.filter_name):
+            try:
+                store.remove(entry.bucket, name)
+            except StoreUnavailableError as error:
+                log.warning("orphan_left", name=name, error=str(error))
