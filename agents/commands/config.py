@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from rich.table import Table
 from rich.text import Text
 
-from agents.commands.options import ALL, FAILED, INTERRUPTED, WRONG_USE, with_settings
+from agents.commands.options import ALL, FAILED, INTERRUPTED, WRONG_USE, given_by, with_settings
 from agents.commands.terminal import screen, write_json
 from topics.settings import Settings, allowed, fields, flag_of, is_secret, origins, variable_of
 
@@ -48,7 +48,7 @@ def config(context: click.Context, settings: Settings, *, as_json: bool, markdow
     if markdown:
         click.echo(settings_page(), nl=False)
         return
-    where = origins(_given_flags(context), context.params["config"])
+    where = origins(*given_by(context))
     rows = [(name, shown(value), where[name]) for name, value in values_of(settings)]
     if changed:
         rows = [row for row in rows if row[2] != "default"]
@@ -89,10 +89,6 @@ def settings_page() -> str:
             f"| `{section}.{name}` | {_default(field)} | {_cell(allowed(field))} | {_cell(field.description)} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _given_flags(context: click.Context) -> dict[str, Any]:
-    return {name.replace("__", "."): value for name, value in context.params.items() if "__" in name}
 
 
 def _sentence(section: str) -> str:

@@ -48,6 +48,12 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
     return decorate
 
 
+def given_by(context: click.Context) -> tuple[dict[str, Any], Path | None]:
+    """The flags and the file that a command with settings was called with: what `load_settings` takes."""
+    flags = {name.replace("__", "."): value for name, value in context.params.items() if "__" in name}
+    return flags, context.params["config"]
+
+
 def _guarded(command: Callable[[Settings], Any], flags: dict[str, Any], config: Path | None) -> Any:
     debug = False
     try:

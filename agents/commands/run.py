@@ -39,7 +39,7 @@ def worker(settings: Settings) -> None:
 
 
 @click.command()
-@with_settings("kafka", "store", "querier", "log")
+@with_settings("kafka", "store", "querier", "receiver.multitenancy", "log")
 def serve(settings: Settings) -> None:
     """Answer queries over HTTP: what the workers hold and what is stored, as one."""
     from pipeline.serve.main import run
