@@ -215,7 +215,7 @@ def _put_manifest(store: ObjectStore, manifest: Manifest, conditional: bool) -> 
 
 
 def _until_there(call: Callable[[], T], stop: threading.Event, wait_max_s: float) -> T:
-    """Try until the store answers; raises _StoppedError once `stop` is set. Waits are random and grow up to `wait_max_s`."""
+    """Try until the store answers; raises _StoppedError once `stop` is set. Waits are random, up to `wait_max_s`."""
     for attempt in Retrying(
         retry=retry_if_exception_type(StoreUnavailableError),
         wait=wait_random_exponential(multiplier=0.2, max=wait_max_s),

@@ -1,0 +1,126 @@
+"""Keeps a catalog up: entries from span_chunks as they come, manifests from the bucket where entries are missing."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import structlog
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from pipeline.store.catalog import Catalog
+from pipeline.store.manifest import Manifest
+from topics import admin, span_chunks, spans_by_trace
+from topics.errors import FormatVersionError, KafkaUnavailableError, MalformedRecordError, StoreUnavailableError
+from topics.settings import Settings
+from topics.topic import full_name
+
+log = structlog.get_logger(__name__)
+POLL_S = 0.1
+MESSAGES_MAX = 500
+FILTERS_AT_ONCE = 64
+RETRY_WAIT_S = 1.0
+
+
+class CatalogFeed:
+    """Two threads: one follows the topic, one lists the bucket and reads filters. start(), then close()."""
+
+    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._stop = threading.Event()
+        self._listed = threading.Event()
+        self._problem = "the manifests in the bucket have not been listed yet"
+        self._threads = [
+            threading.Thread(target=self._follow, name="catalog-topic", daemon=True),
+            threading.Thread(target=self._list, name="catalog-bucket", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End; waits for what is under way, bounded by the timeouts of Kafka and the store."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+
+    def missing(self) -> str:
+        """Why the catalog may not know all that is stored, in a sentence; empty when it does."""
+        return "" if self._listed.is_set() else self._problem
+
+    # ---- the topic
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            consumer = self._consumer()
+            try:
+                self._consume(consumer)
+            except KafkaException as error:
+                log.warning("catalog_topic_away", error=str(error))
+                self._stop.wait(RETRY_WAIT_S)
+            finally:
+                consumer.close()
+
+    def _consumer(self) -> Consumer:
+        return Consumer(
+            admin.client_config(self._settings.kafka)
+            | {
+                "group.id": f"{self._settings.kafka.group}-catalog",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "allow.auto.create.topics": False,
+                "fetch.wait.max.ms": 100,
+                "queued.max.messages.kbytes": 16_384,
+                "log_level": 2,
+            }
+        )
+
+    def _consume(self, consumer: Consumer) -> None:
+        topic = full_name(span_chunks.TOPIC, self._settings.kafka)
+        consumer.assign([TopicPartition(topic, 0, self._catalog.feed_offset())])
+        while not self._stop.is_set():
+            messages = consumer.consume(MESSAGES_MAX, timeout=POLL_S)
+            for message in messages:
+                if message.error() is not None:
+                    raise KafkaException(message.error())
+                self._apply(message.value())
+            if messages:
+                self._catalog.remember_feed_offset(messages[-1].offset() + 1)
+
+    def _apply(self, content: bytes | None) -> None:
+        if content is None:  # retention took the manifest
+            return
+        try:
+            self._catalog.apply(Manifest.from_json(content))
+        except (MalformedRecordError, FormatVersionError) as error:
+            log.error("catalog_entry_refused", error=str(error))
+
+    # ---- the bucket
+
+    def _list(self) -> None:
+        while not self._stop.is_set():
+            wait_s = self._settings.querier.catalog_refresh_s
+            try:
+                self._refresh_all()
+                self._listed.set()
+                self._load_filters(time.monotonic() + wait_s)
+            except (StoreUnavailableError, KafkaUnavailableError, MalformedRecordError, FormatVersionError) as error:
+                self._problem = str(error)
+                log.warning("catalog_refresh_failed", error=str(error))
+                wait_s = RETRY_WAIT_S
+            self._stop.wait(wait_s)
+
+    def _refresh_all(self) -> None:
+        for partition in range(admin.partition_count(self._settings, spans_by_trace.TOPIC)):
+            if self._stop.is_set():
+                return
+            self._catalog.refresh(partition)
+
+    def _load_filters(self, until_s: float) -> None:
+        while not self._stop.is_set() and time.monotonic() < until_s:
+            if not self._catalog.load_filters(FILTERS_AT_ONCE):
+                self._stop.wait(min(1.0, max(0.0, until_s - time.monotonic())))
