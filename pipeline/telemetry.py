@@ -53,6 +53,21 @@ LAG_SECONDS = Gauge("spanstream_worker_lag_seconds", "Age of the newest record t
 LAG_RECORDS = Gauge("spanstream_worker_lag_records", "Records not yet taken, over the owned partitions")
 WINDOW_KEYS = Gauge("spanstream_worker_window_keys", "Keys in the deduplication windows")
 
+# ---- querier
+
+QUERY_SECONDS = Histogram(
+    "spanstream_querier_request_seconds",
+    "Time of an HTTP answer, by question and status",
+    ["question", "status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+PARTIAL_ANSWERS = Counter("spanstream_querier_partial_answers", "Answers that were not complete", ["question"])
+LIVE_COPY_BYTES = Gauge("spanstream_querier_live_copy_bytes", "Bytes of copies of live segments kept")
+LIVE_BLOCK_BYTES = Counter("spanstream_querier_live_bytes", "Bytes of live segments fetched from workers")
+TAIL_RECORDS = Counter("spanstream_querier_tail_records", "Records that queries read from Kafka")
+CHUNKS_OPENED = Counter("spanstream_querier_chunks", "Chunks that queries opened, warm ones included")
+ENGINE_BYTES = Gauge("spanstream_querier_engine_bytes", "Memory that the query engine holds, its cache included")
+
 
 def count_batch(prepared: Prepared) -> None:
     """Count what one batch held."""

@@ -128,6 +128,13 @@ class Engine:
                 raise
             raise QueryTimeoutError("the query took longer than querier.query_timeout_s and was ended") from exc
 
+    def nbytes(self) -> int:
+        """Memory that the engine holds, its cache of chunks included."""
+        cursor = self._connection.cursor()
+        (held,) = cursor.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchone() or (0,)
+        cursor.close()
+        return int(held or 0)
+
     def close(self) -> None:
         """End what runs and free the engine."""
         self._threads.shutdown(wait=True, cancel_futures=True)

@@ -26,16 +26,17 @@ COLUMNS = (
 )
 ERROR = 2
 SERVICE_SQL = "coalesce(\"resource.service.name\", resource_more['service.name'].string)"
-# A root has no parent at all; of several the first by start, then by span ID. A copy of a span counts once.
+# A root has no parent at all; of several the first by start, then by span ID. Of copies of a span the one at the least
+# offset counts: a chunk's name starts with its offsets, and live rows lie after all chunks.
 SQL = f"""
 WITH spans AS (
     SELECT trace_id, span_id, coalesce(kind, 0) AS kind, start_unix_ns AS started, status_code, name,
-        start_unix_ns::HUGEINT + duration_ns AS ended, {SERVICE_SQL} AS service, record_offset,
-        {{root}} AS root
+        start_unix_ns::HUGEINT + duration_ns AS ended, {SERVICE_SQL} AS service,
+        {{place}} AS place, {{root}} AS root
     FROM ({{source}}) WHERE trace_id IN (SELECT trace_id FROM {{ids}})
 ), once AS (
     SELECT * FROM spans
-    QUALIFY row_number() OVER (PARTITION BY trace_id, span_id, kind ORDER BY record_offset, started) = 1
+    QUALIFY row_number() OVER (PARTITION BY trace_id, span_id, kind ORDER BY place, started) = 1
 )
 SELECT trace_id, service, count(*) AS spans, count(*) FILTER (status_code = {ERROR}) AS errors,
     min(started) AS started, max(ended)::VARCHAR AS ended,
@@ -43,7 +44,6 @@ SELECT trace_id, service, count(*) AS spans, count(*) FILTER (status_code = {ERR
         FILTER (root) AS root
 FROM once GROUP BY trace_id, service
 """
-NO_PARENT = "coalesce(octet_length({}), 0) = 0"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,9 +107,14 @@ def summaries(
 
 
 def _sql(with_chunks: bool) -> str:
-    live = "SELECT *, NULL::INTEGER AS parent_row, parent_span_id AS outside_parent_span_id FROM {live}"
-    if not with_chunks:
-        return SQL.format(source=live, root=NO_PARENT.format("parent_span_id"), ids="{ids}")
-    chunks = "SELECT * FROM read_parquet(?, union_by_name = true)"
-    root = "parent_row IS NULL AND " + NO_PARENT.format("outside_parent_span_id")
-    return SQL.format(source=f"{chunks} UNION ALL BY NAME {live}", root=root, ids="{ids}")
+    live = (
+        "SELECT *, NULL::INTEGER AS parent_row, parent_span_id AS outside_parent_span_id, NULL::VARCHAR AS filename "
+        "FROM {live}"
+    )
+    chunks = "SELECT * FROM read_parquet(?, union_by_name = true, filename = true) UNION ALL BY NAME "
+    return SQL.format(
+        source=(chunks if with_chunks else "") + live,
+        root="parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0",
+        place="(coalesce(split_part(filename, '/', -1), '~'), record_offset)",
+        ids="{ids}",
+    )

@@ -1,0 +1,220 @@
+"""All that can be asked, in one place: HTTP and command line only translate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import aiohttp
+
+from pipeline import telemetry
+from pipeline.query.engine import Engine
+from pipeline.query.identifiers import Attribute, Intrinsic
+from pipeline.query.live import LiveClient
+from pipeline.query.owners import Owners
+from pipeline.query.search import Search, SearchAnswer, SearchQuestion, TimeChunks
+from pipeline.query.snapshot import Horizons, Snapshots
+from pipeline.query.tags import Range, TagAnswer, TagCatalog, Tags
+from pipeline.query.tail import TailReader
+from pipeline.query.trace_by_id import FoundTrace, Place, TraceChunks, TraceLookup
+from pipeline.store.manifest import manifest_name
+from topics import admin, spans_by_trace
+from topics.errors import KafkaUnavailableError
+from topics.settings import Settings
+from topics.topic import full_name
+
+IO_THREADS = 8
+WAIT_S = 1.0
+
+
+class Stored(Horizons, TraceChunks, TimeChunks, TagCatalog, Protocol):
+    """The catalog, as far as questions need it."""
+
+    def start(self) -> None:
+        """Begin to follow what is stored."""
+
+    def missing(self) -> str:
+        """Why it does not know all yet, in a sentence; empty when it does."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What needs the number of partitions, which Kafka tells."""
+
+    partitions: int
+    tail: TailReader
+    snapshots: Snapshots
+    traces: TraceLookup
+    search: Search
+    tags: Tags
+
+
+class Questions:
+    """Five questions (trace, search, tag names, tag values, services), where a trace stands, and the workers' tables.
+
+    Made on an event loop; `start`, then `close`. Before Kafka has answered once, questions raise
+    KafkaUnavailableError.
+    """
+
+    def __init__(self, settings: Settings, stored: Stored) -> None:
+        """stored: what the store holds; it is started and closed with this."""
+        self._settings = settings
+        querier = settings.querier
+        self._threads = ThreadPoolExecutor(IO_THREADS, "query-io")
+        self._engine = Engine(querier, settings.store)
+        self._stored = stored
+        self._owners = Owners(
+            partial(admin.group_owners, settings), refresh_s=querier.owners_refresh_s, quiet_s=querier.live_timeout_s
+        )
+        self._live = LiveClient(
+            self._owners,
+            bytes_max=querier.live_bytes_max,
+            timeout_s=querier.live_timeout_s,
+            executor=self._threads,
+        )
+        self._open: _Open | None = None
+        self._problem = "Kafka has not answered yet"
+        self._opening: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to follow the catalog, and to ask Kafka how many partitions there are."""
+        self._stored.start()
+        self._opening = asyncio.create_task(self._ask_kafka())
+
+    async def close(self) -> None:
+        """End what runs: first the questions, then what they stand on."""
+        if self._opening is not None:
+            self._opening.cancel()
+        await self._live.close()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._engine.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        if self._open is not None:
+            self._open.tail.close()
+        self._stored.close()
+
+    def missing(self) -> str:
+        """Why questions cannot be answered in full, in a sentence; empty when they can."""
+        return self._problem if self._open is None else self._stored.missing()
+
+    # ---- the questions
+
+    async def trace(
+        self, tenants: Sequence[str], trace_id: bytes, start_ns: int | None = None, end_ns: int | None = None
+    ) -> FoundTrace:
+        """One trace by its ID (16 bytes)."""
+        return await self._ready().traces.find(tenants, trace_id, start_ns, end_ns)
+
+    async def search(self, tenants: Sequence[str], question: SearchQuestion) -> SearchAnswer:
+        """Traces by tags, newest first."""
+        return await self._ready().search.find(tenants, question)
+
+    async def tag_names(self, tenants: Sequence[str], scopes: Sequence[str], within: Range, limit: int) -> TagAnswer:
+        """Attribute keys by scope."""
+        return await self._ready().tags.names(tenants, scopes, within, limit)
+
+    async def tag_values(
+        self, tenants: Sequence[str], of: Attribute | Intrinsic, within: Range, limit: int
+    ) -> TagAnswer:
+        """Values of a tag."""
+        return await self._ready().tags.values(tenants, of, within, limit)
+
+    async def services(self, tenants: Sequence[str], within: Range) -> tuple[dict[str, dict[str, int]], list[str]]:
+        """Service -> operation -> spans; and why it may not be complete."""
+        return await self._ready().tags.services(tenants, within)
+
+    async def where(self, found: FoundTrace) -> dict[str, Any]:
+        """Where each part of a found trace stands: partition, offsets, live segment or manifest, chunk and bucket."""
+        opened = self._ready()
+        topic = full_name(spans_by_trace.TOPIC, self._settings.kafka)
+        owner = found.owner or (await self._owners.all()).get(found.partition, "")
+        return {
+            "traceID": found.trace_id.hex(),
+            "topic": topic,
+            "partition": found.partition,
+            "partitions": opened.partitions,
+            "owner": owner,
+            "horizon": opened.snapshots.horizons([found.partition])[found.partition],
+            "spans": found.spans.num_rows,
+            "places": [_place(place, topic, self._settings.store.buckets[0]) for place in found.places],
+            "complete": not found.reasons,
+            "reasons": found.reasons,
+        }
+
+    async def tables(self, path: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
+        """A page of the workers' table endpoint, from whichever answers. KafkaUnavailableError where none does."""
+        for url in sorted(set((await self._owners.all()).values())):
+            try:
+                return await self._live.get(url + path, params)
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                self._owners.silent(url)
+        raise KafkaUnavailableError("no worker answers: the tables are theirs")
+
+    async def in_thread(self, work: Any) -> Any:
+        """Run what takes long (encoding an answer) off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def observe(self) -> None:
+        """Set the gauges."""
+        telemetry.LIVE_COPY_BYTES.set(self._live.nbytes)
+        telemetry.ENGINE_BYTES.set(self._engine.nbytes())
+
+    # ---- opening
+
+    def _ready(self) -> _Open:
+        if self._open is None:
+            raise KafkaUnavailableError(self._problem)
+        return self._open
+
+    async def _ask_kafka(self) -> None:
+        while True:
+            try:
+                partitions = await asyncio.to_thread(admin.partition_count, self._settings, spans_by_trace.TOPIC)
+                if partitions:
+                    self._open = self._opened(partitions)
+                    return
+                self._problem = f"topic {spans_by_trace.TOPIC.name} does not exist: `spanstream topics ensure`"
+            except KafkaUnavailableError as exc:
+                self._problem = str(exc)
+            await asyncio.sleep(WAIT_S)
+
+    def _opened(self, partitions: int) -> _Open:
+        tail = TailReader(self._settings, partitions)
+        snapshots = Snapshots(self._stored, self._live, tail, partitions=partitions, executor=self._threads)
+        reach_ns = int(self._settings.querier.trace_reach_s * 1e9)
+        return _Open(
+            partitions=partitions,
+            tail=tail,
+            snapshots=snapshots,
+            traces=TraceLookup(self._stored, snapshots, self._engine, partitions=partitions),
+            search=Search(self._stored, snapshots, self._engine, reach_ns=reach_ns),
+            tags=Tags(self._stored, snapshots, self._engine),
+        )
+
+
+def _place(place: Place, topic: str, manifest_bucket: str) -> dict[str, Any]:
+    """One place as JSON: offsets are those of the records where they are known, first and last of chunk or segment."""
+    found: dict[str, Any] = {
+        "kind": place.kind,
+        "tenant": place.tenant,
+        "spans": place.spans,
+        "offsets": list(place.offsets),
+        "first": place.first,
+        "last": place.last,
+    }
+    if place.kind != "store":
+        return found | {"worker": place.url}
+    return found | {
+        "bucket": place.bucket,
+        "chunk": place.chunk,
+        "manifestBucket": manifest_bucket,
+        "manifest": manifest_name(topic, place.partition, place.first),
+    }

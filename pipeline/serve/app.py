@@ -1,0 +1,289 @@
+"""The HTTP API: Tempo's routes and some of ours. It translates; pipeline.query.questions answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import orjson
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pipeline import telemetry
+from pipeline.query.identifiers import API_SCOPES, SCOPE_OF, Attribute, Intrinsic, identifier, legacy_tag
+from pipeline.query.questions import Questions
+from pipeline.query.tags import TagAnswer
+from pipeline.query.texts import trace_id_of
+from pipeline.query.trace_by_id import FoundTrace
+from pipeline.serve import messages, params, tempo
+from pipeline.serve.traces import Encoded, encode
+from pipeline.serve.ui import pages
+from topics.errors import (
+    BadQuestionError,
+    KafkaUnavailableError,
+    NotSupportedYetError,
+    QueryTimeoutError,
+    QueryTooLargeError,
+    SpanstreamError,
+    StoreUnavailableError,
+    UnknownTenantError,
+)
+from topics.settings import Settings
+
+log = structlog.get_logger("querier")
+PROTOBUF, JSON = "application/protobuf", "application/json"
+ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+STATUS: dict[type[SpanstreamError], int] = {
+    BadQuestionError: 400,
+    UnknownTenantError: 401,
+    QueryTooLargeError: 413,
+    NotSupportedYetError: 501,
+    KafkaUnavailableError: 503,
+    StoreUnavailableError: 503,
+    QueryTimeoutError: 504,
+}
+RETRY_AFTER = {"retry-after": "5"}
+TAG_SCOPES = (*API_SCOPES, "intrinsic", "trace", "none", "")
+GZIP_BYTES_MIN = 1000
+Handler = Callable[[Request], Awaitable[Response]]
+BUILD = {
+    # Grafana switches features on by Tempo's version: 3.0's are answered, and what is not says so
+    "version": "3.0.0+spanstream",
+    "revision": "",
+    "branch": "",
+    "buildUser": "",
+    "buildDate": "",
+    "goVersion": "",
+}
+
+
+def make_app(questions: Questions, settings: Settings) -> Starlette:
+    """The ASGI application."""
+    api = Api(questions, settings)
+    routes = [
+        ("/api/traces/{trace_id}", api.trace_v1),
+        ("/api/v2/traces/{trace_id}", api.trace_v2),
+        ("/api/search", api.search),
+        ("/api/search/tags", api.tag_names),
+        ("/api/v2/search/tags", api.tag_names_by_scope),
+        ("/api/search/tag/{tag:path}/values", api.tag_values),
+        ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
+        ("/api/services", api.services),
+        ("/api/where/{trace_id}", api.where),
+        ("/tables", api.tables),
+        ("/tables/{rest:path}", api.tables),
+        ("/trace/{trace_id}", api.trace_page),
+        ("/", api.newest_page),
+    ]
+    plain: list[tuple[str, Handler]] = [
+        ("/api/echo", api.echo),
+        ("/api/status/buildinfo", api.buildinfo),
+        ("/ready", api.ready),
+        ("/metrics", api.metrics),
+    ]
+    return Starlette(
+        routes=[
+            *(Route(path, answered(handler), methods=ANY_METHOD) for path, handler in routes),
+            *(Route(path, handler, methods=ANY_METHOD) for path, handler in plain),
+        ],
+        middleware=[Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=4)],
+    )
+
+
+def answered(handler: Handler) -> Handler:
+    """The handler, timed; its errors as Tempo answers them: the sentence as plain text."""
+    question = handler.__name__
+
+    async def timed(request: Request) -> Response:
+        began = time.monotonic()
+        try:
+            response = await handler(request)
+        except SpanstreamError as exc:
+            status = STATUS.get(type(exc), 500)
+            headers = RETRY_AFTER if status == 503 else {}
+            response = Response(f"{exc}\n", status, headers, "text/plain; charset=utf-8")
+        except Exception:
+            log.exception("question_failed", question=question, path=request.url.path)
+            response = Response("internal error: see the querier's log\n", 500, media_type="text/plain; charset=utf-8")
+        seconds = time.monotonic() - began
+        telemetry.QUERY_SECONDS.labels(question=question, status=response.status_code).observe(seconds)
+        return response
+
+    return timed
+
+
+class Api:
+    """The handlers, one a route."""
+
+    def __init__(self, questions: Questions, settings: Settings) -> None:
+        self._questions = questions
+        self._settings = settings
+        self._querier = settings.querier
+
+    # ---- traces
+
+    async def trace_v1(self, request: Request) -> Response:
+        """A trace as `batches`; 404 where there is none, 422 where it is too large."""
+        found = await self._find(request)
+        if not found.spans.num_rows:
+            return Response(status_code=404)
+        encoded = await self._encode(found, request, v1=True)
+        if encoded.cut:
+            limit = self._querier.trace_bytes_max
+            return Response(f"trace exceeds max size (max bytes: {limit})\n", 422, media_type="text/plain")
+        return Response(encoded.body, media_type=encoded.media_type)
+
+    async def trace_v2(self, request: Request) -> Response:
+        """A TraceByIDResponse; 200 with an empty trace where there is none."""
+        params.refuse_query(request.query_params)
+        found = await self._find(request)
+        encoded = await self._encode(found, request, v1=False)
+        return Response(encoded.body, media_type=encoded.media_type)
+
+    async def where(self, request: Request) -> Response:
+        """Where each part of a trace stands."""
+        return _json(await self._questions.where(await self._find(request)))
+
+    async def trace_page(self, request: Request) -> Response:
+        """A trace as a page with a waterfall."""
+        found = await self._find(request)
+        where = await self._questions.where(found)
+        body = await self._questions.in_thread(partial(pages.trace_page, found, where))
+        return Response(body, 200 if found.spans.num_rows else 404, media_type="text/html; charset=utf-8")
+
+    async def _find(self, request: Request) -> FoundTrace:
+        trace_id = trace_id_of(request.path_params["trace_id"])
+        start_ns, end_ns = params.trace_times(request.query_params)
+        found = await self._questions.trace(self._tenants(request), trace_id, start_ns, end_ns)
+        self._count_partial("trace", found.reasons)
+        return found
+
+    async def _encode(self, found: FoundTrace, request: Request, *, v1: bool) -> Encoded:
+        encoding = partial(
+            encode, found, v1=v1, protobuf=_wants_protobuf(request), bytes_max=self._querier.trace_bytes_max
+        )
+        encoded: Encoded = await self._questions.in_thread(encoding)
+        return encoded
+
+    # ---- search
+
+    async def search(self, request: Request) -> Response:
+        """Traces by tags, newest first."""
+        question = params.search_question(request.query_params, self._querier)
+        answer = await self._questions.search(self._tenants(request), question)
+        self._count_partial("search", answer.reasons)
+        telemetry.CHUNKS_OPENED.inc(answer.chunks)
+        return _answer(request, "SearchResponse", tempo.search(answer))
+
+    async def newest_page(self, request: Request) -> Response:
+        """The newest traces as a page; takes the parameters of /api/search."""
+        question = params.search_question(request.query_params, self._querier)
+        answer = await self._questions.search(self._tenants(request), question)
+        body = pages.newest_page(answer, question, dict(request.query_params))
+        return Response(body, media_type="text/html; charset=utf-8")
+
+    # ---- tags
+
+    async def tag_names(self, request: Request) -> Response:
+        """Tag names of all scopes together."""
+        answer, scope = await self._tag_names(request)
+        return _answer(request, "SearchTagsResponse", tempo.tag_names(answer, intrinsic=scope == "intrinsic"))
+
+    async def tag_names_by_scope(self, request: Request) -> Response:
+        """Tag names by scope."""
+        answer, scope = await self._tag_names(request)
+        intrinsic = scope in ("", "none", "intrinsic")
+        return _answer(request, "SearchTagsV2Response", tempo.tag_names_by_scope(answer, intrinsic=intrinsic))
+
+    async def _tag_names(self, request: Request) -> tuple[TagAnswer, str]:
+        params.refuse_query(request.query_params)
+        scope = request.query_params.get("scope", "")
+        if scope not in TAG_SCOPES:
+            raise BadQuestionError(f"invalid scope: {scope[:100]}")
+        scopes = list(SCOPE_OF.values()) if scope in ("", "none") else [SCOPE_OF[scope]] if scope in SCOPE_OF else []
+        within = params.search_times(request.query_params, self._querier.search_range_h_max)
+        limit = params.tag_limit_of(request.query_params, self._querier.tag_values_max)
+        answer = await self._questions.tag_names(self._tenants(request), scopes, within, limit)
+        self._count_partial("tags", answer.reasons)
+        return answer, scope
+
+    async def tag_values(self, request: Request) -> Response:
+        """Values of a tag without scope, as texts."""
+        answer = await self._tag_values(request, legacy_tag(request.path_params["tag"]))
+        return _answer(request, "SearchTagValuesResponse", tempo.tag_values(answer))
+
+    async def typed_tag_values(self, request: Request) -> Response:
+        """Values of a TraceQL attribute, with their types."""
+        answer = await self._tag_values(request, identifier(request.path_params["tag"]))
+        return _answer(request, "SearchTagValuesV2Response", tempo.typed_tag_values(answer))
+
+    async def _tag_values(self, request: Request, of: Attribute | Intrinsic) -> TagAnswer:
+        params.refuse_query(request.query_params)
+        within = params.search_times(request.query_params, self._querier.search_range_h_max)
+        limit = params.tag_limit_of(request.query_params, self._querier.tag_values_max)
+        answer = await self._questions.tag_values(self._tenants(request), of, within, limit)
+        self._count_partial("tags", answer.reasons)
+        return answer
+
+    async def services(self, request: Request) -> Response:
+        """Services with their operations, and how many spans each has."""
+        within = params.search_times(request.query_params, self._querier.search_range_h_max)
+        found, reasons = await self._questions.services(self._tenants(request), within)
+        self._count_partial("services", reasons)
+        services = {service: dict(sorted(operations.items())) for service, operations in sorted(found.items())}
+        return _json({"services": services, "complete": not reasons} | tempo.complete(reasons))
+
+    # ---- the rest
+
+    async def tables(self, request: Request) -> Response:
+        """The workers' tables: passed on to a worker."""
+        status, body, media_type = await self._questions.tables(request.url.path, dict(request.query_params))
+        return Response(body, status, media_type=media_type)
+
+    async def echo(self, _request: Request) -> Response:
+        """What Grafana's "Test datasource" asks."""
+        return Response("echo\n", media_type="text/plain; charset=utf-8")
+
+    async def buildinfo(self, _request: Request) -> Response:
+        """What Grafana reads the version from."""
+        return _json(BUILD)
+
+    async def ready(self, _request: Request) -> Response:
+        """200 when questions are answered in full; 503 and why otherwise."""
+        missing = self._questions.missing()
+        return Response(f"{missing or 'ready'}\n", 503 if missing else 200, media_type="text/plain; charset=utf-8")
+
+    async def metrics(self, _request: Request) -> Response:
+        """Prometheus text."""
+        self._questions.observe()
+        return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    def _tenants(self, request: Request) -> list[str]:
+        return params.tenants_of(request.headers, multitenancy=self._settings.receiver.multitenancy)
+
+    @staticmethod
+    def _count_partial(question: str, reasons: list[str]) -> None:
+        if reasons:
+            telemetry.PARTIAL_ANSWERS.labels(question=question).inc()
+
+
+def _wants_protobuf(request: Request) -> bool:
+    return PROTOBUF in request.headers.get("accept", "")
+
+
+def _answer(request: Request, message: str, body: dict[str, Any]) -> Response:
+    if _wants_protobuf(request):
+        return Response(messages.encoded(message, body), media_type=PROTOBUF)
+    return _json(body)
+
+
+def _json(body: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(body), media_type=JSON)

@@ -1,0 +1,167 @@
+"""Parameters of a request: tenants, times, limits. Wrong ones raise BadQuestionError with the sentence to answer."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+
+from starlette.datastructures import QueryParams
+
+from pipeline.query.search import SearchQuestion
+from pipeline.query.texts import LONG_UNITS_NS, duration_ns, tags_of
+from topics.errors import BadQuestionError, NotSupportedYetError, UnknownTenantError
+from topics.settings import QuerierSettings
+from topics.spans_by_trace import DEFAULT_TENANT, TENANT_HEADER, is_tenant_name
+
+SECOND_NS = 10**9
+SEARCH_DEFAULT_NS = 15 * 60 * SECOND_NS
+SPANS_PER_SPAN_SET_MAX = 100
+UINT32_MAX = 2**32 - 1
+QUERY_BYTES_MAX = 131_072
+NO_TRACEQL = "TraceQL (q=) is not answered in this version: search with tags=, minDuration= and maxDuration="
+ORDERS = ("newest", "oldest", "longest", "shortest")
+SEARCH_PARAMETERS = frozenset(
+    ("q", "tags", "minDuration", "maxDuration", "limit", "spss", "start", "end", "since", "cursor", "order")
+)
+_INT = re.compile(r"[+-]?\d{1,19}")
+
+
+def tenants_of(headers: Mapping[str, str], *, multitenancy: bool) -> list[str]:
+    """The tenants that a reader asks for, sorted: `a|b` names several. Raises UnknownTenantError, BadQuestionError."""
+    if not multitenancy:
+        return [DEFAULT_TENANT]
+    named = headers.get(TENANT_HEADER, "")
+    if not named:
+        raise UnknownTenantError("no org id")
+    tenants = sorted(set(named.split("|")))
+    for tenant in tenants:
+        if not is_tenant_name(tenant):
+            raise BadQuestionError(f"{TENANT_HEADER} is no tenant name: {tenant[:160]!r}")
+    return tenants
+
+
+def whole(params: QueryParams, name: str) -> int | None:
+    """A whole number; None where the parameter is absent or empty."""
+    value = params.get(name, "")
+    if not value:
+        return None
+    if _INT.fullmatch(value) is None:
+        raise BadQuestionError(f"invalid {name}: {value[:100]!r} is no whole number")
+    return int(value)
+
+
+def unix_seconds(params: QueryParams, name: str) -> int | None:
+    """A time in whole Unix seconds that fits 32 bits."""
+    value = whole(params, name)
+    if value is not None and not 0 <= value <= UINT32_MAX:
+        raise BadQuestionError(f"invalid {name}: {value} is no time in Unix seconds")
+    return value
+
+
+def trace_times(params: QueryParams) -> tuple[int | None, int | None]:
+    """start and end of a trace by ID in Unix ns; both may be absent. The end's whole second is meant."""
+    start, end = unix_seconds(params, "start"), unix_seconds(params, "end")
+    if start and end and end <= start:
+        raise BadQuestionError(f"http parameter start must be before end. received start={start} end={end}")
+    mode = params.get("mode", "") or "all"
+    if mode not in ("all", "blocks", "ingesters", "external"):
+        raise BadQuestionError(f"invalid value for mode {mode}")
+    return start * SECOND_NS if start else None, (end + 1) * SECOND_NS - 1 if end else None
+
+
+def search_times(params: QueryParams, range_h_max: float, now_ns: int | None = None) -> tuple[int, int] | None:
+    """start and end in Unix ns from start and end or since; None where neither is given."""
+    now_ns = time.time_ns() if now_ns is None else now_ns
+    if since := params.get("since", ""):
+        return now_ns - duration_ns(since, units=LONG_UNITS_NS), now_ns
+    start, end = unix_seconds(params, "start"), unix_seconds(params, "end")
+    if not start and not end:
+        return None
+    if not start or not end:
+        raise BadQuestionError("only one of start and end provided: must provide both or neither")
+    if end <= start:
+        raise BadQuestionError(f"http parameter start must be before end. received start={start} end={end}")
+    if end - start > range_h_max * 3600:
+        raise BadQuestionError(
+            f"range specified by start and end exceeds {_hours(range_h_max)}. received start={start} end={end}"
+        )
+    return start * SECOND_NS, (end + 1) * SECOND_NS - 1
+
+
+def limit_of(params: QueryParams, default: int, maximum: int) -> int:
+    """limit=; zero and less are errors."""
+    limit = whole(params, "limit")
+    if limit is None:
+        return default
+    if limit <= 0:
+        raise BadQuestionError("invalid limit: must be a positive number")
+    if limit > maximum:
+        raise BadQuestionError(f"limit {limit} exceeds max limit {maximum}")
+    return limit
+
+
+def tag_limit_of(params: QueryParams, default: int) -> int:
+    """limit= of tag names and values: what is no positive number counts as absent, as Tempo has it."""
+    value = params.get("limit", "")
+    limit = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
+    return limit or default
+
+
+def refuse_query(params: QueryParams) -> None:
+    """TraceQL is for later. An empty filter is none, and means every span."""
+    query = params.get("q", "")
+    if len(query.encode()) > QUERY_BYTES_MAX:
+        raise BadQuestionError(f"TraceQL query is larger than {QUERY_BYTES_MAX} bytes")
+    if query.replace(" ", "") not in ("", "{}"):
+        raise NotSupportedYetError(NO_TRACEQL)
+
+
+def search_question(params: QueryParams, querier: QuerierSettings) -> SearchQuestion:
+    """All parameters of /api/search."""
+    if params.get("q") and params.get("tags"):
+        raise BadQuestionError("invalid request: can't specify tags and q in the same query")
+    refuse_query(params)
+    tags = tags_of(params.get("tags", ""))
+    if not {"q", "tags", "start", "end"} & set(params.keys()):
+        tags = {name: value for name, value in params.items() if name not in SEARCH_PARAMETERS}
+    low, high = _durations(params)
+    spans = whole(params, "spss") or 0
+    if spans > SPANS_PER_SPAN_SET_MAX or spans < 0:
+        raise BadQuestionError(f"spans per span set exceeds {SPANS_PER_SPAN_SET_MAX}. received {spans}")
+    order = params.get("order", "newest")
+    if order not in ORDERS:
+        raise BadQuestionError(f"invalid order: {order[:50]!r} is none of {', '.join(ORDERS)}")
+    if order != "newest":
+        raise NotSupportedYetError(f"order={order} is not answered in this version: traces come newest first")
+    now_ns = time.time_ns()
+    start_ns, end_ns = search_times(params, querier.search_range_h_max, now_ns) or (now_ns - SEARCH_DEFAULT_NS, now_ns)
+    return SearchQuestion(
+        tags=tags,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        limit=limit_of(params, querier.search_limit_default, querier.search_limit_max),
+        duration_min_ns=low,
+        duration_max_ns=high,
+        cursor=params.get("cursor", ""),
+    )
+
+
+def _durations(params: QueryParams) -> tuple[int | None, int | None]:
+    found: dict[str, int] = {}
+    for name in ("minDuration", "maxDuration"):
+        if value := params.get(name, ""):
+            try:
+                found[name] = duration_ns(value)
+            except BadQuestionError as exc:
+                raise BadQuestionError(f"invalid {name}: {exc}") from exc
+    low, high = found.get("minDuration"), found.get("maxDuration")
+    if low is not None and high is not None and high < low:
+        raise BadQuestionError("invalid maxDuration: must be greater than minDuration")
+    return low, high
+
+
+def _hours(hours: float) -> str:
+    """Hours as Go prints a duration."""
+    seconds = round(hours * 3600)
+    return f"{seconds // 3600}h{seconds // 60 % 60}m{seconds % 60}s"
