@@ -14,7 +14,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from pipeline import telemetry
 from pipeline.receive.batch import Batcher
 from pipeline.receive.limits import InflightBytes, TenantRates
-from pipeline.receive.request import BodyLimits, Form, validate
+from pipeline.receive.request import Form, parse_body
+from pipeline.spans.parsed import ParseLimits
 from pipeline.spans.slices import SLICE_BYTES
 from topics.errors import KafkaUnavailableError, OverloadedError, UnknownTenantError
 from topics.settings import Settings
@@ -32,10 +33,8 @@ class Ingest:
         self._settings = receiver
         self._batcher: Batcher | None = None
         self._rates = TenantRates(receiver.tenant_rate_bytes_per_s, receiver.tenant_burst_bytes, clock_s)
-        self._limits = BodyLimits(
-            span_bytes_max=receiver.record_bytes_max,
-            attribute_bytes_max=settings.limits.attribute_bytes_max,
-            json_values_max=receiver.json_values_max,
+        self._limits = ParseLimits(
+            span_bytes_max=receiver.record_bytes_max, attribute_bytes_max=settings.limits.attribute_bytes_max
         )
         self.inflight = InflightBytes(receiver.inflight_bytes_max)
         self.closed_because: str | None = "Kafka has not answered yet"
@@ -74,19 +73,18 @@ class Ingest:
         self._rates.take(tenant, len(body))
         telemetry.REQUEST_BYTES.inc(len(body))
         slow = len(body) > (JSON_IN_LOOP_BYTES if form is Form.JSON else SLICE_BYTES)
-        validated = (
-            await asyncio.to_thread(validate, body, form, self._limits) if slow else validate(body, form, self._limits)
-        )
-        del body
-        rejected = validated.rejected
+        question = (body, form, self._limits, self._settings.json_values_max)
+        parsed = await asyncio.to_thread(parse_body, *question) if slow else parse_body(*question)
+        del body, question
+        rejected = parsed.rejected
         try:
             async with asyncio.timeout(self._settings.ack_timeout_s):
-                for outcome in await self._added(batcher, tenant, validated.payloads):
+                for outcome in await self._added(batcher, tenant, parsed.payloads):
                     rejected.update(await outcome)
         except TimeoutError as exc:
             raise KafkaUnavailableError(f"Kafka has not confirmed within {self._settings.ack_timeout_s} s") from exc
         telemetry.REQUEST_SECONDS.observe(time.perf_counter() - started_s)
-        for mark, count in validated.marked.items():
+        for mark, count in parsed.marked.items():
             telemetry.SPANS_CHANGED.labels(mark=mark).inc(count)
         for reason, count in rejected.items():
             telemetry.SPANS_REJECTED.labels(reason=reason).inc(count)

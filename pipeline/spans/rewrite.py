@@ -191,9 +191,10 @@ def shorten_envelope(envelope: bytes, message: str, bytes_max: int) -> tuple[byt
     if len(envelope) <= bytes_max:
         return envelope, []
     try:
-        return _shorten(envelope, _ENVELOPES[message], bytes_max, bytes_max)
+        shortened = _shorten(envelope, _ENVELOPES[message], bytes_max, bytes_max)
     except _TooManyFieldsError:
         return None
+    return None if shortened is None else (shortened[0], [MARK_ATTRIBUTE_CUT])
 
 
 def _shorten(data: bytes, schema: Schema, value_bytes_max: int, bytes_max: int) -> tuple[bytes, list[str]] | None:
