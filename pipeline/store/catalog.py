@@ -210,7 +210,10 @@ class Catalog:
     def close(self) -> None:
         """Release the folder."""
         with self._lock:
+            for family in self._families.values():
+                family.close()
             self._families.clear()
+            self._handles.clear()  # the folder is free when nothing refers to the database any more
             self._db.close()
 
     # ---- inside

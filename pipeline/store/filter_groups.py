@@ -135,7 +135,7 @@ class FilterGroups:
         batch = WriteBatch(raw_mode=True)
         for number in range(blocks.shape[1]):
             batch.put(_block_key(group.number, number), blocks[:, number].tobytes(), self._handles["groups"])
-        row = orjson.dumps([tenant, partition, blocks_log2, members])
+        row = orjson.dumps([tenant, partition, blocks_log2, [list(member) for member in members]])
         batch.put(group.number.to_bytes(4, "big"), row, self._handles["members"])
         for key in members:
             batch.delete(key.packed(), self._handles["filters"])

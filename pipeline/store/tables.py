@@ -142,7 +142,10 @@ class Tables:
 
     def close(self) -> None:
         """Release the folder. No reads or writes may be under way."""
+        for family in self._families.values():
+            family.close()
         self._families.clear()
+        self._handles.clear()  # the folder is free when nothing refers to the database any more
         self._db.close()
 
     def _put(
