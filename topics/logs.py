@@ -12,7 +12,7 @@ from structlog.typing import Processor
 from topics.settings import LogSettings
 
 # Libraries that tell at INFO what only their authors want to know
-QUIET_LOGGERS = ("aiokafka", "kafka", "mode", "httpx", "httpcore", "asyncio", "urllib3", "uvicorn.access")
+QUIET_LOGGERS = ("faust", "aiokafka", "kafka", "mode", "httpx", "httpcore", "asyncio", "urllib3", "uvicorn.access")
 
 
 def set_up_logs(settings: LogSettings, stream: TextIO | None = None) -> None:

@@ -45,6 +45,7 @@ SEED_MAX = 2**31
 @click.option(
     "--check-only", is_flag=True, help="Send nothing: count back what the same --spans and --seed sent before"
 )
+@click.option("--check-store", is_flag=True, help="Count the rows in the chunks too, once all of them are stored")
 @click.option(
     "--settle-s", metavar="X", type=click.FloatRange(min=0), default=30.0, help="Ask again so long for missing spans"
 )

@@ -160,15 +160,16 @@ def _as_text(value: Any) -> str:
 def _of_worker(settings: Settings, index: int) -> Settings:
     """Worker `index`: a port, a folder and a name in the consumer group of its own.
 
-    Under its name a worker that is started again gets its partitions back at once, without a session time-out.
+    Under its name a worker that is started again gets its partitions back at once, without a session time-out. The
+    port is part of the name: Faust takes an assignment only under the URL that it was made for.
     """
     worker = settings.worker
-    port = 0 if worker.port == 0 else worker.port + index
+    port = choose_port(0 if worker.port == 0 else worker.port + index, "worker.port")
     own = worker.model_copy(
         update={
-            "port": choose_port(port, "worker.port"),
+            "port": port,
             "data_dir": worker.data_dir / str(index + 1),
-            "static_member": f"{worker.static_member or 'worker'}-{index + 1}",
+            "static_member": f"{worker.static_member or 'worker'}-{port}",
             "advertised_url": "",
         }
     )
