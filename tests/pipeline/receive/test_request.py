@@ -46,7 +46,7 @@ def test_gzip_members_and_zstd_frames_may_follow_each_other() -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
 def test_a_bomb_is_refused_before_it_takes_memory(encoding: str) -> None:
-    bomb = PACKERS[encoding](bytes(500 * MIB))
+    bomb = PACKERS[encoding](bytes(60 * MIB))
     tracemalloc.start()
 
     with pytest.raises(RequestTooLargeError):

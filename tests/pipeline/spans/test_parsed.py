@@ -94,7 +94,7 @@ def test_repairing_valid_text_changes_nothing(data: TracesData) -> None:
     assert TracesData.FromString(repaired) == data
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(TRACES_DATA, st.data())
 def test_a_damaged_request_is_refused_or_repaired_and_never_anything_else(
     data: TracesData, draw: st.DataObject
