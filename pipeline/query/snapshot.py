@@ -93,7 +93,7 @@ class Snapshot:
         found = []
         for view in self.partitions.values():
             for segment in view.segments:
-                rows = filtered(segment.read(), view.horizon, segment.first, tenant, only)
+                rows = filtered(segment.read(), view.horizon, tenant, only)
                 if rows.num_rows:
                     found.append((view, segment, rows))
         return found
@@ -105,18 +105,18 @@ def rows_of(
     """Some columns of a segment's rows, all of the asked types; None where there are none."""
     if not segment.ipc or segment.last < horizon:
         return None
-    wanted = {*columns, "tenant", "trace_id"} | ({"record_offset"} if segment.first < horizon else set())
-    rows = filtered(segment.read(sorted(wanted)), horizon, segment.first, tenant, trace_ids)
+    wanted = {*columns, "tenant", "trace_id", "record_offset"}
+    rows = filtered(segment.read(sorted(wanted)), horizon, tenant, trace_ids)
     if not rows.num_rows:
         return None
     return pa.table({name: _typed(schema.column(rows, name), schema.type_of(name)) for name in columns})
 
 
-def filtered(rows: pa.Table, horizon: int, first: int, tenant: str, trace_ids: pa.Array | None) -> pa.Table:
-    """The rows of a tenant, of these traces, at offset `horizon` or later. first: the segment's first offset."""
+def filtered(rows: pa.Table, horizon: int, tenant: str, trace_ids: pa.Array | None) -> pa.Table:
+    """The rows of a tenant, of these traces, at offset `horizon` or later; they stand in the order of offsets."""
     if trace_ids is not None:
         rows = rows.filter(pc.is_in(rows.column("trace_id"), value_set=trace_ids))
-    if rows.num_rows and first < horizon:
+    if rows.num_rows and rows.column("record_offset")[0].as_py() < horizon:
         rows = rows.filter(pc.greater_equal(rows.column("record_offset"), horizon))
     if rows.num_rows and rows.column("tenant").unique().to_pylist() != [tenant]:
         rows = rows.filter(pc.equal(rows.column("tenant"), tenant))

@@ -40,7 +40,7 @@ WITH spans AS (
 )
 SELECT trace_id, service, count(*) AS spans, count(*) FILTER (status_code = {ERROR}) AS errors,
     min(started) AS started, max(ended)::VARCHAR AS ended,
-    min({{{{'started': started, 'span_id': span_id, 'kind': kind, 'name': name, 'service': service}}}})
+    min(struct_pack(started := started, span_id := span_id, kind := kind, name := name, service := service))
         FILTER (root) AS root
 FROM once GROUP BY trace_id, service
 """

@@ -137,7 +137,7 @@ class Tags:
     async def services(self, tenants: Sequence[str], within: Range) -> tuple[dict[str, dict[str, int]], list[str]]:
         """Service -> operation -> spans, and why it may not be complete.
 
-        A late copy of a stored span counts until compaction removes it.
+        A copy of a stored span counts until the worker has reached and dropped it; a late one until compaction.
         """
         snapshot = await self._snapshots.take()
         reasons = snapshot.reasons
@@ -180,7 +180,7 @@ def _names_of(segment: LiveSegment, horizon: int, tenant: str, scopes: Sequence[
     rows = None
     if more or len(tenants) > 1:
         wanted = ["tenant", "trace_id", "record_offset", *more, *(columns if len(tenants) > 1 else [])]
-        rows = filtered(segment.read(wanted), horizon, segment.first, tenant, None)
+        rows = filtered(segment.read(wanted), horizon, tenant, None)
     for name in columns:
         parsed = schema.parse_column(name)
         if parsed is not None and (

@@ -19,6 +19,8 @@ from pipeline.store.chunk import decode_rows
 from pipeline.store.manifest import ChunkEntry
 from topics.partitioner import partition_of
 
+CHUNK_TYPES = {"parent_row": pa.int32(), "outside_parent_span_id": pa.binary()}
+
 
 class TraceChunks(Protocol):
     """The catalog, as far as a trace by ID needs it. May block."""
@@ -127,18 +129,20 @@ def _rows(reader: ChunkReader, ref: ChunkRef, trace_id: bytes) -> pa.Table:
         return "SELECT * FROM read_parquet(?) WHERE trace_id = ?", [urls[0], trace_id]
 
     rows = reader.read([ref], statement)
-    return with_fixed_ids(rows) if rows.num_rows else rows
+    return canonical(rows) if rows.num_rows else rows
 
 
-def with_fixed_ids(rows: pa.Table) -> pa.Table:
-    """Rows that the engine gave, with columns that are null in every row left out, IDs of a fixed width again."""
-    kept = [name for name in rows.column_names if rows.column(name).null_count < rows.num_rows]
-    rows = rows.select(kept)
-    for name, width in (("trace_id", 16), ("span_id", 8)):
-        if name in kept:
-            at = kept.index(name)
-            rows = rows.set_column(at, name, rows.column(name).cast(pa.binary(width)))
-    return rows
+def canonical(rows: pa.Table) -> pa.Table:
+    """Rows from anywhere with the types of a span table, strings plain; columns null in every row are left out."""
+    kept = {}
+    for name in rows.column_names:
+        column = rows.column(name)
+        if column.null_count == len(column):
+            continue
+        type_ = CHUNK_TYPES.get(name) or schema.type_of(name)
+        type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
+        kept[name] = column if column.type == type_ else column.cast(type_)
+    return pa.table(kept)
 
 
 def joined(
@@ -166,7 +170,9 @@ def joined(
                 chunk=ref.entry.name,
             )
         )
-        tables.append(decode_rows(rows))
+        # A chunk does not keep the offsets of its records; its own place among the copies of a span is enough
+        at = pa.array(np.full(rows.num_rows, ref.first))
+        tables.append(decode_rows(rows).append_column("record_offset", at))
     for tenant in tenants:
         for view, segment, rows in snapshot.spans(tenant, trace_id):
             kind = "live" if segment in view.live else "kafka"
@@ -182,7 +188,7 @@ def joined(
                     url=view.url if kind == "live" else "",
                 )
             )
-            tables.append(rows)
+            tables.append(canonical(rows))
     for number, losses in snapshot.losses.items():
         reasons += [f"Kafka deleted offsets {a} to {b} of partition {number} before they were read" for a, b in losses]
     own = snapshot.partitions.get(partition)
