@@ -58,7 +58,7 @@ def demo(context: click.Context, settings: Settings, *, once: bool, spans: int, 
     interrupt_on_sigterm()
     chosen = demo_settings(settings, origins(*given_by(context)))
     started = time.monotonic()
-    with LocalRun(chosen, say) as run, Querier(run.addresses.querier) as querier:
+    with LocalRun(chosen, say_first_line) as run, Querier(run.addresses.querier) as querier:
         story = Story(run, querier)
         story.title(f"Everything runs, after {time.monotonic() - started:.1f} s")
         screen().print(
@@ -76,6 +76,11 @@ def demo(context: click.Context, settings: Settings, *, once: bool, spans: int, 
             run.supervisor.run(threading.Event())
         except KeyboardInterrupt:
             say("Stopping; the data stays.")
+
+
+def say_first_line(text: str) -> None:
+    """Without the end of a log: a worker is killed here on purpose."""
+    say(text.partition("\n")[0])
 
 
 def demo_settings(settings: Settings, origin: Mapping[str, str]) -> Settings:

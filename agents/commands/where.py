@@ -92,7 +92,7 @@ def show_where(document: dict[str, Any]) -> None:
     out.print(f"  owned by {owner}; stored up to offset {document['horizon']}")
     for place in document["places"]:
         out.print(Text(f"  {KINDS[place['kind']]}", "green" if place["kind"] == "store" else "yellow"))
-        out.print(f"    spans     {place['spans']:,} of tenant {place['tenant']}, record offsets {_offsets(place)}")
+        out.print(f"    spans     {place['spans']:,} of tenant {place['tenant']}{_offsets(place)}")
         out.print(f"    range     offsets {place['first']} to {place['last']}")
         for name in ("worker", "bucket", "chunk", "manifest"):
             if place.get(name):
@@ -146,6 +146,8 @@ def _partition(document: dict[str, Any]) -> str:
 
 
 def _offsets(place: dict[str, Any]) -> str:
-    shown = ", ".join(map(str, place["offsets"][:OFFSETS_SHOWN]))
+    if not place["offsets"]:
+        return ""
+    shown = ", record offsets " + ", ".join(map(str, place["offsets"][:OFFSETS_SHOWN]))
     more = len(place["offsets"]) - OFFSETS_SHOWN
     return shown + (f" and {more:,} more" if more > 0 else "")
