@@ -89,6 +89,10 @@ class Receiver:
             self._producer.close()
         log.info("stopped", records_not_confirmed=left)
 
+    def inflight_bytes(self) -> int:
+        """Bytes of requests not yet answered."""
+        return self._ingest.inflight.bytes
+
     async def _open(self) -> None:
         """Ask until Kafka answers and has the topic, then take requests."""
         receiver, told = self._settings.receiver, ""
