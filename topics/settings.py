@@ -181,7 +181,6 @@ class ChunkSettings(Section):
 
     row_group_spans: int = setting(65_536, "Spans of one Parquet row group", ge=1000)
     zstd_level: int = setting(3, "Compression level", ge=1, le=19)
-    retention_h: float = setting(336.0, "How long chunks are kept", gt=0)
 
 
 class QuerierSettings(Section):

@@ -31,7 +31,7 @@ def test_changed_settings_are_shown_with_their_origin(monkeypatch: pytest.Monkey
     }
 
 
-def test_secrets_are_hidden() -> None:
+def test_secrets_are_never_shown() -> None:
     answer = CliRunner().invoke(config, ["--store-secret-key", "hunter2"])
 
     assert answer.exit_code == 0
