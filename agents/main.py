@@ -23,6 +23,7 @@ from agents.sink_agent import attach_sink
 from agents.source import KafkaSource, StoreRanges
 from agents.table_endpoint import TableEndpoint
 from agents.worker import Worker
+from pipeline.allocator import reuse_memory
 from pipeline.store.objects import ObjectStore
 from pipeline.store.tables import Tables
 from topics import admin, spans_by_trace
@@ -81,6 +82,7 @@ def _attach_life(app: faust.App, worker: Worker, endpoint: TableEndpoint, source
 
 def run_worker(settings: Settings) -> None:
     """Run a worker until SIGTERM or SIGINT. What is acknowledged is stored; its next owner reads the rest again."""
+    reuse_memory()
     runner = faust.Worker(
         build(settings), loglevel=settings.log.level, quiet=True, override_logging=False, redirect_stdouts=False
     )

@@ -236,14 +236,12 @@ class Worker:
     async def _apply(self, owned: Owned, state: Partition, prepared: Prepared) -> None:
         segment = state.apply(prepared, now_unix_ns=self._clock_ns())
         telemetry.count_batch(prepared)
-        await self._in(self.pools.read, self.tables.put_segment, owned.slot, segment, prepared.spans)
-        segment.in_table = True
+        await self._in(self.pools.read, self.tables.index_segment, owned.slot, segment, prepared.spans)
         while olds := state.merge_due():
             one = await self._in(self.pools.decode, self._merged, owned.slot, olds)
             if not state.replace(olds, one):
                 break
-            await self._in(self.pools.read, self.tables.merge_segments, owned.slot, olds, one, one.spans)
-            one.in_table = True
+            await self._in(self.pools.read, self.tables.merge_segments, owned.slot, olds, one)
         await self._seal_if_due(owned, state)
         await self._bound_memory()
 
@@ -374,16 +372,8 @@ class Worker:
 
     async def _bound_memory(self) -> None:
         """Keep in-memory copies within their share, RocksDB serves the rest; beyond the budget seal the largest."""
+        await self._spill()
         states = [owned.state for owned in self.owned.values() if owned.state is not None]
-        spare = sum(state.nbytes for state in states) - self.settings.worker.live_bytes_max
-        for segment in sorted(
-            (s for st in states for s in st.segments if s.spans is not None), key=lambda s: -s.nbytes
-        ):
-            if spare <= 0:
-                break
-            if segment.in_table:
-                segment.spans = None
-                spare -= segment.nbytes
         unsealed = sum(segment.nbytes for state in states for segment in state.segments)
         worker = self.settings.worker
         if self.held_bytes() <= worker.memory_bytes_max and unsealed <= worker.unsealed_bytes_max:
@@ -394,6 +384,25 @@ class Worker:
             if owned.state is not None:
                 await self._drop(owned, owned.state, at_once=True)
                 await self._seal(owned, owned.state)
+
+    async def _spill(self) -> None:
+        """Let RocksDB hold the largest segments beyond live_bytes_max; those that are being sealed stay in memory."""
+        held = [
+            (segment, owned)
+            for owned in self.owned.values()
+            if owned.state is not None
+            for segment in owned.state.open_segments
+            if segment.spans is not None and segment.spans_count
+        ]
+        spare = sum(segment.nbytes for segment, _ in held) - self.settings.worker.live_bytes_max
+        for segment, owned in sorted(held, key=lambda pair: -pair[0].nbytes):
+            if spare <= 0 or segment.spans is None:
+                break
+            if not segment.in_table:
+                await self._in(self.pools.read, self.tables.put_rows, owned.slot, segment, segment.spans)
+                segment.in_table = True
+            segment.spans = None
+            spare -= segment.nbytes
 
     def segment_rows(self, slot: Slot, segment: Segment) -> pa.Table:
         """A segment's rows from memory, else from RocksDB. Blocking. Raises NotOwnerError when they are gone."""

@@ -143,17 +143,17 @@ class WorkerSettings(Section):
         "", "Kafka group.instance.id: a restart under the same name keeps its partitions at once"
     )
     data_dir: Path = setting(Path(".spanstream/worker"), "RocksDB tables and Faust's data; may be lost at any time")
-    take_records_max: int = setting(100, "Records of one batch", ge=1, le=10_000)
+    take_records_max: int = setting(32, "Records of one batch", ge=1, le=10_000)
     take_wait_s: float = setting(0.05, "Longest wait to fill a batch", ge=0, le=5)
     take_bytes_max: int = setting(16 * MIB, "Bytes of OTLP decoded at once", ge=MIB)
-    take_spans_max: int = setting(50_000, "Spans decoded at once, counted on the wire", ge=1000)
+    take_spans_max: int = setting(20_000, "Spans decoded at once, counted on the wire", ge=1000)
     fetch_bytes_max: int = setting(16 * MIB, "Bytes of one Kafka fetch", ge=MIB)
     memory_bytes_max: int = setting(
         400 * MIB, "Segments, window, RocksDB caches, seals under way and Faust's buffers together", ge=64 * MIB
     )
     rocksdb_bytes: int = setting(32 * MIB, "RocksDB block cache and write buffers, part of the above", ge=4 * MIB)
     live_bytes_max: int = setting(
-        96 * MIB, "In-memory copies of segments, part of the above; beyond, RocksDB serves them", ge=4 * MIB
+        160 * MIB, "In-memory copies of segments, part of the above; beyond, RocksDB serves them", ge=4 * MIB
     )
     unsealed_bytes_max: int = setting(
         4096 * MIB,

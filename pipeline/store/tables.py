@@ -75,14 +75,18 @@ class Tables:
         self._no_log = WriteOptions()
         self._no_log.disable_wal = True
 
-    def put_segment(self, slot: Slot, segment: Segment, spans: pa.Table) -> None:
-        """Write a segment and its index rows in one batch."""
+    def index_segment(self, slot: Slot, segment: Segment, spans: pa.Table) -> None:
+        """Write a segment's index rows in one batch."""
         batch = WriteBatch(raw_mode=True)
-        self._put(batch, slot, segment, spans, *index_of(spans))
+        self._put_index(batch, slot, segment, *index_of(spans))
         self._db.write(batch, self._no_log)
 
-    def merge_segments(self, slot: Slot, olds: list[Segment], merged: Segment, spans: pa.Table) -> None:
-        """Put `merged` in the place of the rows of `olds` in one batch; the index rows are added up, not made anew."""
+    def put_rows(self, slot: Slot, segment: Segment, spans: pa.Table) -> None:
+        """Write a segment's rows, so that its in-memory copy may go."""
+        self._families[LIVE].put(slot.key(segment), ipc_bytes(spans), self._no_log)
+
+    def merge_segments(self, slot: Slot, olds: list[Segment], merged: Segment) -> None:
+        """Put `merged` in the place of `olds` in one batch: their index rows are added up, their rows deleted."""
         batch = WriteBatch(raw_mode=True)
         services: Services = {}
         attributes: Attributes = {}
@@ -92,7 +96,7 @@ class Tables:
             add_attributes(attributes, self._json(ATTRIBUTES, key))
             for name in TABLES:
                 batch.delete(key, self._handles[name])
-        self._put(batch, slot, merged, spans, services, attributes)
+        self._put_index(batch, slot, merged, services, attributes)
         self._db.write(batch, self._no_log)
 
     def drop_segments(self, slot: Slot, segments: list[Segment]) -> None:
@@ -148,17 +152,10 @@ class Tables:
         self._handles.clear()  # the folder is free when nothing refers to the database any more
         self._db.close()
 
-    def _put(
-        self,
-        batch: WriteBatch,
-        slot: Slot,
-        segment: Segment,
-        spans: pa.Table,
-        services: Services,
-        attributes: Attributes,
+    def _put_index(
+        self, batch: WriteBatch, slot: Slot, segment: Segment, services: Services, attributes: Attributes
     ) -> None:
         key = slot.key(segment)
-        batch.put(key, ipc_bytes(spans), self._handles[LIVE])
         batch.put(key, orjson.dumps(_segment_row(segment)), self._handles[SEGMENTS])
         batch.put(key, orjson.dumps(services), self._handles[SERVICES])
         batch.put(key, orjson.dumps(attributes), self._handles[ATTRIBUTES])
