@@ -1,0 +1,188 @@
+"""Questions from the command line, to a querier in this process."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from click.testing import CliRunner
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from agents.commands.ask import search, seconds_of, services, trace
+from agents.commands.where import where
+from topics.errors import BadQuestionError
+
+TRACE_ID = "0000000000000000000000000000abcd"
+proto: Any = trace_pb2
+
+
+def one_trace() -> bytes:
+    data = proto.TracesData()
+    span = (
+        data.resource_spans.add()
+        .scope_spans.add()
+        .spans.add(name="GET [x]", start_time_unix_nano=10**18, end_time_unix_nano=10**18 + 5 * 10**6)
+    )
+    span.trace_id, span.span_id = bytes.fromhex(TRACE_ID), b"\x01" * 8
+    return bytes(data.SerializeToString())
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers from a table: path -> (status, body); remembers what it was asked."""
+
+    table: ClassVar[dict[str, tuple[int, bytes]]] = {}
+    asked: ClassVar[list[tuple[str, dict[str, list[str]]]]] = []
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        self.asked.append((url.path, parse_qs(url.query)))
+        status, body = self.table.get(url.path, (404, b""))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def querier() -> Iterator[str]:
+    """Its URL; Answers.table says what it answers."""
+    Answers.table, Answers.asked = {}, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_trace_is_shown_as_a_waterfall_and_its_id_may_be_short(querier: str) -> None:
+    data = one_trace()
+    Answers.table[f"/api/v2/traces/{TRACE_ID}"] = (200, b"\x0a" + bytes([len(data)]) + data)
+
+    answer = CliRunner().invoke(trace, ["abcd", "--url", querier])
+
+    assert answer.exit_code == 0, answer.stderr
+    assert TRACE_ID in answer.stdout
+    assert "GET [x]" in answer.stdout
+    assert "5 ms" in answer.stdout
+
+
+def test_a_trace_as_json_has_ids_in_hex_and_as_otlp_is_what_was_sent(querier: str) -> None:
+    data = one_trace()
+    Answers.table[f"/api/v2/traces/{TRACE_ID}"] = (200, b"\x0a" + bytes([len(data)]) + data)
+
+    as_json = CliRunner().invoke(trace, ["abcd", "--url", querier, "--json"])
+    as_otlp = CliRunner().invoke(trace, ["abcd", "--url", querier, "--otlp"])
+
+    span = json.loads(as_json.stdout)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    assert (span["traceId"], span["spanId"]) == (TRACE_ID, "01" * 8)
+    assert as_otlp.stdout_bytes == data
+
+
+def test_a_partial_trace_says_so_on_stderr(querier: str) -> None:
+    data = one_trace()
+    answer_bytes = b"\x0a" + bytes([len(data)]) + data + b"\x18\x01\x22\x04away"
+    Answers.table[f"/api/v2/traces/{TRACE_ID}"] = (200, answer_bytes)
+
+    answer = CliRunner().invoke(trace, ["abcd", "--url", querier])
+
+    assert "PARTIAL: away" in answer.stderr
+
+
+@pytest.mark.parametrize(("trace_id", "code"), [("xyz", 2), ("1" * 33, 2), ("", 2), ("12", 1)])
+def test_a_wrong_or_unknown_trace_id_is_a_sentence(querier: str, trace_id: str, code: int) -> None:
+    Answers.table[f"/api/v2/traces/{'12'.zfill(32)}"] = (200, b"\x0a\x00")
+
+    answer = CliRunner().invoke(trace, [trace_id, "--url", querier])
+
+    assert answer.exit_code == code
+    assert len(answer.stderr.strip().splitlines()) == 1
+
+
+def test_no_querier_is_a_sentence_that_says_what_to_do() -> None:
+    answer = CliRunner().invoke(services, ["--url", "http://127.0.0.1:1"])
+
+    assert answer.exit_code == 1
+    assert "spanstream up" in answer.stderr
+
+
+def test_a_refused_question_is_shown_as_the_querier_said_it(querier: str) -> None:
+    Answers.table["/api/search"] = (400, b"invalid tags: tag a has been set twice\n")
+
+    answer = CliRunner().invoke(search, ["--tags", "a=1 a=2", "--url", querier])
+
+    assert answer.exit_code == 2
+    assert answer.stderr == "invalid tags: tag a has been set twice\n"
+
+
+def test_search_asks_for_tags_and_shows_a_line_a_trace(querier: str) -> None:
+    one = {
+        "traceID": "abcd",
+        "rootServiceName": "shop",
+        "rootTraceName": "GET /",
+        "startTimeUnixNano": "1700000000000000000",
+        "durationMs": 12,
+        "serviceStats": {"shop": {"spanCount": 3, "errorCount": 1}},
+    }
+    Answers.table["/api/search"] = (200, json.dumps({"traces": [one]}).encode())
+
+    answer = CliRunner().invoke(search, ["--service", 'a "b"', "--tags", "x=1", "--since", "2h", "--url", querier])
+
+    assert answer.exit_code == 0, answer.stderr
+    assert all(text in answer.stdout for text in (TRACE_ID, "shop GET /", "12 ms"))
+    ((_, asked),) = Answers.asked
+    assert asked["tags"] == ['x=1 service.name="a \\"b\\""']
+    assert int(asked["end"][0]) - int(asked["start"][0]) == 7201
+
+
+def test_services_are_listed_with_their_operations(querier: str) -> None:
+    Answers.table["/api/services"] = (200, b'{"services": {"shop": {"GET": 1, "PUT": 20}}}')
+
+    answer = CliRunner().invoke(services, ["--url", querier])
+
+    assert [line.split() for line in answer.stdout.splitlines()[1:]] == [["shop", "PUT", "20"], ["shop", "GET", "1"]]
+
+
+def test_where_shows_the_whole_way(querier: str) -> None:
+    document = {
+        "traceID": TRACE_ID,
+        "topic": "spans_by_trace",
+        "partition": 3,
+        "partitions": 8,
+        "owner": "http://w:6066",
+        "horizon": 12,
+        "spans": 3,
+        "complete": True,
+        "reasons": [],
+        "places": [
+            {"kind": "store", "tenant": "t", "spans": 2, "offsets": [], "first": 0, "last": 11, "bucket": "b",
+             "chunk": "chunks/x.parquet", "manifest": "manifests/y.json", "manifestBucket": "a"},
+            {"kind": "live", "tenant": "t", "spans": 1, "offsets": [12], "first": 12, "last": 12, "worker": "http://w"},
+        ],
+    }  # fmt: skip
+    Answers.table[f"/api/where/{TRACE_ID}"] = (200, json.dumps(document).encode())
+
+    answer = CliRunner().invoke(where, ["abcd", "--url", querier])
+
+    for text in ("partition 3 of 8", "chunks/x.parquet", "manifests/y.json", "live segment", "record offsets 12"):
+        assert text in answer.stdout
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("15m", 900), ("2h", 7200), ("1d", 86_400), (" 3s ", 3)])
+def test_how_far_back_is_a_number_and_a_unit(text: str, seconds: int) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "1.5h", "-1h", "1w", "9999999s"])
+def test_any_other_time_is_refused(text: str) -> None:
+    with pytest.raises(BadQuestionError, match="since"):
+        seconds_of(text)
