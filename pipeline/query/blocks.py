@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import orjson
@@ -12,7 +12,7 @@ from pipeline.spans import schema
 from pipeline.store.tables import ipc_bytes
 
 HEADER_BYTES_MAX = 1 << 20
-MERGE_FAN_IN = 8
+MERGE_FAN_IN = 4
 Loss = tuple[int, int]
 
 
@@ -42,32 +42,48 @@ class Block(NamedTuple):
 
 
 class LiveSegment(NamedTuple):
-    """Spans of the offsets [first, last] as an Arrow stream: a third of the memory, columns unpacked as needed."""
+    """Spans of the offsets [first, last], compressed: a quarter of the memory of a table.
+
+    As they came, in `ipc`, one Arrow stream; or packed, in `columns`, an Arrow stream a column, so that a question
+    unpacks only what it reads (of a whole stream every dictionary is unpacked: 3 times as slow and more).
+    """
 
     first: int
     last: int
     spans: int
-    losses: tuple[Loss, ...]
-    ipc: bytes
+    losses: tuple[Loss, ...] = ()
+    ipc: bytes = b""
+    columns: Mapping[str, bytes] = {}
 
-    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows; of `columns`, where given, only those that the segment has."""
-        if not self.ipc:
-            empty = schema.empty_table()
-            return empty if columns is None else empty.select([c for c in columns if c in empty.column_names])
-        if columns is None:
-            return pa.ipc.open_stream(self.ipc).read_all()
-        names = self.column_names
-        wanted = sorted(names.index(column) for column in set(columns) if column in names)
-        return pa.ipc.open_stream(self.ipc, options=pa.ipc.IpcReadOptions(included_fields=wanted)).read_all()
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return len(self.ipc) + sum(map(len, self.columns.values()))
 
     @property
     def column_names(self) -> list[str]:
         """The columns that the segment has."""
         if not self.ipc:
-            return list(schema.empty_table().column_names)
+            return list(self.columns)
         names: list[str] = pa.ipc.open_stream(self.ipc).schema.names
         return names
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows; of `columns`, where given, only those that the segment has."""
+        if not self.spans:
+            empty = schema.empty_table()
+            return empty if columns is None else empty.select([c for c in columns if c in empty.column_names])
+        if self.ipc:
+            whole = pa.ipc.open_stream(self.ipc).read_all()
+            return whole if columns is None else whole.select([c for c in columns if c in whole.column_names])
+        wanted = self.columns if columns is None else [name for name in columns if name in self.columns]
+        return pa.table({name: pa.ipc.open_stream(self.columns[name]).read_all().column(0) for name in wanted})
+
+
+def packed(first: int, last: int, losses: tuple[Loss, ...], spans: pa.Table) -> LiveSegment:
+    """A segment of these rows, column by column. 0.6 us a span."""
+    columns = {name: bytes(ipc_bytes(spans.select([name]))) for name in spans.column_names} if spans.num_rows else {}
+    return LiveSegment(first, last, spans.num_rows, losses, columns=columns)
 
 
 async def read_blocks(reader: Reader) -> AsyncIterator[Block]:
@@ -99,30 +115,29 @@ async def read_blocks(reader: Reader) -> AsyncIterator[Block]:
         yield block._replace(ipc=await reader.readexactly(ipc_length)) if ipc_length else block
 
 
-def merge_due(segments: Sequence[LiveSegment]) -> int:
-    """How many of the newest segments should become one; 0: none. Keeps about 7 of each size class."""
+def compacted(segments: Sequence[LiveSegment]) -> list[LiveSegment]:
+    """The same rows, packed, adjacent small segments merged: about 3 of each size class. Call it off the event loop."""
+    grown: list[LiveSegment] = []
+    for segment in segments:
+        grown.append(packed(*segment[:2], segment.losses, segment.read()) if segment.ipc else segment)
+        while _merge_due(grown):
+            grown[-MERGE_FAN_IN:] = [_merged(grown[-MERGE_FAN_IN:])]
+    return grown
+
+
+def _merge_due(segments: Sequence[LiveSegment]) -> bool:
     newest = segments[-MERGE_FAN_IN:]
-    if len(newest) < MERGE_FAN_IN or _size_class(newest[0]) > _size_class(newest[-1]):
-        return 0
-    return MERGE_FAN_IN
+    return len(newest) == MERGE_FAN_IN and _size_class(newest[0]) <= _size_class(newest[-1])
 
 
-def merge(segments: Sequence[LiveSegment]) -> LiveSegment:
-    """One segment of adjacent ones. O(bytes), to be run off the event loop."""
+def _merged(segments: Sequence[LiveSegment]) -> LiveSegment:
     losses = tuple(loss for segment in segments for loss in segment.losses)
-    full = [segment for segment in segments if segment.ipc]
+    full = [segment for segment in segments if segment.spans]
     if len(full) < 2:
-        ipc = full[0].ipc if full else b""
-    else:
-        ipc = bytes(ipc_bytes(schema.concat([segment.read() for segment in full])))
-    return LiveSegment(
-        first=segments[0].first,
-        last=segments[-1].last,
-        spans=sum(segment.spans for segment in segments),
-        losses=losses,
-        ipc=ipc,
-    )
+        columns = full[0].columns if full else {}
+        return LiveSegment(segments[0].first, segments[-1].last, sum(s.spans for s in full), losses, columns=columns)
+    return packed(segments[0].first, segments[-1].last, losses, schema.concat([segment.read() for segment in full]))
 
 
 def _size_class(segment: LiveSegment) -> int:
-    return (max(len(segment.ipc), 1).bit_length() - 1) // 3  # three bits: a factor of 8, the fan-in
+    return (max(segment.nbytes, 1).bit_length() - 1) // 2  # two bits: a factor of 4, the fan-in

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.query.engine import Session
+from pipeline.spans import schema
 from pipeline.store.manifest import ChunkEntry
 from topics.errors import StoreUnavailableError
 
@@ -43,6 +44,37 @@ def refs_of(entries: Iterable[ChunkEntry], horizons: Mapping[int, int]) -> list[
         if ref.last < horizons.get(ref.partition, 0):
             refs.append(ref)
     return refs
+
+
+MORE_KEYS_MAX = 1000  # an entry that lists so many keys of map columns may not list all
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Which columns exist in some chunks and live segments: what exists nowhere is not asked for."""
+
+    columns: frozenset[str]
+    more_keys: frozenset[str]
+    more_unknown: bool
+
+    @classmethod
+    def of(cls, refs: Sequence[ChunkRef], live_columns: Iterable[str]) -> Present:
+        """Of these chunks, as their entries say, and of segments that have these columns."""
+        live = frozenset(live_columns)
+        return cls(
+            columns=live.union(*(ref.entry.attributes for ref in refs)),
+            more_keys=frozenset(key for ref in refs for key in ref.entry.more_keys),
+            more_unknown=any(len(ref.entry.more_keys) >= MORE_KEYS_MAX for ref in refs)
+            or any(schema.more_column(scope) in live for scope in schema.SCOPES),
+        )
+
+    def has(self, column: str) -> bool:
+        """Whether an attribute's column may have a value."""
+        return column in self.columns
+
+    def has_more(self, scope: str, key: str) -> bool:
+        """Whether the map column of a scope may have a key."""
+        return self.more_unknown or f"{scope}.{key}" in self.more_keys
 
 
 class ChunkReader:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.query.chunks import Present
 from pipeline.query.engine import quoted
 from pipeline.spans import schema
 
@@ -29,20 +30,21 @@ class Condition:
         return Condition(f"{self.sql} AND {other.sql}", self.values + other.values, self.columns | other.columns)
 
 
-def conditions_of(tags: Mapping[str, str]) -> Condition:
+def conditions_of(tags: Mapping[str, str], present: Present) -> Condition:
     """All tags on one and the same row. Those of TRACE_TAGS are not about a row and are left out."""
     whole = Condition()
     for key, value in tags.items():
         if key not in TRACE_TAGS:
-            whole = whole.both(_condition(key, value))
+            whole = whole.both(_condition(key, value, present))
     return whole
 
 
-def _condition(key: str, value: str) -> Condition:
+def _condition(key: str, value: str, present: Present) -> Condition:
     if key == SERVICE:
-        return _contains(
-            _text_of("resource", key), value, {schema.column_name("resource", key, "string"), "resource_more"}
-        )
+        column = schema.column_name("resource", key, "string")
+        if present.has_more("resource", key):
+            return _contains(_text_of("resource", key), value, {column, "resource_more"})
+        return _contains(quoted(column), value, {column})
     if key == "name":
         return _contains("name", value, {"name"})
     if key == "status.code":
@@ -50,9 +52,9 @@ def _condition(key: str, value: str) -> Condition:
         if code is None:
             return Condition("false")
         return Condition("coalesce(status_code, 0) = ?", [code], {"status_code"})
-    attribute = _equals(key, value)
+    attribute = _equals(key, value, present)
     if key == "error" and value == "true":
-        attribute.sql = f"({attribute.sql} OR status_code = 2)"
+        attribute.sql = f"({attribute.sql} OR coalesce(status_code = 2, false))"
         attribute.columns |= {"status_code"}
     return attribute
 
@@ -67,23 +69,28 @@ def _text_of(scope: str, key: str) -> str:
     return f"coalesce({quoted(schema.column_name(scope, key, 'string'))}, {more}['{escaped}'].string)"
 
 
-def _equals(key: str, value: str) -> Condition:
+def _equals(key: str, value: str, present: Present) -> Condition:
     """An attribute of the resource or the span whose text is `value`, whatever its type; of an array, one element."""
     parts: list[str] = []
     values: list[Any] = []
     columns: set[str] = set()
     for scope in ("resource", "span"):
         more = schema.more_column(scope)
-        columns.add(more)
         for type_, typed in _typed(value).items():
             for column_type in (type_, f"{type_}[]"):
                 column = schema.column_name(scope, key, column_type)
-                columns.add(column)
-                test = f"list_contains({quoted(column)}, ?)" if column_type.endswith("[]") else f"{quoted(column)} = ?"
-                parts.append(f"coalesce({test}, false)")
-                values.append(typed)
-            parts.append(f"coalesce({quoted(more)}[?].{quoted(type_)} = ?, false)")
-            values += [key, typed]
+                if present.has(column):
+                    columns.add(column)
+                    several = column_type.endswith("[]")
+                    test = f"list_contains({quoted(column)}, ?)" if several else f"{quoted(column)} = ?"
+                    parts.append(f"coalesce({test}, false)")
+                    values.append(typed)
+            if present.has_more(scope, key):
+                columns.add(more)
+                parts.append(f"coalesce({quoted(more)}[?].{quoted(type_)} = ?, false)")
+                values += [key, typed]
+    if not parts:
+        return Condition("false")
     return Condition(f"({' OR '.join(parts)})", values, columns)
 
 

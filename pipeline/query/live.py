@@ -12,7 +12,8 @@ from typing import Literal
 
 import aiohttp
 
-from pipeline.query.blocks import Block, BrokenAnswerError, LiveSegment, Loss, merge, merge_due, read_blocks
+from pipeline import telemetry
+from pipeline.query.blocks import Block, BrokenAnswerError, LiveSegment, Loss, compacted, read_blocks
 from pipeline.query.owners import Owners
 
 State = Literal["held", "not_owner", "away"]
@@ -51,7 +52,7 @@ class _Copy:
 
     @property
     def nbytes(self) -> int:
-        return sum(len(segment.ipc) for segment in self.segments)
+        return sum(segment.nbytes for segment in self.segments)
 
 
 class LiveClient:
@@ -146,10 +147,10 @@ class LiveClient:
         if answer.state != "held" or gap:
             return answer
         older = [] if copy is None else [segment for segment in copy.segments if segment.last >= after]
-        segments = older + list(answer.segments)
-        while count := merge_due(segments):
+        segments = older
+        if answer.segments:
             loop = asyncio.get_running_loop()
-            segments[-count:] = [await loop.run_in_executor(self._executor, merge, segments[-count:])]
+            segments = await loop.run_in_executor(self._executor, compacted, [*older, *answer.segments])
         if not answer.cut:
             self._copies[answer.partition] = _Copy(answer.url, after, answer.next, segments)
         losses = tuple(dict.fromkeys(loss for segment in segments for loss in segment.losses)) + answer.losses
@@ -171,6 +172,7 @@ class LiveClient:
                     held += len(block.ipc)
                     if held > bytes_max:
                         return answers | _cut(url, wants, answers, segments)
+                    telemetry.LIVE_BLOCK_BYTES.inc(len(block.ipc))
                     found.append(LiveSegment(block.first, block.last, block.spans, block.losses, block.ipc))
                 else:
                     answers[block.partition] = _ended(url, block, found)

@@ -23,17 +23,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.query import summary
-from pipeline.query.chunks import ChunkReader, ChunkRef, refs_of
-from pipeline.query.conditions import Condition, conditions_of
+from pipeline.query.chunks import ChunkReader, ChunkRef, Present, refs_of
+from pipeline.query.conditions import TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
 from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.query.summary import TraceSummary
 from pipeline.spans import schema
 from pipeline.store.manifest import ChunkEntry
 from topics.errors import BadQuestionError
+from topics.partitioner import partition_of
 
 GROUP_CHUNKS = 16
-BATCH_TRACES_MAX = 4096
+BATCH_TRACES_MAX = 16_384
+FILTERED_TRACES_MAX = 64
 UINT64_MAX = 2**64 - 1
 FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
 
@@ -68,6 +70,11 @@ class TimeChunks(Protocol):
 
     def chunks_for(self, tenant: str, start_ns: int, end_ns: int) -> list[ChunkEntry]:
         """Chunks with spans in the range; their outliers count."""
+
+    def chunks_for_trace(
+        self, tenant: str, partition: int, trace_id: bytes, start_ns: int | None, end_ns: int | None
+    ) -> list[ChunkEntry]:
+        """Chunks that may hold spans of the trace, by their filters and times."""
 
 
 class Search:
@@ -145,7 +152,11 @@ class _Run:
         self._tenant = tenant
         self._question = question
         self._reach_ns = reach_ns
-        self._condition = conditions_of(question.tags)
+        entries = catalog.chunks_for(tenant, question.start_ns, question.end_ns)
+        self._refs = refs_of(entries, snapshot.horizons)
+        self._condition = conditions_of(question.tags, Present.of(self._refs, snapshot.column_names()))
+        self._live_rows: pa.Table | None = None
+        self._batches = 0
         self.chunks = self.chunk_bytes = self.seen = 0
 
     def newest(self, after: tuple[int, bytes] | None) -> list[TraceSummary]:
@@ -154,7 +165,7 @@ class _Run:
         groups = self._groups()
         pending = Candidates()
         found: list[TraceSummary] = []
-        size = wanted + 4
+        size = self._first_batch(wanted)
         unread = UINT64_MAX  # no span of the groups not yet read starts later
         while True:
             worst = found[wanted - 1].start_unix_ns if len(found) >= wanted else -1
@@ -164,7 +175,7 @@ class _Run:
             if batch:
                 fresh = [each for each in self._summaries(batch) if self._fits(each, after)]
                 found = heapq.nsmallest(wanted, found + fresh, key=TraceSummary.order)
-                size = min(2 * size, BATCH_TRACES_MAX)
+                size = min(4 * size, BATCH_TRACES_MAX)
             elif unread >= 0:
                 refs, unread = next(groups)
                 pending.add(self._candidates(refs, with_live=self.chunks == 0 and not pending.groups))
@@ -175,9 +186,7 @@ class _Run:
 
     def _groups(self) -> Iterator[tuple[list[ChunkRef], int]]:
         """Chunks of the range, newest first, in groups; with the latest start in what comes after. At least one."""
-        question = self._question
-        entries = self._catalog.chunks_for(self._tenant, question.start_ns, question.end_ns)
-        bounds = [(self._bound(ref), ref) for ref in refs_of(entries, self._snapshot.horizons)]
+        bounds = [(self._bound(ref), ref) for ref in self._refs]
         bounds.sort(key=lambda pair: (-pair[0], pair[1].entry.name))
         for at in range(0, max(1, len(bounds)), GROUP_CHUNKS):
             later = bounds[at + GROUP_CHUNKS][0] if at + GROUP_CHUNKS < len(bounds) else -1
@@ -201,15 +210,39 @@ class _Run:
 
         return self._reader.read(refs, statement, live=live)
 
-    def _summaries(self, trace_ids: list[bytes]) -> list[TraceSummary]:
+    def _first_batch(self, wanted: int) -> int:
+        """How many candidates to look at first: more where something is asked that only whole traces tell."""
         question = self._question
-        start_ns = max(0, question.start_ns - self._reach_ns)
-        end_ns = min(UINT64_MAX, question.end_ns + self._reach_ns)
-        entries = self._catalog.chunks_for(self._tenant, start_ns, end_ns)
-        refs = refs_of(entries, self._snapshot.horizons)
+        picky = question.duration_min_ns or question.duration_max_ns is not None or TRACE_TAGS & question.tags.keys()
+        return 16 * wanted if picky else wanted + 4
+
+    def _summaries(self, trace_ids: list[bytes]) -> list[TraceSummary]:
         ids = pa.array(trace_ids, pa.binary(16))
-        live = self._snapshot.rows(summary.COLUMNS, self._tenant, ids)
-        return summary.summaries(self._reader, refs, live, ids, self._tenant)
+        refs = refs_of(self._entries_around(trace_ids), self._snapshot.horizons)
+        return summary.summaries(self._reader, refs, self._live_summaries(ids), ids, self._tenant)
+
+    def _live_summaries(self, ids: pa.Array) -> pa.Table:
+        """Live rows of these traces; after the first batch all live rows are unpacked, once."""
+        self._batches += 1
+        if self._batches == 1:
+            return self._snapshot.rows(summary.COLUMNS, self._tenant, ids)
+        if self._live_rows is None:
+            self._live_rows = self._snapshot.rows(summary.COLUMNS, self._tenant)
+        return self._live_rows
+
+    def _entries_around(self, trace_ids: list[bytes]) -> list[ChunkEntry]:
+        """Chunks within reach that may hold rows of these traces: for few traces their filters are asked."""
+        start_ns = max(0, self._question.start_ns - self._reach_ns)
+        end_ns = min(UINT64_MAX, self._question.end_ns + self._reach_ns)
+        if len(trace_ids) > FILTERED_TRACES_MAX:
+            return self._catalog.chunks_for(self._tenant, start_ns, end_ns)
+        partitions = len(self._snapshot.partitions)
+        found: dict[str, ChunkEntry] = {}
+        for trace_id in trace_ids:
+            partition = partition_of(trace_id, partitions)
+            for entry in self._catalog.chunks_for_trace(self._tenant, partition, trace_id, start_ns, end_ns):
+                found[entry.name] = entry
+        return list(found.values())
 
     def _fits(self, trace: TraceSummary, after: tuple[int, bytes] | None) -> bool:
         question = self._question
@@ -219,7 +252,7 @@ class _Run:
             return False
         if question.duration_max_ns is not None and trace.duration_ns > question.duration_max_ns:
             return False
-        roots = {"root.name": trace.root_name, "root.service.name": trace.root_service}
+        roots = {"root.name": trace.root_name, "root.service.name": trace.root_service}  # TRACE_TAGS
         return all(value.lower() in roots[key].lower() for key, value in question.tags.items() if key in roots)
 
 

@@ -82,6 +82,10 @@ class Snapshot:
         ]
         return pa.concat_tables([self.no_rows(columns), *parts])
 
+    def column_names(self) -> set[str]:
+        """Every column that some segment has."""
+        return {name for view in self.partitions.values() for segment in view.segments for name in segment.column_names}
+
     @staticmethod
     def no_rows(columns: Sequence[str]) -> pa.Table:
         """An empty table of these columns: joined with chunks it gives each column that no chunk has."""
@@ -103,7 +107,7 @@ def rows_of(
     segment: LiveSegment, horizon: int, columns: Sequence[str], tenant: str, trace_ids: pa.Array | None
 ) -> pa.Table | None:
     """Some columns of a segment's rows, all of the asked types; None where there are none."""
-    if not segment.ipc or segment.last < horizon:
+    if not segment.spans or segment.last < horizon:
         return None
     wanted = {*columns, "tenant", "trace_id", "record_offset"}
     rows = filtered(segment.read(sorted(wanted)), horizon, tenant, trace_ids)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query.blocks import LiveSegment
-from pipeline.query.chunks import ChunkReader, refs_of
+from pipeline.query.chunks import ChunkReader, Present, refs_of
 from pipeline.query.engine import Engine, Session, quoted
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
@@ -27,6 +28,8 @@ STATUSES = ("unset", "ok", "error")
 TYPE_NAMES = {"string": "string", "int": "int", "double": "float", "bool": "bool"}
 SERVICE_COLUMN = schema.column_name("resource", "service.name", "string")
 ROOT = "parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0"
+ALWAYS = (0, 2**64 - 1)
+STORED_MEANWHILE_TRIES = 3
 Range = tuple[int, int] | None
 
 
@@ -112,24 +115,26 @@ class Tags:
 
     async def values(self, tenants: Sequence[str], of: Attribute | Intrinsic, within: Range, limit: int) -> TagAnswer:
         """The values that a tag has, sorted, up to `limit`; several types side by side."""
-        expressions = expressions_of(of)
-        snapshot = await self._snapshots.take() if expressions else Snapshot()
+        listed = isinstance(of, Attribute) or of.name in INTRINSICS
+        snapshot = await self._snapshots.take() if listed else Snapshot()
         answer = TagAnswer(reasons=snapshot.reasons)
         found: set[TagValue] = set()
 
         def work(session: Session) -> None:
             reader = ChunkReader(session, answer.reasons)
             for tenant in tenants:
-                start_ns, end_ns = within or (0, 2**64 - 1)
-                refs = refs_of(self._catalog.chunks_for(tenant, start_ns, end_ns), snapshot.horizons)
+                refs = refs_of(self._catalog.chunks_for(tenant, *(within or ALWAYS)), snapshot.horizons)
+                expressions = expressions_of(of, Present.of(refs, snapshot.column_names()))
                 answer.chunks += len(refs)
                 answer.chunk_bytes += sum(ref.entry.bytes for ref in refs)
+                live = _live_rows(snapshot, tenant, expressions)
                 for each in expressions:
-                    live = _live_rows(snapshot, tenant, each)
-                    rows = reader.read(refs, lambda urls, each=each: _values_sql(urls, each, within, limit), live=live)  # type: ignore[misc]
+                    statement = partial(_values_sql, each=each, within=within, limit=limit)
+                    rows = reader.read(refs, statement, live=live)
                     found.update(TagValue(each.type, text(each.type, value)) for value in rows.column("v").to_pylist())
 
-        await self._engine.run(work)
+        if listed:
+            await self._engine.run(work)
         answer.values = sorted(found, key=lambda value: (value.type, value.value))[:limit]
         answer.cut = len(found) > limit
         return answer
@@ -140,27 +145,34 @@ class Tags:
         A copy of a stored span counts until the worker has reached and dropped it; a late one until compaction.
         """
         snapshot = await self._snapshots.take()
+        totals = self._totals(tenants)
+        for _attempt in range(STORED_MEANWHILE_TRIES):
+            if self._snapshots.horizons(snapshot.partitions) == snapshot.horizons:
+                break
+            snapshot = await self._snapshots.take()  # a range was stored meanwhile: it would count twice
+            totals = self._totals(tenants)
         reasons = snapshot.reasons
-        total: Services = {}
+        total: Services = {} if within is not None else totals
 
         def work(session: Session) -> None:
             reader = ChunkReader(session, reasons)
             for tenant in tenants:
-                if within is None:
-                    add_services(total, {"": self._catalog.services(tenant)})
-                    rows = session.sql(
-                        SERVICES_SQL.format(source="SELECT * FROM {live}"), live=_service_rows(snapshot, tenant)
-                    )
-                else:
-                    refs = refs_of(self._catalog.chunks_for(tenant, *within), snapshot.horizons)
-                    rows = reader.read(
-                        refs, lambda urls: _services_sql(urls, within), live=_service_rows(snapshot, tenant)
-                    )
+                entries = self._catalog.chunks_for(tenant, *within) if within is not None else []
+                refs = refs_of(entries, snapshot.horizons)
+                statement = partial(_services_sql, within=within)
+                rows = reader.read(refs, statement, live=_service_rows(snapshot, tenant))
                 for row in rows.to_pylist():
                     add_services(total, {"": {row["service"]: {row["name"]: row["spans"]}}})
 
         await self._engine.run(work)
         return total.get("", {}), reasons
+
+    def _totals(self, tenants: Sequence[str]) -> Services:
+        """What is stored, counted, of these tenants together."""
+        total: Services = {}
+        for tenant in tenants:
+            add_services(total, {"": self._catalog.services(tenant)})
+        return total
 
 
 # ---- names
@@ -168,7 +180,7 @@ class Tags:
 
 def _names_of(segment: LiveSegment, horizon: int, tenant: str, scopes: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Attribute keys of a tenant in a segment. Its columns tell, but only where it has one tenant."""
-    if not segment.ipc or segment.last < horizon:
+    if not segment.spans or segment.last < horizon:
         return
     columns = [
         name for name in segment.column_names if (p := schema.parse_column(name)) is not None and p.scope in scopes
@@ -205,38 +217,43 @@ def _map_keys(maps: pa.ChunkedArray) -> set[str]:
 # ---- values
 
 
-def expressions_of(of: Attribute | Intrinsic) -> list[Expression]:
+INTRINSICS = {
+    "name": Expression("name", "string", ("name",)),
+    "statusMessage": Expression("status_message", "string", ("status_message",)),
+    "status": Expression("coalesce(status_code, 0)", "status", ("status_code",)),
+    "kind": Expression("coalesce(kind, 0)", "kind", ("kind",)),
+    "instrumentation:name": Expression("scope_name", "string", ("scope_name",)),
+    "instrumentation:version": Expression("scope_version", "string", ("scope_version",)),
+    "event:name": Expression("unnest(event_name)", "string", ("event_name",)),
+    "rootName": Expression("name", "string", ("name", "parent_span_id"), where=ROOT),
+    "rootServiceName": Expression(quoted(SERVICE_COLUMN), "string", (SERVICE_COLUMN, "parent_span_id"), where=ROOT),
+}
+
+
+def expressions_of(of: Attribute | Intrinsic, present: Present) -> list[Expression]:
     """Where the values of a tag stand; none for IDs and durations, which have too many to be listed."""
-    if isinstance(of, Attribute):
-        found = [e for scope in of.scopes for e in _attribute(scope, of.key)]
-        if of.key == "error" and "span" in of.scopes:
-            found.append(Expression("true", "bool", ("status_code",), where="status_code = 2"))
-        return found
-    simple = {
-        "name": Expression("name", "string", ("name",)),
-        "statusMessage": Expression("status_message", "string", ("status_message",)),
-        "status": Expression("coalesce(status_code, 0)", "status", ("status_code",)),
-        "kind": Expression("coalesce(kind, 0)", "kind", ("kind",)),
-        "instrumentation:name": Expression("scope_name", "string", ("scope_name",)),
-        "instrumentation:version": Expression("scope_version", "string", ("scope_version",)),
-        "event:name": Expression("unnest(event_name)", "string", ("event_name",)),
-        "rootName": Expression("name", "string", ("name", "parent_span_id"), where=ROOT),
-        "rootServiceName": Expression(quoted(SERVICE_COLUMN), "string", (SERVICE_COLUMN, "parent_span_id"), where=ROOT),
-    }
-    return [simple[of.name]] if of.name in simple else []
+    if isinstance(of, Intrinsic):
+        return [INTRINSICS[of.name]] if of.name in INTRINSICS else []
+    found = [each for scope in of.scopes for each in _attribute(scope, of.key, present)]
+    if of.key == "error" and "span" in of.scopes:
+        found.append(Expression("true", "bool", ("status_code",), where="status_code = 2"))
+    return found
 
 
-def _attribute(scope: str, key: str) -> Iterator[Expression]:
+def _attribute(scope: str, key: str, present: Present) -> Iterator[Expression]:
     many = scope in schema.LIST_SCOPES
     more = schema.more_column(scope)
     entry = f"unnest({quoted(more)})[?]" if many else f"{quoted(more)}[?]"
     for type_, name in TYPE_NAMES.items():
         one = schema.column_name(scope, key, type_)
         several = schema.column_name(scope, key, f"{type_}[]")
-        yield Expression(f"unnest({quoted(one)})" if many else quoted(one), name, (one,))
-        flat = f"unnest(flatten({quoted(several)}))" if many else f"unnest({quoted(several)})"
-        yield Expression(flat, name, (several,))
-        yield Expression(f"({entry}).{quoted(type_)}", name, (more,), parameters=(key,))
+        if present.has(one):
+            yield Expression(f"unnest({quoted(one)})" if many else quoted(one), name, (one,))
+        if present.has(several):
+            flat = f"unnest(flatten({quoted(several)}))" if many else f"unnest({quoted(several)})"
+            yield Expression(flat, name, (several,))
+        if present.has_more(scope, key):
+            yield Expression(f"({entry}).{quoted(type_)}", name, (more,), parameters=(key,))
 
 
 def text(type_: str, value: Any) -> str:
@@ -252,9 +269,11 @@ def text(type_: str, value: Any) -> str:
     return str(value)
 
 
-def _live_rows(snapshot: Snapshot, tenant: str, each: Expression) -> pa.Table:
-    rows = snapshot.rows(sorted({"start_unix_ns", "duration_ns", *each.columns}), tenant)
-    if "parent_span_id" in each.columns:
+def _live_rows(snapshot: Snapshot, tenant: str, expressions: Sequence[Expression]) -> pa.Table:
+    """The live rows that all of them read, unpacked once, with a chunk's columns for parents."""
+    columns = {"start_unix_ns", "duration_ns"}.union(*(each.columns for each in expressions))
+    rows = snapshot.rows(sorted(columns), tenant)
+    if "parent_span_id" in columns:
         rows = rows.append_column("outside_parent_span_id", rows.column("parent_span_id"))
         rows = rows.append_column("parent_row", pa.nulls(rows.num_rows, pa.int32()))
     return rows
@@ -276,7 +295,7 @@ def _in_range(within: Range) -> tuple[str, list[int]]:
     )
 
 
-def _values_sql(urls: list[str], each: Expression, within: Range, limit: int) -> tuple[str, list[Any]]:
+def _values_sql(urls: list[str], *, each: Expression, within: Range, limit: int) -> tuple[str, list[Any]]:
     condition, values = _in_range(within)
     inner = f"SELECT {each.sql} AS v FROM ({_source(urls)}) WHERE {each.where} AND {condition}"
     sql = f"SELECT DISTINCT v FROM ({inner}) WHERE v IS NOT NULL ORDER BY v LIMIT {int(limit) + 1}"
@@ -295,7 +314,7 @@ def _service_rows(snapshot: Snapshot, tenant: str) -> pa.Table:
     return snapshot.rows([SERVICE_COLUMN, "resource_more", "name", "start_unix_ns", "duration_ns"], tenant)
 
 
-def _services_sql(urls: list[str], within: tuple[int, int]) -> tuple[str, list[Any]]:
+def _services_sql(urls: list[str], *, within: Range) -> tuple[str, list[Any]]:
     condition, values = _in_range(within)
     source = f"SELECT * FROM ({_source(urls)}) WHERE {condition}"
     return SERVICES_SQL.format(source=source), ([urls] if urls else []) + values

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.partition.window import Window
-from pipeline.query.blocks import LiveSegment
+from pipeline.query.blocks import LiveSegment, packed
 from pipeline.spans import dedup, from_otlp, schema, validate
 from pipeline.spans.record import Record
-from pipeline.store.tables import ipc_bytes
 from topics import spans_by_trace
 from topics.errors import MalformedRecordError
 from topics.partitioner import partitions_of
@@ -69,8 +68,7 @@ class TailRows:
         spans = from_otlp.decode(records, attribute_columns_max=self._settings.worker.attribute_columns_max).spans
         spans = self._new(self._checked(self._own(spans)))
         if spans.num_rows:
-            segment = LiveSegment(records[0].offset, records[-1].offset, spans.num_rows, (), bytes(ipc_bytes(spans)))
-            self._segments.append(segment)
+            self._segments.append(packed(records[0].offset, records[-1].offset, (), spans))
 
     def _own(self, spans: pa.Table) -> pa.Table:
         if not spans.num_rows:

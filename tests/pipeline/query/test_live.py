@@ -10,7 +10,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.query.blocks import LiveSegment, merge, merge_due
+from pipeline.query.blocks import LiveSegment, compacted
 from pipeline.query.live import LiveAnswer, LiveClient
 from pipeline.query.owners import Owners
 from tests.pipeline.query.world import Held, LiveServer, OneSpan, rows, segment, span_id, trace_id
@@ -190,10 +190,8 @@ def test_merging_segments_keeps_every_row_in_order(sizes: list[int]) -> None:
     segments: list[LiveSegment] = []
     first = 0
     for size in sizes:
-        segments.append(segment(first, first + size - 1, records(first, first + size - 1)))
+        segments = compacted([*segments, segment(first, first + size - 1, records(first, first + size - 1))])
         first += size
-        while count := merge_due(segments):
-            segments[-count:] = [merge(segments[-count:])]
 
     found = [each for s in segments for each in s.read(["span_id"]).column("span_id").to_pylist()]
 
