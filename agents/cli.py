@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 import rich_click
 from rich_click import RichGroup
 
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # Name -> (module, one line for --help), in the order of --help
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Try it": {
@@ -65,6 +68,23 @@ def load_command(name: str) -> click.Command:
     return command
 
 
+def version() -> str:
+    """Of the installed package; in a clone that is used from its folder, of pyproject.toml."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("spanstream")
+    except metadata.PackageNotFoundError:
+        project: dict[str, str] = tomllib.loads(PROJECT.read_text())["project"]
+        return project["version"]
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"spanstream {version()}")
+        ctx.exit()
+
+
 # Flags stand whole in a terminal of 80 columns: no column for what kind of value they take
 _HELP = rich_click.RichHelpConfiguration(
     options_table_column_types=["required", "opt_all_metavar", "help"], max_width=120, style_options_panel_box=None
@@ -73,7 +93,9 @@ _HELP = rich_click.RichHelpConfiguration(
 
 @rich_click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @rich_click.rich_config(help_config=_HELP)
-@rich_click.version_option(package_name="spanstream", prog_name="spanstream")
+@rich_click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="The version"
+)
 def cli() -> None:
     """Trace spans on Kafka: deduplicated, indexed and found at once, stored as Parquet in object storage.
 

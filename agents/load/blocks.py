@@ -145,6 +145,11 @@ class Load:
         return sum(self.template(index).span_count for index in range(self.blocks))
 
     @property
+    def spans_about(self) -> int:
+        """The same, within some percent, before a template is made (2 s each)."""
+        return round(self.traces * SPANS_PER_TRACE)
+
+    @property
     def traces(self) -> int:
         """Traces of the whole load."""
         return self.blocks * self._traces

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import click
 import pytest
@@ -49,3 +51,10 @@ def test_every_setting_of_a_section_is_a_flag(name: str, sections: set[str]) -> 
 
 def test_an_unknown_command_is_wrong_use() -> None:
     assert CliRunner().invoke(cli, ["tracee"]).exit_code == 2
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    answer = CliRunner().invoke(cli, ["--version"])
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert answer.stdout == f"spanstream {project['version']}\n"
