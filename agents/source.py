@@ -95,7 +95,7 @@ class StoreRanges:
     def assignment(self, partition: int, secret: bytes) -> Assignment:
         """The mark and the window from the manifests, the log's start and the committed offset from Kafka."""
         window_s, keys_max = self._settings.worker.window_s, self._settings.worker.window_keys_max
-        found = commit.read_mark(self._store, self._settings, self._topic, partition)
+        found = commit.read_mark(self._store, self._topic, partition)
         window = [
             (span_keys(spans, secret), manifest.record_time_max_unix_ns, manifest.last)
             for manifest, spans in commit.window_spans(self._store, found, window_s=window_s, keys_max=keys_max)

@@ -115,7 +115,7 @@ class Worker:
 
     def _begin(self, partition: int) -> None:
         owned = self.owned[partition] = Owned(partition, next(self._epochs))
-        owned.task = asyncio.create_task(self._load(owned), name=f"load-{partition}")
+        owned.task = asyncio.create_task(self._load_until_done(owned), name=f"load-{partition}")
 
     def _let_go(self, partition: int) -> None:
         owned = self.owned.pop(partition)
@@ -132,6 +132,15 @@ class Worker:
             self._begin(owned.partition)
             self.owned[owned.partition].unacked = owned.unacked
             self.owned[owned.partition].seen = owned.seen
+
+    async def _load_until_done(self, owned: Owned) -> None:
+        """Load; an error that waiting does not mend (a manifest of a later version) is said again and again."""
+        while not owned.loaded.is_set():
+            try:
+                await self._load(owned)
+            except Exception:
+                log.exception("partition_not_loaded", partition=owned.partition)
+                await asyncio.sleep(self.settings.store.retry_wait_max_s)
 
     async def _load(self, owned: Owned) -> None:
         partition = owned.partition

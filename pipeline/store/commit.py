@@ -52,9 +52,8 @@ class Found:
     names: tuple[str, ...]
 
 
-def read_mark(store: ObjectStore, settings: Settings, topic: str, partition: int) -> Found:
+def read_mark(store: ObjectStore, topic: str, partition: int) -> Found:
     """List a partition's manifests: one listing and one read. Raises StoreUnavailableError."""
-    del settings
     bucket = store.buckets[0]
     listed = (one.name for one in store.list(bucket, manifest_prefix(topic, partition)))
     names = tuple(sorted(name for name in listed if parse_manifest_name(name)))
