@@ -80,9 +80,9 @@ def load(settings: Settings, **given: Any) -> None:
         connections=given["connections"],
         give_up_s=given["give_up_s"],
     )
-    sent = (
-        None if given["check_only"] else _with_bar("sending", work.spans_about, lambda tell: _send(work, target, tell))
-    )
+    with notes().status("preparing the load"):
+        work.prepare()
+    sent = None if given["check_only"] else _with_bar("sending", work.spans, lambda tell: _send(work, target, tell))
     counted = None
     if given["do_check"] or given["check_only"]:
         question = Question(

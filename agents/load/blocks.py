@@ -144,10 +144,10 @@ class Load:
         """Spans of the whole load."""
         return sum(self.template(index).span_count for index in range(self.blocks))
 
-    @property
-    def spans_about(self) -> int:
-        """The same, within some percent, before a template is made (2 s each)."""
-        return round(self.traces * SPANS_PER_TRACE)
+    def prepare(self) -> None:
+        """Make every template, 2 s each, at most eight: else it is done when the first block needs it."""
+        for block in range(min(self.blocks, TEMPLATES)):
+            self.template(block)
 
     @property
     def traces(self) -> int:

@@ -59,6 +59,7 @@ async def send(load: Load, target: Target, progress: Progress = lambda _sent: No
     A request that gets 429 or 503, or no answer, is sent again until give_up_s: its first try may have been written,
     so there may be copies on Kafka. Raises LoadRefusedError where the receiver says that a request is wrong.
     """
+    await asyncio.to_thread(load.prepare)  # before the clock starts, so that the rate is kept
     sent, started = Sent(), time.monotonic()
     queue: asyncio.Queue[tuple[int, int, bytes, int] | None] = asyncio.Queue(4 * target.connections)
     headers = {"Content-Type": "application/x-protobuf"} | ({"X-Scope-OrgID": target.tenant} if target.tenant else {})
