@@ -12,7 +12,7 @@ from pipeline.query.engine import quoted
 from pipeline.spans import schema
 
 STATUS = {"unset": 0, "ok": 1, "error": 2}
-TRACE_TAGS = frozenset({"root.name", "root.service.name"})
+TRACE_TAGS = {"root.name": "name", "root.service.name": "service"}  # field of a trace's root
 INT64 = range(-(2**63), 2**63)
 SERVICE = "service.name"
 

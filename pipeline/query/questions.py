@@ -188,7 +188,14 @@ class Questions:
 
     def _opened(self, partitions: int) -> _Open:
         tail = TailReader(self._settings, partitions)
-        snapshots = Snapshots(self._stored, self._live, tail, partitions=partitions, executor=self._threads)
+        snapshots = Snapshots(
+            self._stored,
+            self._live,
+            tail,
+            partitions=partitions,
+            executor=self._threads,
+            unpacked_bytes_max=self._settings.querier.live_bytes_max // 2,
+        )
         reach_ns = int(self._settings.querier.trace_reach_s * 1e9)
         return _Open(
             partitions=partitions,

@@ -27,7 +27,7 @@ from pipeline.query.chunks import ChunkReader, ChunkRef, Present, refs_of
 from pipeline.query.conditions import TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
 from pipeline.query.snapshot import Snapshot, Snapshots
-from pipeline.query.summary import TraceSummary
+from pipeline.query.summary import Pick, TraceSummary
 from pipeline.spans import schema
 from pipeline.store.manifest import ChunkEntry
 from topics.errors import BadQuestionError
@@ -88,7 +88,7 @@ class Search:
 
     async def find(self, tenants: Sequence[str], question: SearchQuestion) -> SearchAnswer:
         """The newest `limit` traces. Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError."""
-        after = _cursor_key(question.cursor)
+        pick = pick_of(question)
         snapshot = await self._snapshots.take()
         reasons = snapshot.reasons + [
             f"Kafka deleted offsets {first} to {last} of partition {partition} before they were stored"
@@ -101,7 +101,7 @@ class Search:
             answer = SearchAnswer(reasons=reasons)
             for tenant in tenants:
                 run = _Run(self._catalog, snapshot, reader, tenant, question, self._reach_ns)
-                answer.traces += run.newest(after)
+                answer.traces += run.newest(pick)
                 answer.chunks += run.chunks
                 answer.chunk_bytes += run.chunk_bytes
                 answer.candidates += run.seen
@@ -120,10 +120,31 @@ def _cut(answer: SearchAnswer, limit: int) -> SearchAnswer:
     return answer
 
 
-def _cursor_key(cursor: str) -> tuple[int, bytes] | None:
-    """The place in the order that a cursor stands for."""
-    if not cursor:
-        return None
+def pick_of(question: SearchQuestion) -> Pick:
+    """What a search asks of whole traces: their durations, their roots, their place after the cursor.
+
+    One more than the limit is wanted: then it is known whether anything follows. Raises BadQuestionError.
+    """
+    parts, values = ["true"], list[Any]()
+    if question.duration_min_ns is not None:
+        parts.append("last - first >= ?")
+        values.append(question.duration_min_ns)
+    if question.duration_max_ns is not None:
+        parts.append("last - first <= ?")
+        values.append(question.duration_max_ns)
+    for tag, field_name in TRACE_TAGS.items():
+        if tag in question.tags:
+            parts.append(f"contains(lower(coalesce(top.{field_name}, '')), lower(?))")
+            values.append(question.tags[tag])
+    if question.cursor:
+        start_ns, trace_id = _cursor_key(question.cursor)
+        parts.append("(first < ? OR (first = ? AND trace_id > ?))")
+        values += [start_ns, start_ns, trace_id]
+    return Pick(" AND ".join(parts), values, question.limit + 1)
+
+
+def _cursor_key(cursor: str) -> tuple[int, bytes]:
+    """Start and trace ID of the last trace before what is wanted."""
     try:
         raw = base64.urlsafe_b64decode(cursor.encode())
         (start_ns,) = struct.unpack(">Q", raw[:8])
@@ -131,7 +152,7 @@ def _cursor_key(cursor: str) -> tuple[int, bytes] | None:
             raise ValueError(cursor)
     except (ValueError, struct.error) as exc:
         raise BadQuestionError(f"invalid cursor: {cursor[:100]}") from exc
-    return -start_ns, raw[8:]
+    return start_ns, raw[8:]
 
 
 class _Run:
@@ -159,9 +180,9 @@ class _Run:
         self._batches = 0
         self.chunks = self.chunk_bytes = self.seen = 0
 
-    def newest(self, after: tuple[int, bytes] | None) -> list[TraceSummary]:
-        """The newest limit + 1 traces that come after the cursor, in order."""
-        wanted = self._question.limit + 1
+    def newest(self, pick: Pick) -> list[TraceSummary]:
+        """The newest traces that fit, in order."""
+        wanted = pick.limit
         groups = self._groups()
         pending = Candidates()
         found: list[TraceSummary] = []
@@ -171,11 +192,11 @@ class _Run:
             worst = found[wanted - 1].start_unix_ns if len(found) >= wanted else -1
             if worst > max(unread, pending.latest()):
                 break
-            batch = pending.take(size, floor=unread)
+            batch = pending.take(size, floor=max(unread, worst))
             if batch:
-                fresh = [each for each in self._summaries(batch) if self._fits(each, after)]
-                found = heapq.nsmallest(wanted, found + fresh, key=TraceSummary.order)
-                size = min(4 * size, BATCH_TRACES_MAX)
+                found = heapq.nsmallest(wanted, found + self._summaries(batch, pick), key=TraceSummary.order)
+                # With enough found, all that may still be newer is looked at in one go
+                size = BATCH_TRACES_MAX if len(found) == wanted else min(4 * size, BATCH_TRACES_MAX)
             elif unread >= 0:
                 refs, unread = next(groups)
                 pending.add(self._candidates(refs, with_live=self.chunks == 0 and not pending.groups))
@@ -216,10 +237,10 @@ class _Run:
         picky = question.duration_min_ns or question.duration_max_ns is not None or TRACE_TAGS & question.tags.keys()
         return 16 * wanted if picky else wanted + 4
 
-    def _summaries(self, trace_ids: list[bytes]) -> list[TraceSummary]:
+    def _summaries(self, trace_ids: list[bytes], pick: Pick) -> list[TraceSummary]:
         ids = pa.array(trace_ids, pa.binary(16))
         refs = refs_of(self._entries_around(trace_ids), self._snapshot.horizons)
-        return summary.summaries(self._reader, refs, self._live_summaries(ids), ids, self._tenant)
+        return summary.summaries(self._reader, refs, self._live_summaries(ids), ids, pick)
 
     def _live_summaries(self, ids: pa.Array) -> pa.Table:
         """Live rows of these traces; after the first batch all live rows are unpacked, once."""
@@ -243,17 +264,6 @@ class _Run:
             for entry in self._catalog.chunks_for_trace(self._tenant, partition, trace_id, start_ns, end_ns):
                 found[entry.name] = entry
         return list(found.values())
-
-    def _fits(self, trace: TraceSummary, after: tuple[int, bytes] | None) -> bool:
-        question = self._question
-        if after is not None and trace.order() <= after:
-            return False
-        if question.duration_min_ns is not None and trace.duration_ns < question.duration_min_ns:
-            return False
-        if question.duration_max_ns is not None and trace.duration_ns > question.duration_max_ns:
-            return False
-        roots = {"root.name": trace.root_name, "root.service.name": trace.root_service}  # TRACE_TAGS
-        return all(value.lower() in roots[key].lower() for key, value in question.tags.items() if key in roots)
 
 
 def _candidate_sql(urls: list[str], condition: Condition, question: SearchQuestion) -> tuple[str, list[Any]]:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pipeline.query.blocks import LiveSegment, Loss
 from pipeline.query.live import LiveAnswer, LiveClient
 from pipeline.query.tail import TailRead, TailReader
+from pipeline.query.unpacked import Unpacked
 from pipeline.spans import schema
 from topics.errors import KafkaUnavailableError, StoreUnavailableError
 
@@ -63,6 +64,7 @@ class Snapshot:
     partitions: dict[int, PartitionView] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
     losses: dict[int, list[Loss]] = field(default_factory=dict)
+    unpacked: Unpacked = field(default_factory=lambda: Unpacked(0))
 
     @property
     def horizons(self) -> dict[int, int]:
@@ -78,9 +80,25 @@ class Snapshot:
             rows
             for view in self.partitions.values()
             for segment in view.segments
-            if (rows := rows_of(segment, view.horizon, columns, tenant, trace_ids)) is not None
+            if (rows := self._rows_of(segment, view.horizon, columns, tenant, trace_ids)) is not None
         ]
         return pa.concat_tables([self.no_rows(columns), *parts])
+
+    def _rows_of(
+        self, segment: LiveSegment, horizon: int, columns: Sequence[str], tenant: str, trace_ids: pa.Array | None
+    ) -> pa.Table | None:
+        """Some columns of a segment's rows, all of the asked types; None where there are none."""
+        if not segment.spans or segment.last < horizon:
+            return None
+        if trace_ids is not None:
+            ids = self.unpacked.read(segment, ["trace_id"]).column("trace_id")
+            if not pc.any(pc.is_in(ids, value_set=trace_ids)).as_py():
+                return None
+        wanted = dict.fromkeys((*columns, "tenant", "trace_id", "record_offset"))
+        rows = filtered(self.unpacked.read(segment, wanted), horizon, tenant, trace_ids)
+        if not rows.num_rows:
+            return None
+        return pa.table({name: _typed(schema.column(rows, name), schema.type_of(name)) for name in columns})
 
     def column_names(self) -> set[str]:
         """Every column that some segment has."""
@@ -103,19 +121,6 @@ class Snapshot:
         return found
 
 
-def rows_of(
-    segment: LiveSegment, horizon: int, columns: Sequence[str], tenant: str, trace_ids: pa.Array | None
-) -> pa.Table | None:
-    """Some columns of a segment's rows, all of the asked types; None where there are none."""
-    if not segment.spans or segment.last < horizon:
-        return None
-    wanted = {*columns, "tenant", "trace_id", "record_offset"}
-    rows = filtered(segment.read(sorted(wanted)), horizon, tenant, trace_ids)
-    if not rows.num_rows:
-        return None
-    return pa.table({name: _typed(schema.column(rows, name), schema.type_of(name)) for name in columns})
-
-
 def filtered(rows: pa.Table, horizon: int, tenant: str, trace_ids: pa.Array | None) -> pa.Table:
     """The rows of a tenant, of these traces, at offset `horizon` or later; they stand in the order of offsets."""
     if trace_ids is not None:
@@ -134,17 +139,25 @@ def _typed(values: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
 class Snapshots:
     """Takes snapshots. What blocks runs in `executor`.
 
-    partitions: of the keyed topic.
+    partitions: of the keyed topic. unpacked_bytes_max: of columns kept unpacked between questions.
     """
 
     def __init__(
-        self, catalog: Horizons, live: LiveClient, tail: TailReader, *, partitions: int, executor: Executor
+        self,
+        catalog: Horizons,
+        live: LiveClient,
+        tail: TailReader,
+        *,
+        partitions: int,
+        executor: Executor,
+        unpacked_bytes_max: int = 0,
     ) -> None:
         self._catalog = catalog
         self._live = live
         self._tail = tail
         self._partitions = partitions
         self._executor = executor
+        self.unpacked = Unpacked(unpacked_bytes_max)
 
     async def take(self) -> Snapshot:
         """Every row after H of every partition."""
@@ -164,7 +177,7 @@ class Snapshots:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     async def _take(self, partitions: Iterable[int], trace_id: bytes) -> Snapshot:
-        snapshot = Snapshot()
+        snapshot = Snapshot(unpacked=self.unpacked)
         horizons = self.horizons(partitions)
         answers = await self._ask(horizons, trace_id)
         for _attempt in range(CATALOG_TRIES):

@@ -25,6 +25,11 @@ COLUMNS = (
     "resource_more",
 )
 ERROR = 2
+FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true, filename = true) UNION ALL BY NAME "
+FROM_LIVE = (
+    "SELECT *, NULL::INTEGER AS parent_row, parent_span_id AS outside_parent_span_id, NULL::VARCHAR AS filename "
+    "FROM {live}"
+)
 SERVICE_SQL = "coalesce(\"resource.service.name\", resource_more['service.name'].string)"
 # A root has no parent at all; of several the first by start, then by span ID. Of copies of a span the one at the least
 # offset counts: a chunk's name starts with its offsets, and live rows lie after all chunks.
@@ -32,28 +37,42 @@ SQL = f"""
 WITH spans AS (
     SELECT trace_id, span_id, coalesce(kind, 0) AS kind, start_unix_ns AS started, status_code, name,
         start_unix_ns::HUGEINT + duration_ns AS ended, {SERVICE_SQL} AS service,
-        {{place}} AS place, {{root}} AS root
+        (coalesce(split_part(filename, '/', -1), '~'), record_offset) AS place,
+        parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0 AS root
     FROM ({{source}}) WHERE trace_id IN (SELECT trace_id FROM {{ids}})
 ), once AS (
     SELECT * FROM spans
     QUALIFY row_number() OVER (PARTITION BY trace_id, span_id, kind ORDER BY place, started) = 1
+), traces AS (
+    SELECT trace_id, min(started) AS first, greatest(max(ended), min(started)) AS last,
+        min(struct_pack(started := started, span_id := span_id, kind := kind, name := name, service := service))
+            FILTER (root) AS top
+    FROM once GROUP BY trace_id
+), picked AS (
+    SELECT * FROM traces WHERE {{condition}} ORDER BY first DESC, trace_id LIMIT ?
 )
-SELECT trace_id, service, count(*) AS spans, count(*) FILTER (status_code = {ERROR}) AS errors,
-    min(started) AS started, max(ended)::VARCHAR AS ended,
-    min(struct_pack(started := started, span_id := span_id, kind := kind, name := name, service := service))
-        FILTER (root) AS root
-FROM once GROUP BY trace_id, service
+SELECT trace_id, any_value(first) AS first, any_value(last)::VARCHAR AS last, any_value(top) AS top, service,
+    count(*) AS spans, count(*) FILTER (status_code = {ERROR}) AS errors
+FROM once JOIN picked USING (trace_id) GROUP BY trace_id, service
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Which traces are wanted: SQL over first, last (start and end) and top (the root), its values, and how many."""
+
+    condition: str
+    values: list[Any]
+    limit: int
 
 
 @dataclass(slots=True, kw_only=True)
 class TraceSummary:
     """One trace of a list. has_root: a span without a parent is known; services: name -> [spans, errors]."""
 
-    tenant: str
     trace_id: bytes
-    start_unix_ns: int = 2**64
-    end_unix_ns: int = -(2**64)
+    start_unix_ns: int
+    end_unix_ns: int
     has_root: bool = False
     root_service: str = ""
     root_name: str = ""
@@ -80,41 +99,27 @@ class TraceSummary:
 
 
 def summaries(
-    reader: ChunkReader, refs: Sequence[ChunkRef], live: pa.Table, trace_ids: pa.Array, tenant: str
+    reader: ChunkReader, refs: Sequence[ChunkRef], live: pa.Table, trace_ids: pa.Array, pick: Pick
 ) -> list[TraceSummary]:
-    """Summaries of the traces that have rows. live: their rows with COLUMNS."""
+    """Of the traces that have rows and fit, the newest. live: their rows (others are passed over) with COLUMNS."""
 
     def statement(urls: list[str]) -> tuple[str, list[Any]]:
-        return _sql(bool(urls)), [urls] if urls else []
+        source = (FROM_CHUNKS if urls else "") + FROM_LIVE
+        text = SQL.format(source=source, condition=pick.condition, ids="{ids}")
+        return text, ([urls] if urls else []) + [*pick.values, pick.limit]
 
     rows = reader.read(refs, statement, live=live, ids=pa.table({"trace_id": trace_ids}))
     found: dict[bytes, TraceSummary] = {}
-    roots: dict[bytes, tuple[Any, ...]] = {}
     for row in rows.to_pylist():
-        trace = found.setdefault(row["trace_id"], TraceSummary(tenant=tenant, trace_id=row["trace_id"]))
-        trace.start_unix_ns = min(trace.start_unix_ns, row["started"])
-        trace.end_unix_ns = max(trace.end_unix_ns, int(row["ended"]))
-        counts = trace.services.setdefault(row["service"] or NO_SERVICE, [0, 0])
-        counts[0] += row["spans"]
-        counts[1] += row["errors"]
-        if (root := row["root"]) is not None:
-            key = root["started"], root["span_id"], root["kind"]
-            if trace.trace_id not in roots or key < roots[trace.trace_id]:
-                roots[trace.trace_id] = key
-                trace.has_root = True
-                trace.root_name, trace.root_service = root["name"] or "", root["service"] or ""
-    return list(found.values())
-
-
-def _sql(with_chunks: bool) -> str:
-    live = (
-        "SELECT *, NULL::INTEGER AS parent_row, parent_span_id AS outside_parent_span_id, NULL::VARCHAR AS filename "
-        "FROM {live}"
-    )
-    chunks = "SELECT * FROM read_parquet(?, union_by_name = true, filename = true) UNION ALL BY NAME "
-    return SQL.format(
-        source=(chunks if with_chunks else "") + live,
-        root="parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0",
-        place="(coalesce(split_part(filename, '/', -1), '~'), record_offset)",
-        ids="{ids}",
-    )
+        trace_id, root = row["trace_id"], row["top"]
+        if trace_id not in found:
+            found[trace_id] = TraceSummary(
+                trace_id=trace_id,
+                start_unix_ns=row["first"],
+                end_unix_ns=int(row["last"]),
+                has_root=root is not None,
+                root_name=(root and root["name"]) or "",
+                root_service=(root and root["service"]) or "",
+            )
+        found[trace_id].services[row["service"] or NO_SERVICE] = [row["spans"], row["errors"]]
+    return sorted(found.values(), key=TraceSummary.order)
