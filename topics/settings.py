@@ -189,12 +189,16 @@ class QuerierSettings(Section):
     host: str = setting("127.0.0.1", "Address the API binds to")
     http_port: int = setting(3200, "Tempo-compatible HTTP API and pages", ge=0, le=65535)
     data_dir: Path = setting(Path(".spanstream/querier"), "Catalog; rebuilt from the buckets when empty")
-    memory_bytes_max: int = setting(400 * MIB, "Memory of the query engine; beyond, it spills", ge=64 * MIB)
+    memory_bytes_max: int = setting(
+        256 * MIB, "Memory of the query engine, its cache of chunks included; beyond, it spills", ge=64 * MIB
+    )
     threads: int = setting(0, "Threads of the query engine; 0: one a core", ge=0, le=256)
     queries_max: int = setting(8, "Queries at a time; further ones wait", ge=1)
     query_timeout_s: float = setting(60.0, "A query is ended after so long with 504", gt=0)
     live_bytes_max: int = setting(
-        256 * MIB, "Copies of live segments kept; beyond, the oldest are asked for again", ge=MIB
+        128 * MIB,
+        "Copies of live segments kept, compressed, and half as much unpacked; beyond, the oldest are asked for again",
+        ge=MIB,
     )
     live_timeout_s: float = setting(5.0, "Longest wait for a worker's answer", gt=0)
     tail_bytes_max: int = setting(

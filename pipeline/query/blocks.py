@@ -115,11 +115,16 @@ async def read_blocks(reader: Reader) -> AsyncIterator[Block]:
         yield block._replace(ipc=await reader.readexactly(ipc_length)) if ipc_length else block
 
 
+def one_packed(segment: LiveSegment) -> LiveSegment:
+    """The segment, column by column."""
+    return packed(segment.first, segment.last, segment.losses, segment.read()) if segment.ipc else segment
+
+
 def compacted(segments: Sequence[LiveSegment]) -> list[LiveSegment]:
     """The same rows, packed, adjacent small segments merged: about 3 of each size class. Call it off the event loop."""
     grown: list[LiveSegment] = []
     for segment in segments:
-        grown.append(packed(*segment[:2], segment.losses, segment.read()) if segment.ipc else segment)
+        grown.append(one_packed(segment))
         while _merge_due(grown):
             grown[-MERGE_FAN_IN:] = [_merged(grown[-MERGE_FAN_IN:])]
     return grown

@@ -8,15 +8,17 @@ from asyncio import IncompleteReadError
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import aiohttp
 
 from pipeline import telemetry
-from pipeline.query.blocks import Block, BrokenAnswerError, LiveSegment, Loss, compacted, read_blocks
+from pipeline.query.blocks import Block, BrokenAnswerError, LiveSegment, Loss, compacted, one_packed, read_blocks
 from pipeline.query.owners import Owners
 
 State = Literal["held", "not_owner", "away"]
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +151,7 @@ class LiveClient:
         older = [] if copy is None else [segment for segment in copy.segments if segment.last >= after]
         segments = older
         if answer.segments:
-            loop = asyncio.get_running_loop()
-            segments = await loop.run_in_executor(self._executor, compacted, [*older, *answer.segments])
+            segments = await self._off_loop(compacted, [*older, *answer.segments])
         if not answer.cut:
             self._copies[answer.partition] = _Copy(answer.url, after, answer.next, segments)
         losses = tuple(dict.fromkeys(loss for segment in segments for loss in segment.losses)) + answer.losses
@@ -173,7 +174,8 @@ class LiveClient:
                     if held > bytes_max:
                         return answers | _cut(url, wants, answers, segments)
                     telemetry.LIVE_BLOCK_BYTES.inc(len(block.ipc))
-                    found.append(LiveSegment(block.first, block.last, block.spans, block.losses, block.ipc))
+                    segment = LiveSegment(block.first, block.last, block.spans, block.losses, block.ipc)
+                    found.append(segment if trace_id else await self._off_loop(one_packed, segment))
                 else:
                     answers[block.partition] = _ended(url, block, found)
         except TimeoutError:
@@ -192,6 +194,9 @@ class LiveClient:
             async for block in read_blocks(answer.content):
                 if block.partition in wants:
                     yield block
+
+    async def _off_loop(self, work: Callable[[A], R], given: A) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work, given)
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.live import LiveClient
 from pipeline.query.owners import Owners
 from pipeline.query.search import Search, SearchAnswer, SearchQuestion, TimeChunks
-from pipeline.query.snapshot import Horizons, Snapshots
+from pipeline.query.snapshot import Horizons, Snapshots, Tail
 from pipeline.query.tags import Range, TagAnswer, TagCatalog, Tags
 from pipeline.query.tail import TailReader
 from pipeline.query.trace_by_id import FoundTrace, Place, TraceChunks, TraceLookup
@@ -44,11 +44,33 @@ class Stored(Horizons, TraceChunks, TimeChunks, TagCatalog, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Kafka:
+    """Kafka, as questions need it. All block and raise KafkaUnavailableError.
+
+    partitions: of the keyed topic, 0 where it does not exist. owners: partition -> URL of its worker. tail: a reader of
+    the topic, given the number of partitions.
+    """
+
+    partitions: Callable[[], int]
+    owners: Callable[[], dict[int, str]]
+    tail: Callable[[int], Tail]
+
+
+def real_kafka(settings: Settings) -> Kafka:
+    """The cluster of the settings."""
+    return Kafka(
+        partitions=partial(admin.partition_count, settings, spans_by_trace.TOPIC),
+        owners=partial(admin.group_owners, settings),
+        tail=partial(TailReader, settings),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class _Open:
     """What needs the number of partitions, which Kafka tells."""
 
     partitions: int
-    tail: TailReader
+    tail: Tail
     snapshots: Snapshots
     traces: TraceLookup
     search: Search
@@ -62,16 +84,15 @@ class Questions:
     KafkaUnavailableError.
     """
 
-    def __init__(self, settings: Settings, stored: Stored) -> None:
+    def __init__(self, settings: Settings, stored: Stored, kafka: Kafka) -> None:
         """stored: what the store holds; it is started and closed with this."""
         self._settings = settings
         querier = settings.querier
         self._threads = ThreadPoolExecutor(IO_THREADS, "query-io")
         self._engine = Engine(querier, settings.store)
         self._stored = stored
-        self._owners = Owners(
-            partial(admin.group_owners, settings), refresh_s=querier.owners_refresh_s, quiet_s=querier.live_timeout_s
-        )
+        self._kafka = kafka
+        self._owners = Owners(kafka.owners, refresh_s=querier.owners_refresh_s, quiet_s=querier.live_timeout_s)
         self._live = LiveClient(
             self._owners,
             bytes_max=querier.live_bytes_max,
@@ -177,7 +198,7 @@ class Questions:
     async def _ask_kafka(self) -> None:
         while True:
             try:
-                partitions = await asyncio.to_thread(admin.partition_count, self._settings, spans_by_trace.TOPIC)
+                partitions = await asyncio.to_thread(self._kafka.partitions)
                 if partitions:
                     self._open = self._opened(partitions)
                     return
@@ -187,7 +208,7 @@ class Questions:
             await asyncio.sleep(WAIT_S)
 
     def _opened(self, partitions: int) -> _Open:
-        tail = TailReader(self._settings, partitions)
+        tail = self._kafka.tail(partitions)
         snapshots = Snapshots(
             self._stored,
             self._live,

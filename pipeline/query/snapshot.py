@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from pipeline.query.blocks import LiveSegment, Loss
 from pipeline.query.live import LiveAnswer, LiveClient
-from pipeline.query.tail import TailRead, TailReader
+from pipeline.query.tail import Ends, TailRead
 from pipeline.query.unpacked import Unpacked
 from pipeline.spans import schema
 from topics.errors import KafkaUnavailableError, StoreUnavailableError
@@ -35,6 +35,17 @@ class Horizons(Protocol):
 
     def refresh(self, partition: int) -> None:
         """List the bucket's manifests after H. Raises StoreUnavailableError."""
+
+
+class Tail(Protocol):
+    """The topic, as far as a snapshot needs it; pipeline.query.tail.TailReader says what each does. All block."""
+
+    def ends(self, partitions: Iterable[int]) -> dict[int, tuple[int, int]]: ...
+    def read(
+        self, after: Mapping[int, int], ends: Ends, known: Mapping[int, Sequence[LiveSegment]]
+    ) -> dict[int, TailRead]: ...
+    def read_trace(self, after: Mapping[int, int], ends: Ends, trace_id: bytes) -> dict[int, TailRead]: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +157,7 @@ class Snapshots:
         self,
         catalog: Horizons,
         live: LiveClient,
-        tail: TailReader,
+        tail: Tail,
         *,
         partitions: int,
         executor: Executor,

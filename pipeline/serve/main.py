@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import structlog
 import uvicorn
 
-from pipeline.query.questions import Questions
+from pipeline.query.questions import Questions, real_kafka
 from pipeline.query.stored import CatalogStored
 from pipeline.serve.app import make_app
 from topics.errors import SettingsError
@@ -76,7 +76,7 @@ class Querier:
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Answer until `stop` is set. Who calls chooses the event loop and the signals."""
-    querier = Querier(settings, Questions(settings, CatalogStored(settings)))
+    querier = Querier(settings, Questions(settings, CatalogStored(settings), real_kafka(settings)))
     await querier.start()
     await stop.wait()
     await querier.stop()

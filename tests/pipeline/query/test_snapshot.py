@@ -1,0 +1,257 @@
+"""A snapshot holds each span once, and says so where it is not complete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+from pipeline.query.live import LiveClient
+from pipeline.query.owners import Owners
+from pipeline.query.snapshot import Snapshot, Snapshots
+from pipeline.store.manifest import Manifest
+from tests.pipeline.query.world import (
+    T0,
+    TENANT,
+    Held,
+    LiveServer,
+    MemoryStored,
+    MemoryTail,
+    OneSpan,
+    otlp,
+    rows,
+    trace_id,
+)
+from topics.partitioner import partition_of
+from topics.settings import QuerierSettings, Settings
+
+T = TypeVar("T")
+TRACE = next(number for number in range(1, 100) if partition_of(trace_id(number), 1) == 0)
+
+
+class World:
+    """One partition of a topic: a span a record, whose ID is the record's offset + 1."""
+
+    def __init__(self, settings: Settings, threads: ThreadPoolExecutor, records: int) -> None:
+        self.server, self.stored = LiveServer(), MemoryStored()
+        self.tail = MemoryTail(settings, 1)
+        self.tail.log[0] = {offset: otlp([self.span(offset)]) for offset in range(records)}
+        self.owners: dict[int, str] = {}
+        self.live = LiveClient(
+            Owners(lambda: dict(self.owners), refresh_s=0, quiet_s=60),
+            bytes_max=settings.querier.live_bytes_max,
+            timeout_s=5,
+            executor=threads,
+        )
+        self.snapshots = Snapshots(self.stored, self.live, self.tail, partitions=1, executor=threads)
+
+    @staticmethod
+    def span(offset: int) -> OneSpan:
+        return OneSpan(TRACE, offset + 1, start_ms=offset)
+
+    def hold(self, low: int, *bounds: tuple[int, int]) -> Held:
+        """What the worker holds: these segments."""
+        self.owners[0] = self.server.url
+        segments = [(a, b, rows({o: [self.span(o)] for o in range(a, b + 1)})) for a, b in bounds]
+        held = self.server.held[0] = Held(low=low, next=bounds[-1][1] + 1, segments=segments)
+        return held
+
+    def manifest(self, first: int, last: int) -> Manifest:
+        return Manifest(
+            topic="spans_by_trace",
+            partition=0,
+            partitions=1,
+            first=first,
+            last=last,
+            token="t",
+            worker="",
+            written_unix_ns=T0,
+            record_time_min_unix_ns=T0,
+            record_time_max_unix_ns=T0,
+        )
+
+
+def in_world(test: Callable[[World], Awaitable[T]], records: int = 10, settings: Settings | None = None) -> T:
+    async def main() -> T:
+        with ThreadPoolExecutor(2) as threads:
+            world = World(settings or Settings(), threads, records)
+            await world.server.start()
+            try:
+                return await test(world)
+            finally:
+                await world.live.close()
+                await world.server.stop()
+
+    return asyncio.run(main())
+
+
+def offsets(snapshot: Snapshot) -> list[int]:
+    found: list[int] = snapshot.rows(["record_offset"], TENANT).column("record_offset").to_pylist()
+    return found
+
+
+def test_what_the_worker_has_not_reached_is_read_from_kafka() -> None:
+    async def test(world: World) -> None:
+        world.hold(0, (0, 3), (4, 6))
+
+        snapshot = await world.snapshots.take()
+
+        assert offsets(snapshot) == list(range(10))
+        assert snapshot.reasons == []
+        assert [s.first for s in snapshot.partitions[0].tail] == [7]
+
+    in_world(test)
+
+
+def test_without_an_owner_all_is_read_from_kafka_at_once() -> None:
+    async def test(world: World) -> None:
+        world.owners[0] = "http://127.0.0.1:9"
+        world.stored.manifests = [world.manifest(0, 3)]
+
+        snapshot = await world.snapshots.take()
+
+        assert offsets(snapshot) == [4, 5, 6, 7, 8, 9]
+        assert snapshot.partitions[0].url == ""
+
+    in_world(test)
+
+
+def test_rows_are_cut_by_their_offset_not_by_whole_segments() -> None:
+    async def test(world: World) -> None:
+        world.hold(0, (0, 9))
+        world.stored.manifests = [world.manifest(0, 5)]
+
+        assert offsets(await world.snapshots.take()) == [6, 7, 8, 9]
+
+    in_world(test)
+
+
+def test_a_gap_in_the_catalog_ends_what_counts_as_stored() -> None:
+    async def test(world: World) -> None:
+        world.hold(0, (0, 9))
+        world.stored.manifests = [world.manifest(0, 1), world.manifest(4, 6)]
+
+        snapshot = await world.snapshots.take()
+
+        assert snapshot.horizons == {0: 2}
+        assert offsets(snapshot) == list(range(2, 10))
+
+    in_world(test)
+
+
+def test_when_the_worker_has_dropped_it_the_bucket_is_listed_and_the_worker_asked_again() -> None:
+    async def test(world: World) -> None:
+        world.hold(6, (6, 9))
+        world.stored.manifests, world.stored.late = [world.manifest(0, 2)], [world.manifest(3, 5)]
+
+        snapshot = await world.snapshots.take()
+
+        assert snapshot.horizons == {0: 6}
+        assert offsets(snapshot) == [6, 7, 8, 9]
+        assert snapshot.reasons == []
+        assert world.server.asked == ["want=0:3", "want=0:6"]
+
+    in_world(test)
+
+
+def test_what_the_worker_dropped_and_no_manifest_names_is_read_from_kafka() -> None:
+    async def test(world: World) -> None:
+        world.hold(6, (6, 9))
+
+        snapshot = await world.snapshots.take()
+
+        assert offsets(snapshot) == list(range(10))
+
+    in_world(test)
+
+
+def test_copies_in_the_tail_of_what_the_worker_holds_are_left_out() -> None:
+    async def test(world: World) -> None:
+        world.hold(0, (0, 9))
+        world.tail.log[0][10] = otlp([world.span(3), world.span(10), world.span(10)])
+
+        assert offsets(await world.snapshots.take()) == [*range(10), 10]
+
+    in_world(test)
+
+
+def test_what_kafka_deleted_is_named_as_lost() -> None:
+    async def test(world: World) -> None:
+        world.tail.low[0] = 4
+        for offset in range(4):
+            del world.tail.log[0][offset]
+
+        snapshot = await world.snapshots.take()
+
+        assert snapshot.losses == {0: [(0, 3)]}
+        assert offsets(snapshot) == [4, 5, 6, 7, 8, 9]
+
+    in_world(test)
+
+
+def test_what_kafka_deleted_but_the_bucket_names_is_not_lost() -> None:
+    async def test(world: World) -> None:
+        world.tail.low[0] = 4
+        world.stored.late = [world.manifest(0, 5)]
+
+        snapshot = await world.snapshots.take()
+
+        assert snapshot.losses == {}
+        assert offsets(snapshot) == [6, 7, 8, 9]
+
+    in_world(test)
+
+
+def test_the_losses_that_a_worker_met_are_named() -> None:
+    async def test(world: World) -> None:
+        world.hold(0, (0, 9)).losses = [(2, 3)]
+
+        assert (await world.snapshots.take()).losses == {0: [(2, 3)]}
+
+    in_world(test)
+
+
+def test_more_live_spans_than_memory_allows_make_the_answer_partial() -> None:
+    async def test(world: World) -> None:
+        world.live._bytes_max = 1000  # below what a setting may say
+        world.hold(0, (0, 9))
+
+        snapshot = await world.snapshots.take()
+
+        assert offsets(snapshot) == []
+        assert "querier.live_bytes_max" in snapshot.reasons[0]
+
+    in_world(test)
+
+
+def test_one_trace_is_looked_for_in_live_segments_and_tail() -> None:
+    async def test(world: World) -> None:
+        world.hold(0, (0, 6))
+        other = replace(world.span(11), trace=next(n for n in range(TRACE + 1, 99)))
+        world.tail.log[0][10] = otlp([other])
+
+        snapshot = await world.snapshots.take_trace(0, trace_id(TRACE))
+
+        assert offsets(snapshot) == list(range(10))
+        assert {
+            kind for view, segment, _ in snapshot.spans(TENANT, trace_id(TRACE)) for kind in [segment in view.live]
+        } == {
+            True,
+            False,
+        }
+
+    in_world(test)
+
+
+def test_a_foreign_span_in_a_record_sets_the_record_aside_as_a_worker_does() -> None:
+    async def test(world: World) -> None:
+        world.tail.partitions = 2
+        mine = next(n for n in range(1, 99) if partition_of(trace_id(n), 2) == 0)
+        foreign = next(n for n in range(1, 99) if partition_of(trace_id(n), 2) == 1)
+        world.tail.log[0] = {0: otlp([OneSpan(mine, 1)]), 1: otlp([OneSpan(mine, 2), OneSpan(foreign, 3)]), 2: b"\xff"}
+
+        assert offsets(await world.snapshots.take()) == [0]
+
+    in_world(test, settings=Settings(querier=QuerierSettings()))
