@@ -1,0 +1,11 @@
+"""Memory that a receiver keeps."""
+
+from __future__ import annotations
+
+import platform
+
+from pipeline.receive.memory import keep_freed_memory
+
+
+def test_glibc_is_told_to_keep_freed_memory() -> None:
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
