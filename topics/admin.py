@@ -120,8 +120,8 @@ def watermarks(settings: Settings, topic: Topic) -> dict[int, tuple[int, int]]:
 
     if not partitions:
         return {}
-    low = _settled(settings.kafka, lambda client: ask(client, OffsetSpec.earliest()))  # type: ignore[no-untyped-call]
-    high = _settled(settings.kafka, lambda client: ask(client, OffsetSpec.latest()))  # type: ignore[no-untyped-call]
+    low = _settled(settings.kafka, lambda client: ask(client, OffsetSpec.earliest()))
+    high = _settled(settings.kafka, lambda client: ask(client, OffsetSpec.latest()))
     return {partition: (low[partition], high[partition]) for partition in sorted(low)}
 
 

@@ -84,7 +84,6 @@ class _Block(NamedTuple):
     resource_envelope: bytes
     scope_envelope: bytes
 
-    @property
     def envelope_bytes(self) -> int:
         """What the block adds to a piece beside its spans, at most."""
         return len(self.resource_envelope) + len(self.scope_envelope) + 2 * _HEAD_BYTES_MAX
@@ -112,18 +111,26 @@ def cut_by_trace(payload: bytes, partitions: int, limits: CutLimits) -> Cut:
     cut = Cut()
     if not spans:
         return cut
-    sizes = np.fromiter(map(len, spans), dtype=np.int64, count=len(spans))
+    sizes = _sizes(spans)
     ids, plain = _ids(spans, sizes)
-    taken = plain.copy()
-    rooms = _settle_envelopes(blocks, spans, taken, limits, cut)
-    long = sizes > min(limits.attribute_bytes_max, int(rooms.min()))
-    if not plain.all() or long.any() or len(cut.marked) or len(cut.rejected):
-        for index in np.flatnonzero((~plain & (rooms > 0)) | (long & taken)).tolist():
-            taken[index] = _settle_odd_span(spans, index, ids, (limits.attribute_bytes_max, int(rooms[index])), cut)
-        sizes = np.fromiter(map(len, spans), dtype=np.int64, count=len(spans))
-    rows = np.flatnonzero(taken)
-    runs, sorted_rows = _runs(blocks, sizes, rows, partitions_of(_trace_id_bytes(ids)[rows], partitions), limits)
-    cut.pieces = list(_pieces(runs, [spans[row] for row in sorted_rows], ids[sorted_rows], limits))
+    size_max = min(limits.attribute_bytes_max, limits.record_bytes_max // 2)
+    if not plain.all() or sizes.max() > size_max or not _envelopes_are_small(blocks, limits):
+        taken = _settle_odd_ones(blocks, spans, ids, plain, limits, cut)
+        if not taken.all():
+            rows = np.flatnonzero(taken).tolist()
+            if not rows:
+                return cut
+            kept = np.add.reduceat(taken, np.cumsum([0, *(block.spans for block in blocks[:-1])]), dtype=np.int64)
+            blocks = [block._replace(spans=count) for block, count in zip(blocks, kept.tolist(), strict=True)]
+            spans, ids = [spans[row] for row in rows], ids[rows]
+        sizes = _sizes(spans)
+    trace_ids = ids.view(np.uint8).reshape(-1, IDS_BYTES)[:, 2 : 2 + TRACE_ID_BYTES]
+    runs, order = _runs(blocks, sizes, partitions_of(trace_ids, partitions), limits)
+    in_order = [spans[row] for row in order]
+    for some in _together(runs, limits):
+        first, end = some[0].first, some[-1].end
+        data = _join(some, in_order)
+        cut.pieces.append(Piece(some[0].partition, trace_ids[order[first]].tobytes(), end - first, data))
     return cut
 
 
@@ -192,8 +199,30 @@ def _ids(spans: list[bytes], sizes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[
     return ids, plain & ((ids["high"] | ids["low"]) != 0) & (sizes >= IDS_BYTES)
 
 
-def _trace_id_bytes(ids: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return ids.view(np.uint8).reshape(-1, IDS_BYTES)[:, 2:18]
+def _sizes(spans: list[bytes]) -> npt.NDArray[np.int64]:
+    return np.array(list(map(len, spans)), dtype=np.int64)
+
+
+def _envelopes_are_small(blocks: list[_Block], limits: CutLimits) -> bool:
+    bytes_max = limits.record_bytes_max // 5
+    return all(max(len(block.resource_envelope), len(block.scope_envelope)) <= bytes_max for block in blocks)
+
+
+def _settle_odd_ones(
+    blocks: list[_Block],
+    spans: list[bytes],
+    ids: npt.NDArray[Any],
+    plain: npt.NDArray[np.bool_],
+    limits: CutLimits,
+    cut: Cut,
+) -> npt.NDArray[np.bool_]:
+    """Pad, shorten, mark or reject whatever is out of the ordinary, in place. Returns which spans are taken."""
+    taken = np.ones(len(spans), dtype=np.bool_)
+    rooms = _settle_envelopes(blocks, spans, taken, limits, cut)
+    long = _sizes(spans) > np.minimum(rooms, limits.attribute_bytes_max)
+    for index in np.flatnonzero((~plain | long) & taken).tolist():
+        taken[index] = _settle_odd_span(spans, index, ids, (limits.attribute_bytes_max, int(rooms[index])), cut)
+    return taken
 
 
 def _settle_envelopes(
@@ -220,7 +249,7 @@ def _settle_envelopes(
                     spans[row] = add_marks(spans[row], marks)
                 cut.marked.update(dict.fromkeys(marks, len(rows)))
                 blocks[number] = block._replace(resource_envelope=resource[0], scope_envelope=scope[0])
-        rooms.append(max(0, limits.record_bytes_max - blocks[number].envelope_bytes - MARKS_BYTES_MAX))
+        rooms.append(max(0, limits.record_bytes_max - blocks[number].envelope_bytes() - MARKS_BYTES_MAX))
         first += block.spans
     return np.repeat(np.array(rooms, dtype=np.int64), [block.spans for block in blocks])
 
@@ -274,60 +303,58 @@ def _id_fault(trace_id: bytes, span_id: bytes) -> str | None:
 
 
 def _runs(
-    blocks: list[_Block],
-    sizes: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int64],
-    placed: npt.NDArray[np.int32],
-    limits: CutLimits,
+    blocks: list[_Block], sizes: npt.NDArray[np.int64], placed: npt.NDArray[np.int32], limits: CutLimits
 ) -> tuple[list[_Run], list[int]]:
-    """Sort the taken spans by partition and block. Returns the runs, and the span index of each sorted place."""
-    block_of = np.repeat(np.arange(len(blocks)), [block.spans for block in blocks])[rows]
-    groups = placed * np.int64(len(blocks)) + block_of
-    if len(blocks) * (int(placed.max(initial=0)) + 1) <= 1 << 16:
+    """Sort the spans by partition and block. Returns the runs, and the span index of each sorted place."""
+    groups = placed
+    if len(blocks) > 1:
+        groups = placed * len(blocks) + np.repeat(np.arange(len(blocks)), [block.spans for block in blocks])
+    if len(blocks) * (int(placed.max()) + 1) <= 1 << 16:
         groups = groups.astype(np.uint16)  # small keys are sorted by radix, in a fifth of the time
-    order = np.argsort(groups, kind="stable")
+    order = groups.argsort(kind="stable")
     groups = groups[order]
-    behind = np.cumsum(sizes[rows[order]] + _HEAD_BYTES_MAX)
-    edges = np.append(np.flatnonzero(np.diff(groups)) + 1, len(groups)).tolist() if len(groups) else []
+    behind = (sizes[order] + _HEAD_BYTES_MAX).cumsum()
+    edges = np.append(np.flatnonzero(groups[1:] != groups[:-1]) + 1, len(groups))
+    envelopes = [block.envelope_bytes() for block in blocks]
     runs: list[_Run] = []
-    first = 0
-    for end in edges:
-        partition, number = divmod(int(groups[first]), len(blocks))
-        block = blocks[number]
-        while first < end:
-            before = int(behind[first - 1]) if first else 0
-            room = limits.record_bytes_max - block.envelope_bytes - _HEAD_BYTES_MAX
-            stop = end
-            if int(behind[end - 1]) - before > room:
-                stop = max(first + 1, min(end, int(np.searchsorted(behind, before + room, side="right"))))
-            size = int(behind[stop - 1]) - before + block.envelope_bytes
-            runs.append(_Run(partition, block, first, stop, size))
-            first = stop
-    return runs, rows[order].tolist()
+    first = before = 0
+    for end, size_behind, group in zip(
+        edges.tolist(), behind[edges - 1].tolist(), groups[edges - 1].tolist(), strict=True
+    ):
+        partition, number = divmod(group, len(blocks))
+        room = limits.record_bytes_max - envelopes[number] - _HEAD_BYTES_MAX
+        while size_behind - before > room and end - first > 1:
+            stop = max(first + 1, int(np.searchsorted(behind, before + room, side="right")))
+            if stop >= end:
+                break
+            size = int(behind[stop - 1]) - before
+            runs.append(_Run(partition, blocks[number], first, stop, size + envelopes[number]))
+            first, before = stop, before + size
+        runs.append(_Run(partition, blocks[number], first, end, size_behind - before + envelopes[number]))
+        first, before = end, size_behind
+    return runs, order.tolist()
 
 
-def _pieces(runs: list[_Run], spans: list[bytes], ids: npt.NDArray[Any], limits: CutLimits) -> Iterator[Piece]:
-    """Join neighbouring runs of one partition, as many as fit below `record_bytes_max`."""
+def _together(runs: list[_Run], limits: CutLimits) -> Iterator[list[_Run]]:
+    """Neighbouring runs of one partition, as many as fit below `record_bytes_max`."""
     output_bytes = sum(run.size for run in runs)
     if output_bytes > limits.output_bytes_max:
         raise RequestTooLargeError(
             f"the request's resources and scopes, copied {len(runs)} times for its records, make {output_bytes} bytes, "
             f"more than the {limits.output_bytes_max} allowed"
         )
-    trace_ids = _trace_id_bytes(ids)
-    together: list[_Run] = []
+    some: list[_Run] = []
     size = 0
     for run in runs:
-        if together and (run.partition != together[0].partition or size + run.size > limits.record_bytes_max):
-            yield _piece(together, spans, trace_ids)
-            together, size = [], 0
-        together.append(run)
+        if some and (run.partition != some[0].partition or size + run.size > limits.record_bytes_max):
+            yield some
+            some, size = [], 0
+        some.append(run)
         size += run.size
-    if together:
-        yield _piece(together, spans, trace_ids)
+    yield some
 
 
-def _piece(runs: list[_Run], spans: list[bytes], trace_ids: npt.NDArray[np.uint8]) -> Piece:
+def _join(runs: list[_Run], spans: list[bytes]) -> bytes:
     data = _OPAQUE()
     resource: Any = None
     resource_number = -1
@@ -338,5 +365,5 @@ def _piece(runs: list[_Run], spans: list[bytes], trace_ids: npt.NDArray[np.uint8
         scope = resource.scopes.add()
         scope.MergeFromString(run.block.scope_envelope)
         scope.spans.extend(spans[run.first : run.end])
-    first, end = runs[0].first, runs[-1].end
-    return Piece(runs[0].partition, trace_ids[first].tobytes(), end - first, data.SerializeToString())
+    joined: bytes = data.SerializeToString()
+    return joined

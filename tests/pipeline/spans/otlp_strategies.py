@@ -59,9 +59,7 @@ LISTS = st.builds(
     ),
 )
 ATTRIBUTES = st.lists(st.builds(KeyValue, key=KEYS, value=st.one_of(SCALARS, LISTS, VALUES)), max_size=5)
-EVENTS = st.builds(
-    Span.Event, time_unix_nano=TIMES, name=TEXTS, attributes=ATTRIBUTES, dropped_attributes_count=UINT32
-)
+EVENTS = st.builds(Span.Event, time_unix_nano=TIMES, name=TEXTS, attributes=ATTRIBUTES, dropped_attributes_count=UINT32)
 LINKS = st.builds(
     Span.Link,
     trace_id=st.one_of(TRACE_IDS, st.sampled_from([b"", b"short"])),
@@ -122,7 +120,7 @@ TRACES_DATA = st.builds(
 
 
 def spans_of(data: TracesData) -> list[bytes]:
-    """Every span with its resource and scope as bytes, sorted: what must not change. Order of attributes does not count."""
+    """Every span with its resource and scope as bytes, sorted; the order of attributes does not count."""
     found = []
     for resource_spans in data.resource_spans:
         for scope_spans in resource_spans.scope_spans:

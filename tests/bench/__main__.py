@@ -1,0 +1,48 @@
+"""`make bench`: what a span costs and how soon it is found, on real Kafka and MinIO.
+
+Fills the topic with the load that every limit was set with, then lets each process do its part alone where CPU is
+measured. Results are checked before they count: everything sent is stored, every trace asked for is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.bench.report import Report
+from tests.bench.rows import Bench
+
+SPANS = 2_000_000
+UNSEALED_SPANS = 1_000_000
+PROBES = 1_000
+
+
+def main() -> int:
+    """Measure what is asked for; the exit code says whether all is within its limit."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--spans", type=int, default=SPANS, help=f"spans of the load ({SPANS:,})")
+    options.add_argument("--unsealed", type=int, default=UNSEALED_SPANS, help="spans a killed worker had not stored")
+    options.add_argument("--probes", type=int, default=PROBES, help="probes of each kind for how soon a span is found")
+    options.add_argument("--json", type=Path, default=Path("build/bench.json"))
+    options.add_argument("--only", default="cost,fresh,restart,start,events", help="groups of rows, comma-separated")
+    asked = options.parse_args()
+    groups, report = set(asked.only.split(",")), Report()
+    with tempfile.TemporaryDirectory(prefix="spanstream-bench-") as folder:
+        if "start" in groups:
+            report.measure("start", Bench.start)
+        if "events" in groups:
+            report.measure("size with events and links", Bench.events)
+        with Bench(Path(folder)) as bench:
+            if "cost" in groups:
+                bench.cost(report, asked.spans)
+            if "fresh" in groups:
+                bench.fresh(report, asked.probes)
+            if "restart" in groups:
+                report.measure("restart", lambda: bench.restart(asked.unsealed))
+    return report.finish(asked.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""The processes that are measured: real ones, on a real Kafka and a real MinIO."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from agents.commands.local_run import is_ready, variables_of
+from topics.settings import Settings
+
+TICKS = os.sysconf("SC_CLK_TCK")
+READY_S = 60.0
+
+
+class Measured:
+    """One `spanstream` process. A context: started, ready, ended with SIGTERM."""
+
+    def __init__(self, command: str, settings: Settings, url: str, log: Path) -> None:
+        self._command, self._settings, self.url, self._log = command, settings, url, log
+        self.started_s = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, without waiting."""
+        self.started_s = time.monotonic()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "agents.cli", self._command],
+                env=os.environ | variables_of(self._settings),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_ready(self) -> float:
+        """Seconds from the start until /ready answers 200."""
+        until(lambda: is_ready(self.url), READY_S, f"{self._command} ready, see {self._log}")
+        return time.monotonic() - self.started_s
+
+    def __enter__(self) -> Measured:
+        self.start()
+        self.wait_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end(signal.SIGTERM)
+
+    def end(self, number: signal.Signals) -> None:
+        """Stop it, and wait."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+            self._process.wait(30)
+
+    def cpu_s(self) -> float:
+        """User and system time so far, ended children included."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return sum(int(fields[at]) for at in (11, 12, 13, 14)) / TICKS
+
+    def peak_mb(self) -> float:
+        """Largest resident set so far, in MB of 10^6 bytes."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+
+    def metric(self, name: str) -> float:
+        """A metric without labels, from /metrics."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+def until(condition: object, timeout_s: float, what: str) -> None:
+    """Wait for a condition; TimeoutError says for what."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout_s} s: {what}")
+        time.sleep(0.05)
+
+
+def send_load(url: str, spans: int, seed: int, rate: float = 0.0) -> dict[str, object]:
+    """Send a load with `spanstream load` in a process of its own; returns what it tells."""
+    done = subprocess.run(load_command(url, spans, seed, rate), check=True, capture_output=True, timeout=1200)
+    told: dict[str, object] = json.loads(done.stdout)
+    return told
+
+
+def load_command(url: str, spans: int, seed: int, rate: float = 0.0) -> list[str]:
+    """The command that sends a load."""
+    options = ["--spans", str(spans), "--seed", str(seed), "--rate", str(rate), "--otlp-url", url, "--json"]
+    return [sys.executable, "-m", "agents.cli", "load", *options]

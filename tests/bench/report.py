@@ -1,0 +1,90 @@
+"""Figures: named, with a unit and a limit; printed as a table and written as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+UNMEASURED = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A figure to measure; lower is better. at_most: its limit, None where it has none."""
+
+    name: str
+    unit: str
+    at_most: float | None
+
+
+ROWS = (
+    Row("receiver CPU", "us/span", 4.5),
+    Row("worker CPU, fetch to stored", "us/span", 9.0),
+    Row("stored, all objects", "bytes/span", 42.0),
+    Row("stored, events on 10 % and links on 2 %", "bytes/span", None),
+    Row("found after acknowledgement by ID, p50", "ms", 300.0),
+    Row("found after acknowledgement by ID, p99", "ms", 1000.0),
+    Row("found after acknowledgement by tag, p50", "ms", 300.0),
+    Row("found after acknowledgement by tag, p99", "ms", 1000.0),
+    Row("trace by ID from the store, warm p50", "ms", 30.0),
+    Row("trace by ID from live segments, p50", "ms", 30.0),
+    Row("peak memory, receiver", "MB", 150.0),
+    Row("peak memory, worker", "MB", 600.0),
+    Row("peak memory, querier", "MB", 700.0),
+    Row("start until ready", "s", 10.0),
+    Row("restart after kill -9, 1 M unsealed spans", "s", 20.0),
+    Row("trace by ID meanwhile, from Kafka, p50", "ms", 2000.0),
+)
+
+
+class Report:
+    """Collects values; what raises leaves its rows unmeasured, and its error is printed."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, float] = {}
+        self._console = Console()
+
+    def measure(self, what: str, call: Callable[[], Mapping[str, float]]) -> None:
+        """Run one measurement and keep its figures."""
+        self._console.print(f"[bold]{what}[/bold]")
+        try:
+            found = call()
+        except Exception:
+            self._console.print(traceback.format_exc(), markup=False)
+            return
+        for name, value in found.items():
+            assert name in {row.name for row in ROWS}, name
+            self._values[name] = max(value, self._values.get(name, 0.0))
+            self._console.print(f"  {name}: {value:.2f}")
+
+    def rows(self) -> list[dict[str, object]]:
+        """Every row, measured or not."""
+        return [
+            {"name": row.name, "value": round(self._values.get(row.name, UNMEASURED), 3)} | asdict(row) for row in ROWS
+        ]
+
+    def finish(self, path: Path) -> int:
+        """Print the table, write the JSON; 1 when a figure is over its limit or was not measured, else 0."""
+        table = Table(title=f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end")
+        for column in ("figure", "value", "unit", "at most"):
+            table.add_column(column, justify="left" if column == "figure" else "right")
+        over = False
+        for row in self.rows():
+            value, limit = float(str(row["value"])), row["at_most"]
+            bad = value >= UNMEASURED or (limit is not None and value > float(str(limit)))
+            over = over or bad
+            shown = "not measured" if value >= UNMEASURED else f"{value:,.2f}"
+            table.add_row(str(row["name"]), f"[red]{shown}[/red]" if bad else shown, str(row["unit"]), str(limit or ""))
+        self._console.print(table)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keys = ("name", "value", "unit", "at_most")
+        path.write_text(json.dumps([{key: row[key] for key in keys} for row in self.rows()], indent=2) + "\n")
+        return int(over)
