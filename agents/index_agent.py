@@ -9,7 +9,7 @@ from typing import Any
 import faust
 
 from agents.worker import Worker
-from pipeline.partition.state import SourceRecord
+from pipeline.partition.batch import SourceRecord
 from topics.errors import MalformedRecordError
 from topics.settings import Settings
 from topics.spans_by_trace import DEFAULT_TENANT, tenant_of

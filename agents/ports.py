@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.partition.batch import SourceRecord
 from pipeline.partition.sealed import SealedRange
-from pipeline.partition.state import SourceRecord
 from pipeline.partition.window import Keys
 from pipeline.store.manifest import Manifest
 

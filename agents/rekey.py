@@ -12,7 +12,7 @@ import faust
 from agents.index_agent import source_record
 from agents.source import KafkaSource
 from pipeline import telemetry
-from pipeline.partition.state import SourceRecord
+from pipeline.partition.batch import SourceRecord
 from pipeline.spans.wire import CutLimits, Piece, cut_by_trace
 from topics import otlp_spans, spans_by_trace, spans_dead
 from topics.errors import KafkaUnavailableError, MalformedRecordError, MalformedRequestError, RequestTooLargeError

@@ -10,8 +10,8 @@ import faust
 from faust.types import TP
 
 from agents.ports import Assignment
+from pipeline.partition.batch import SourceRecord
 from pipeline.partition.sealed import SealedRange
-from pipeline.partition.state import SourceRecord
 from pipeline.spans.dedup import span_keys
 from pipeline.store import commit
 from pipeline.store.manifest import Manifest

@@ -21,17 +21,18 @@ import pyarrow as pa
 import structlog
 from tenacity import AsyncRetrying, before_sleep_nothing, retry_if_exception_type, wait_random_exponential
 
+from agents.decoder import Decoder, batches_of
 from agents.ports import Pools, Ranges, Source
 from pipeline import telemetry
+from pipeline.partition.batch import Prepared, SourceRecord
 from pipeline.partition.sealed import SealedRange
 from pipeline.partition.segment import Segment
-from pipeline.partition.state import Partition, PartitionLimits, Prepared, SealPlan, SourceRecord, merged
+from pipeline.partition.state import Partition, PartitionLimits, SealPlan, merged
 from pipeline.partition.window import Window
 from pipeline.spans import schema
-from pipeline.spans.wire import span_count
 from pipeline.store.manifest import Manifest
 from pipeline.store.tables import Slot, Tables
-from topics.errors import KafkaUnavailableError, MalformedRecordError, StoreUnavailableError
+from topics.errors import KafkaUnavailableError, StoreUnavailableError
 from topics.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -99,6 +100,7 @@ class Worker:
         self._ranges = ranges
         self._secret = secret
         self._clock_ns = clock_ns
+        self._decoder = Decoder(settings, self.pools.decode, partitions=partitions, secret=secret, clock_ns=clock_ns)
         self._epochs = itertools.count()
         self._room = asyncio.Event()
         self._room.set()
@@ -154,14 +156,7 @@ class Worker:
         for keys, time_max_unix_ns, last in found.window:
             window.add(keys[~window.holds(keys)], time_max_unix_ns=time_max_unix_ns, last=last)
         self.tables.clear(partition)
-        state = Partition(
-            partition=partition,
-            partitions=self.partitions,
-            mark=found.mark,
-            window=window,
-            limits=limits_of(self.settings),
-            secret=self._secret,
-        )
+        state = Partition(partition=partition, mark=found.mark, window=window, limits=limits_of(self.settings))
         if (newest := found.newest) is not None:
             await self._until_there("catalog entry", lambda: self._source.send_entry(newest))
         self._skip_lost(state, found.log_start)
@@ -194,8 +189,8 @@ class Worker:
                 await ack()
             else:
                 owned.unacked[record.offset] = ack
-        for batch in self._batches(records):
-            prepared = await self._in(self.pools.decode, _prepare, state, batch, self._clock_ns())
+        for batch in batches_of(records, self.settings):
+            prepared = await self._decoder.prepared(state.wanted(batch))
             if prepared is None:
                 continue
             for letter in prepared.dead:
@@ -253,20 +248,6 @@ class Worker:
             await self._in(self.pools.read, self.tables.merge_segments, owned.slot, olds, one)
         await self._seal_if_due(owned, state)
         await self._bound_memory()
-
-    def _batches(self, records: Sequence[SourceRecord]) -> list[list[SourceRecord]]:
-        """Runs of records within take_bytes_max and take_spans_max, at least one record each."""
-        limits = self.settings.worker
-        batches: list[list[SourceRecord]] = []
-        nbytes = spans = 0
-        for record in records:
-            count = _spans_in(record)
-            nbytes, spans = nbytes + len(record.value), spans + count
-            if not batches or nbytes > limits.take_bytes_max or spans > limits.take_spans_max:
-                batches.append([])
-                nbytes, spans = len(record.value), count
-            batches[-1].append(record)
-        return batches
 
     def _skip_lost(self, state: Partition, log_start: int) -> None:
         if lost := state.skip_lost(log_start, self._clock_ns()):
@@ -451,31 +432,13 @@ class Worker:
         self.pools.close()
 
 
-def _spans_in(record: SourceRecord) -> int:
-    """Spans counted on the wire: an empty one takes 2 bytes there and 40 times that in Arrow. Garbage holds none."""
-    try:
-        return span_count(record.value)
-    except MalformedRecordError:
-        return 0
-
-
-def _prepare(state: Partition, batch: list[SourceRecord], now_unix_ns: int) -> Prepared | None:
-    return state.prepare(batch, now_unix_ns=now_unix_ns)
-
-
 def limits_of(settings: Settings) -> PartitionLimits:
     """The bounds of one partition, from the settings."""
-    worker, limits = settings.worker, settings.limits
+    worker = settings.worker
     return PartitionLimits(
         seal_bytes=worker.seal_bytes,
         seal_spans=worker.seal_spans,
         seal_age_s=worker.seal_age_s,
         segments_max=worker.segments_max,
         drop_grace_s=worker.drop_grace_s,
-        window_s=worker.window_s,
-        window_keys_max=worker.window_keys_max,
-        attribute_columns_max=worker.attribute_columns_max,
-        attribute_bytes_max=limits.attribute_bytes_max,
-        attributes_max=limits.attributes_max,
-        future_s_max=limits.future_s_max,
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from prometheus_client import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
-    from pipeline.partition.state import Partition, Prepared
+    from pipeline.partition.batch import Prepared
+    from pipeline.partition.state import Partition
     from pipeline.store.manifest import Manifest
 
 # ---- receiver

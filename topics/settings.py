@@ -145,6 +145,12 @@ class WorkerSettings(Section):
     data_dir: Path = setting(Path(".spanstream/worker"), "RocksDB tables and Faust's data; may be lost at any time")
     take_records_max: int = setting(32, "Records of one batch", ge=1, le=10_000)
     take_wait_s: float = setting(0.05, "Longest wait to fill a batch", ge=0, le=5)
+    take_gather_s: float = setting(
+        0.01, "An idle decoder waits so long for other partitions' batches, to decode them at once", ge=0, le=1
+    )
+    gather_bytes_max: int = setting(
+        4 * MIB, "Batches of several partitions are decoded at once up to so many bytes of OTLP", ge=64 * KIB
+    )
     take_bytes_max: int = setting(16 * MIB, "Bytes of OTLP decoded at once", ge=MIB)
     take_spans_max: int = setting(20_000, "Spans decoded at once, counted on the wire", ge=1000)
     fetch_bytes_max: int = setting(16 * MIB, "Bytes of one Kafka fetch", ge=MIB)

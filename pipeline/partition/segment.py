@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-MERGE_FAN_IN = 8  # at most 7 segments a size class stay unmerged: about 20 up to 500,000 spans
+MERGE_FAN_IN = 8  # segments that are merged at once; settings bound how many there may be
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -29,11 +29,6 @@ class Segment:
     record_time_max_unix_ns: int
     losses: tuple[tuple[int, int], ...] = ()
     in_table: bool = False
-
-    @property
-    def size_class(self) -> int:
-        """Segments of one class differ in size by less than MERGE_FAN_IN times."""
-        return int(np.log(max(1, self.spans_count)) / np.log(MERGE_FAN_IN))
 
 
 def rows_from(spans: pa.Table, offset: int) -> pa.Table:

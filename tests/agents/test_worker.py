@@ -19,8 +19,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from agents.ports import Assignment
 from agents.worker import SealTicket, Worker
+from pipeline.partition.batch import SourceRecord
 from pipeline.partition.sealed import SealedRange
-from pipeline.partition.state import SourceRecord
 from pipeline.spans.dedup import span_keys
 from pipeline.store.manifest import Manifest
 from pipeline.store.tables import Tables

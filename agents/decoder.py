@@ -1,0 +1,105 @@
+"""Batches of records to the decoding thread: what the partitions bring at about the same time is decoded together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.partition.batch import Prepared, SourceRecord, SpanLimits, Wanted, prepare
+from pipeline.spans.wire import span_count
+from topics.errors import MalformedRecordError
+from topics.settings import Settings
+
+
+def batches_of(records: Sequence[SourceRecord], settings: Settings) -> list[list[SourceRecord]]:
+    """Runs of records within take_bytes_max and take_spans_max, at least one record each."""
+    limits = settings.worker
+    batches: list[list[SourceRecord]] = []
+    nbytes = spans = 0
+    for record in records:
+        count = _spans_in(record)
+        nbytes, spans = nbytes + len(record.value), spans + count
+        if not batches or nbytes > limits.take_bytes_max or spans > limits.take_spans_max:
+            batches.append([])
+            nbytes, spans = len(record.value), count
+        batches[-1].append(record)
+    return batches
+
+
+class Decoder:
+    """Decodes in one thread. While it is busy, further batches wait and are then decoded at once, within the limits.
+
+    A batch that comes to an idle decoder waits take_gather_s for the batches of other partitions: with little traffic
+    they come together, and each decode has a fixed cost.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: ThreadPoolExecutor,
+        *,
+        partitions: int,
+        secret: bytes,
+        clock_ns: Callable[[], int],
+    ) -> None:
+        self._settings, self._pool, self._secret, self._clock_ns = settings, pool, secret, clock_ns
+        self._limits = SpanLimits(
+            partitions=partitions,
+            attribute_columns_max=settings.worker.attribute_columns_max,
+            attribute_bytes_max=settings.limits.attribute_bytes_max,
+            attributes_max=settings.limits.attributes_max,
+            future_s_max=settings.limits.future_s_max,
+        )
+        self._waiting: deque[tuple[Wanted, asyncio.Future[Prepared | None]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def prepared(self, wanted: Wanted) -> Prepared | None:
+        """What the partition takes of its batch; None when it holds all of it. A partition brings one at a time."""
+        future: asyncio.Future[Prepared | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((wanted, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._decode_waiting(), name="decode")
+        return await future
+
+    async def _decode_waiting(self) -> None:
+        await asyncio.sleep(self._settings.worker.take_gather_s)
+        while self._waiting:
+            together = self._next()
+            try:
+                found = await asyncio.get_running_loop().run_in_executor(
+                    self._pool, self._prepare, [wanted for wanted, _ in together]
+                )
+            except Exception as error:
+                for _, future in together:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), one in zip(together, found, strict=True):
+                if not future.done():  # its actor may have been cancelled
+                    future.set_result(one)
+
+    def _next(self) -> list[tuple[Wanted, asyncio.Future[Prepared | None]]]:
+        """Waiting batches within the limits together, at least one."""
+        limits, together = self._settings.worker, [self._waiting.popleft()]
+        nbytes = _bytes(together[0][0])
+        while self._waiting and nbytes + _bytes(self._waiting[0][0]) <= limits.gather_bytes_max:
+            nbytes += _bytes(self._waiting[0][0])
+            together.append(self._waiting.popleft())
+        return together
+
+    def _prepare(self, wanted: list[Wanted]) -> list[Prepared | None]:
+        return prepare(wanted, self._limits, secret=self._secret, now_unix_ns=self._clock_ns())
+
+
+def _bytes(wanted: Wanted) -> int:
+    return sum(len(record.value) for record in wanted.records)
+
+
+def _spans_in(record: SourceRecord) -> int:
+    """Spans counted on the wire: an empty one takes 2 bytes there and 40 times that in Arrow. Garbage holds none."""
+    try:
+        return span_count(record.value)
+    except MalformedRecordError:
+        return 0
