@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
@@ -76,21 +77,30 @@ def window_spans(
     """
     if found.newest is None:
         return
-    oldest_ns = found.newest.record_time_max_unix_ns - int(window_s * 1e9)
-    within, spans = [found.newest], sum(one.spans for one in found.newest.chunks)
-    for name in reversed(found.names[:-1]):
-        manifest = read_manifest(store, name)
-        if manifest is None or 0 < manifest.record_time_max_unix_ns < oldest_ns or spans >= keys_max:
-            break
-        within.append(manifest)
-        spans += sum(one.spans for one in manifest.chunks)
-    for manifest in reversed(within):
+    for manifest in reversed(_within(store, found, found.newest, window_s, keys_max)):
         for entry in manifest.chunks:
             content = store.get(entry.bucket, entry.name)
             if content is not None:  # retention may have taken it
                 rows = chunk.read_chunk(content, columns=chunk.KEY_COLUMNS)
-                tenant = pa.array([entry.tenant]).dictionary_encode().take(pa.array([0] * rows.num_rows, pa.int32()))
-                yield manifest, rows.append_column("tenant", tenant)
+                first = pa.array(np.zeros(rows.num_rows, dtype=np.int32))
+                yield manifest, rows.append_column("tenant", pa.DictionaryArray.from_arrays(first, [entry.tenant]))
+
+
+def _within(store: ObjectStore, found: Found, newest: Manifest, window_s: float, keys_max: int) -> list[Manifest]:
+    """The manifests of the window, newest first. Ranges without records have no time: they neither begin nor end it."""
+    within: list[Manifest] = []
+    latest_ns, spans = 0, 0
+    for name in reversed(found.names):
+        manifest = newest if name == newest.name else read_manifest(store, name)
+        if manifest is None or spans >= keys_max:
+            break
+        time_ns = manifest.record_time_max_unix_ns
+        latest_ns = latest_ns or time_ns
+        if 0 < time_ns < latest_ns - int(window_s * 1e9):
+            break
+        within.append(manifest)
+        spans += sum(one.spans for one in manifest.chunks)
+    return within
 
 
 def store_range(  # noqa: PLR0913 - an attempt: where, what, who, when, until when
@@ -101,13 +111,13 @@ def store_range(  # noqa: PLR0913 - an attempt: where, what, who, when, until wh
     worker: str,
     now_unix_ns: int,
     stop: threading.Event,
-    conditional: bool = True,
+    conditional: bool | None = None,
 ) -> Manifest | None:
     """Steps 1 and 2 of the commit: write each tenant's chunk, then the manifest. From then on the range is stored.
 
     Tries for as long as the store is away; `stop` ends it. Returns the manifest when this attempt's stands, None when
-    another's does or `stop` was set. conditional: whether the store refuses the second writer; without that only one
-    worker may run.
+    another's does or `stop` was set. conditional: whether the store refuses the second writer, None: find out, once a
+    process. A store that does not is written to all the same, after a look; only one worker may run then.
     """
     token = secrets.token_hex(TOKEN_BYTES)
     wait = settings.store.retry_wait_max_s
@@ -129,7 +139,9 @@ def store_range(  # noqa: PLR0913 - an attempt: where, what, who, when, until wh
             losses=sealed.losses,
             chunks=tuple(written),
         )
-        ours = _until_there(lambda: _put_manifest(store, manifest, conditional), stop, wait)
+        if conditional is None:
+            conditional = _until_there(store.refuses_second_put, stop, wait)
+        ours = _until_there(partial(_put_manifest, store, manifest, conditional), stop, wait)
     except _StoppedError:
         return None
     if ours:
@@ -196,19 +208,20 @@ def _put_chunk(
 
 
 def _put_manifest(store: ObjectStore, manifest: Manifest, conditional: bool) -> bool:
-    """Whether this attempt's manifest stands. An unclear or refused put is settled by reading: the token decides."""
+    """Whether this attempt's manifest stands; the token in what stands decides.
+
+    Raises StoreUnavailableError when a put was refused or its answer unclear and none stands, or not yet: then it is to
+    be put again, since the name takes one only.
+    """
     name = manifest_name(manifest.topic, manifest.partition, manifest.first)
     if not conditional and (there := read_manifest(store, name)) is not None:
         return there.token == manifest.token
     try:
         store.put_if_absent(store.buckets[0], name, manifest.to_json())
-    except StoreConflictError:
-        there = read_manifest(store, name)
-        return there is not None and there.token == manifest.token
-    except StoreUnavailableError:
+    except (StoreConflictError, StoreUnavailableError) as error:
         there = read_manifest(store, name)
         if there is None:
-            raise  # it did not arrive, or not yet: put again, the name takes one
+            raise StoreUnavailableError(f"{name} was not stored: {error}") from error
         return there.token == manifest.token
     return True
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -21,8 +22,9 @@ from topics.settings import StoreSettings
 T = TypeVar("T")
 MISSING = ("NoSuchKey", "NoSuchBucket", "NoSuchVersion")
 READ_ATTEMPTS = 4
-PRECONDITION_FAILED = 412
-CONFLICT = 409
+CONNECT_TIMEOUT_S = 5.0
+PART_BYTES = 64 << 20  # smaller objects are one request: no part is left behind by a crash
+REFUSED = (409, 412)  # another put of the name is under way; an object stands there
 
 
 class ObjectInfo(NamedTuple):
@@ -42,21 +44,10 @@ class ObjectStore:
 
     def __init__(self, settings: StoreSettings) -> None:
         self.settings = settings
-        url = urlsplit(settings.endpoint)
-        self._http = urllib3.PoolManager(
-            maxsize=settings.connections_max,
-            block=True,
-            timeout=urllib3.Timeout(connect=5.0, read=max(settings.put_timeout_s, settings.get_timeout_s)),
-            retries=False,
-        )
-        self._client = Minio(
-            url.netloc,
-            access_key=settings.access_key,
-            secret_key=settings.secret_key.get_secret_value(),
-            secure=url.scheme == "https",
-            region=settings.region,
-            http_client=self._http,
-        )
+        self._puts, self._writer = _client(settings, settings.put_timeout_s)
+        self._gets, self._reader = _client(settings, settings.get_timeout_s)
+        self._probe = threading.Lock()
+        self._conditional: bool | None = None
 
     @property
     def buckets(self) -> tuple[str, ...]:
@@ -66,69 +57,70 @@ class ObjectStore:
     def ensure_buckets(self) -> None:
         """Create the buckets that are missing."""
         for bucket in self.buckets:
-            if not _asked(partial(self._client.bucket_exists, bucket)):
-                try:
-                    self._client.make_bucket(bucket)
-                except S3Error as error:
-                    if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-                        raise StoreUnavailableError(f"bucket {bucket} cannot be created: {error.code}") from error
+            if not _asked(partial(self._reader.bucket_exists, bucket)):
+                _asked(partial(self._make_bucket, bucket), attempts=1)
 
     def put(self, bucket: str, name: str, data: bytes | memoryview, content_type: str) -> None:
         """Write an object, over whatever stands there."""
-        body = data if isinstance(data, bytes) else bytes(data)
-        _asked(
-            lambda: self._client.put_object(bucket, name, io.BytesIO(body), len(body), content_type=content_type),
-            attempts=1,
-        )
+        length = memoryview(data).nbytes
+        put = partial(self._writer.put_object, content_type=content_type, part_size=PART_BYTES, num_parallel_uploads=1)
+        _asked(lambda: put(bucket, name, io.BytesIO(data), length), attempts=1)
 
     def put_if_absent(self, bucket: str, name: str, data: bytes) -> None:
         """Write an object where none stands under its name: of several writers one wins.
 
-        Raises StoreConflictError when one stands there; StoreUnavailableError when the outcome is not known, which the
-        caller settles by reading. The signature expires with put_timeout_s, so that a late request is refused.
+        Raises StoreConflictError when it was refused for another one; StoreUnavailableError when the outcome is not
+        known. The caller settles both by reading. The signature expires with put_timeout_s: a late request is refused.
         """
         expires = timedelta(seconds=max(1, int(self.settings.put_timeout_s)))
-        url = self._client.presigned_put_object(bucket, name, expires=expires)
+        url = self._writer.presigned_put_object(bucket, name, expires=expires)
         headers = {"If-None-Match": "*", "Content-Type": "application/json"}
         try:
-            answer = self._http.request(
-                "PUT", url, body=data, headers=headers, timeout=self.settings.put_timeout_s, retries=False
-            )
+            answer = self._puts.request("PUT", url, body=data, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             raise StoreUnavailableError(f"no answer to the put of {name}: {error}") from error
-        if answer.status in (PRECONDITION_FAILED, CONFLICT):
-            raise StoreConflictError(f"{name} exists")
+        if answer.status in REFUSED:
+            raise StoreConflictError(f"{name} exists, or another put of it is under way")
         if answer.status != 200:
             raise StoreUnavailableError(f"the put of {name} was answered {answer.status}: {answer.data[:200]!r}")
 
     def get(self, bucket: str, name: str) -> bytes | None:
         """An object's content, None where there is none."""
+        return _asked(lambda: self._read(bucket, name, 0, 0), missing=True)
 
-        def read() -> bytes:
-            answer = self._client.get_object(bucket, name)
-            try:
-                return answer.read()
-            finally:
-                answer.close()
-                answer.release_conn()
-
-        return _asked(read, missing=True)
+    def get_range(self, bucket: str, name: str, offset: int, length: int) -> bytes | None:
+        """`length` >= 1 bytes from `offset` on, fewer where the object ends; None where there is none."""
+        return _asked(lambda: self._read(bucket, name, offset, length), missing=True)
 
     def list(self, bucket: str, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
-        """Objects in the order of their names, a page at a time; `start_after` itself is left out."""
-        found = self._client.list_objects(bucket, prefix=prefix, recursive=True, start_after=start_after or None)
-        while (one := _asked(lambda: next(found, None))) is not None:
-            yield ObjectInfo(one.object_name, one.size or 0, one.last_modified)
+        """Objects in the order of their names, a page at a time; `start_after` itself is left out.
+
+        A page that fails is asked for again after the last name given: a listing never ends early.
+        """
+        after, found = start_after, self._listing(bucket, prefix, start_after)
+
+        def step() -> ObjectInfo | None:
+            nonlocal found
+            try:
+                one = next(found, None)
+            except BaseException:
+                found = self._listing(bucket, prefix, after)  # the failed one would say that it is at its end
+                raise
+            return None if one is None else ObjectInfo(one.object_name, one.size or 0, one.last_modified)
+
+        while (info := _asked(step)) is not None:
+            after = info.name
+            yield info
 
     def remove(self, bucket: str, name: str) -> None:
         """Delete an object; it is no error when there is none."""
-        _asked(lambda: self._client.remove_object(bucket, name))
+        _asked(lambda: self._writer.remove_object(bucket, name))
 
     def conditional_put_works(self) -> bool:
         """Whether the store refuses the second conditional put of a name: a probe that leaves nothing behind."""
         bucket, name = self.buckets[0], f"probe/{uuid.uuid4().hex}"
-        self.put_if_absent(bucket, name, b"1")
         try:
+            self.put_if_absent(bucket, name, b"1")
             self.put_if_absent(bucket, name, b"2")
         except StoreConflictError:
             return True
@@ -136,9 +128,56 @@ class ObjectStore:
             self.remove(bucket, name)
         return False
 
+    def refuses_second_put(self) -> bool:
+        """`conditional_put_works`, asked once and remembered."""
+        with self._probe:
+            if self._conditional is None:
+                self._conditional = self.conditional_put_works()
+            return self._conditional
+
     def close(self) -> None:
         """Close the connections."""
-        self._http.clear()
+        self._puts.clear()
+        self._gets.clear()
+
+    def _make_bucket(self, bucket: str) -> None:
+        try:
+            self._writer.make_bucket(bucket)
+        except S3Error as error:
+            if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
+
+    def _read(self, bucket: str, name: str, offset: int, length: int) -> bytes:
+        answer = self._reader.get_object(bucket, name, offset=offset, length=length)
+        try:
+            return answer.read()
+        finally:
+            answer.close()
+            answer.release_conn()
+
+    def _listing(self, bucket: str, prefix: str, start_after: str) -> Iterator[Any]:
+        found = self._reader.list_objects(bucket, prefix=prefix, recursive=True, start_after=start_after or None)
+        return iter(found)
+
+
+def _client(settings: StoreSettings, timeout_s: float) -> tuple[urllib3.PoolManager, Minio]:
+    """Connections whose answers may take so long, and a client that uses them. Nothing is tried again in there."""
+    url = urlsplit(settings.endpoint)
+    http = urllib3.PoolManager(
+        maxsize=settings.connections_max,
+        block=True,
+        timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s),
+        retries=False,
+    )
+    client = Minio(
+        endpoint=url.netloc,
+        access_key=settings.access_key,
+        secret_key=settings.secret_key.get_secret_value(),
+        secure=url.scheme == "https",
+        region=settings.region,
+        http_client=http,
+    )
+    return http, client
 
 
 def _asked(call: Callable[[], T], *, attempts: int = READ_ATTEMPTS, missing: bool = False) -> T | None:

@@ -17,7 +17,8 @@ from pipeline.store import commit
 from pipeline.store.chunk import read_chunk
 from pipeline.store.manifest import Manifest
 from pipeline.store.objects import ObjectStore
-from topics.errors import FormatVersionError, StoreConflictError, StoreUnavailableError
+from tests.pipeline.store.faulty import FAULTS, faulty
+from topics.errors import FormatVersionError, StoreConflictError
 from topics.settings import Settings, StoreSettings
 
 pytestmark = pytest.mark.integration
@@ -66,18 +67,6 @@ def names(store: ObjectStore) -> set[str]:
     return {one.name for bucket in store.buckets for one in store.list(bucket, "")}
 
 
-class LosesAnswers(ObjectStore):
-    """A store whose conditional puts arrive, but whose answer is lost; or that never arrive."""
-
-    arrives = True
-
-    def put_if_absent(self, bucket: str, name: str, data: bytes) -> None:
-        if self.arrives:
-            super().put_if_absent(bucket, name, data)
-        self.arrives = True
-        raise StoreUnavailableError("answer lost")
-
-
 def test_minio_refuses_the_second_writer(store: ObjectStore) -> None:
     store.put_if_absent(store.buckets[0], "once", b"1")
 
@@ -99,15 +88,66 @@ def test_of_many_attempts_at_a_range_one_stands_and_the_others_leave_nothing(sto
     assert names(store) == {winner.name, entry.name, entry.traces_name, entry.filter_name}
 
 
-@pytest.mark.parametrize("arrives", [True, False])
-def test_a_lost_answer_is_settled_by_reading_the_manifest(store_settings: StoreSettings, arrives: bool) -> None:
-    store = LosesAnswers(store_settings)
-    store.arrives = arrives
+REQUESTS_OF_A_COMMIT = 7  # three to see whether the store refuses second puts, three objects, the manifest
 
-    stored = put(store, sealed(0, 9))
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("spoiled", range(REQUESTS_OF_A_COMMIT))
+def test_whichever_request_fails_the_range_is_stored_once(
+    store: ObjectStore, store_settings: StoreSettings, spoiled: int, fault: str
+) -> None:
+    with faulty(store_settings) as (proxy, settings):
+        proxy.spoil = lambda number, *_: fault if number == spoiled else ""
+        behind = ObjectStore(settings)
+        stored = put(behind, sealed(0, 9))
+        behind.close()
 
     assert stored is not None
     assert commit.read_mark(store, "spans_by_trace", 3).newest == stored
+    (entry,) = stored.chunks
+    left = {name for name in names(store) if not name.startswith("probe/")}
+    assert left == {stored.name, entry.name, entry.traces_name, entry.filter_name}
+
+
+def test_a_commit_makes_as_many_requests_as_the_test_above_spoils(store_settings: StoreSettings) -> None:
+    with faulty(store_settings) as (proxy, settings):
+        behind = ObjectStore(settings)
+        put(behind, sealed(0, 9))
+        first, _ = proxy.seen, proxy.start_over(lambda *_: "")
+        put(behind, sealed(10, 19))
+        behind.close()
+
+    assert (len(first), len(proxy.seen)) == (REQUESTS_OF_A_COMMIT, 4)
+
+
+def test_a_refusal_without_a_manifest_is_put_again_not_given_up(store: ObjectStore) -> None:
+    class Busy(ObjectStore):
+        refusals = 2
+
+        def put_if_absent(self, bucket: str, name: str, data: bytes) -> None:
+            if name.startswith("manifests/") and self.refusals:
+                self.refusals -= 1
+                raise StoreConflictError("another put is under way")
+            super().put_if_absent(bucket, name, data)
+
+    busy = Busy(store.settings)
+    stored = put(busy, sealed(0, 9))
+    busy.close()
+
+    assert stored is not None
+    assert commit.read_mark(store, "spans_by_trace", 3).newest == stored
+
+
+def test_a_store_without_conditional_puts_still_keeps_the_first_manifest(store_settings: StoreSettings) -> None:
+    with faulty(store_settings) as (proxy, settings):
+        proxy.ignores_conditions = True
+        store = ObjectStore(settings)
+        outcomes = [put(store, sealed(0, 9)), put(store, sealed(0, 12))]
+        mark = commit.read_mark(store, "spans_by_trace", 3).mark
+        store.close()
+
+    assert [one is not None for one in outcomes] == [True, False]
+    assert mark == 10
 
 
 def test_each_tenant_has_a_chunk_of_its_own(store: ObjectStore) -> None:
@@ -144,6 +184,17 @@ def test_the_window_goes_back_as_far_as_its_record_time(store: ObjectStore) -> N
 
     assert [manifest.first for manifest, _ in window] == [1, 2, 3]
     assert {name for _, spans in window for name in spans.column_names} == {"trace_id", "span_id", "kind", "tenant"}
+
+
+def test_ranges_without_records_neither_begin_nor_end_the_window(store: ObjectStore) -> None:
+    times = [NOW, NOW + 300 * SECOND, 0, NOW + 310 * SECOND, 0]
+    for number, time in enumerate(times):
+        assert put(store, sealed(number, number, {} if time == 0 else {"shop": [number]}, time=time))
+    found = commit.read_mark(store, "spans_by_trace", 3)
+
+    window = list(commit.window_spans(store, found, window_s=60, keys_max=1000))
+
+    assert [manifest.first for manifest, _ in window] == [1, 3]
 
 
 def test_a_manifest_of_a_later_format_is_refused_with_a_sentence(store: ObjectStore) -> None:
