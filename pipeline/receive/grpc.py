@@ -46,17 +46,16 @@ class GrpcReceiver:
         await self._server.stop(grace_s)
 
     async def _export(self, body: bytes, context: Any) -> bytes:
-        taken = 0
+        share = self._ingest.inflight.share()
         try:
             name = next((value for key, value in context.invocation_metadata() or () if key == "x-scope-orgid"), None)
             tenant = self._ingest.tenant_of(name)
-            self._ingest.inflight.add(len(body))
-            taken = len(body)
+            share.add(len(body))
             response = await self._ingest.export(tenant, body, Form.PROTOBUF)
         except SpanstreamError as exc:
             await self._refuse(exc, context)
         finally:
-            self._ingest.inflight.release(taken)
+            share.release()
         telemetry.REQUESTS.labels(protocol="grpc", status="OK").inc()
         return response
 

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from pipeline import telemetry
 from pipeline.receive.ingest import Ingest
+from pipeline.receive.limits import InflightShare
 from pipeline.receive.request import Form, form_of, unpack
 from topics.errors import (
     KafkaUnavailableError,
@@ -35,6 +36,7 @@ TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
 CLOSE = (b"connection", b"close")
 NOT_ALLOWED = b"405 method not allowed, supported: [POST]"
 UNSUPPORTED = b"415 unsupported media type, supported: [application/json, application/x-protobuf]"
+TOO_LARGE = "the request is larger than %d bytes"
 
 
 class _HungUpError(Exception):
@@ -81,41 +83,45 @@ class HttpReceiver:
     async def _export(self, headers: dict[bytes, bytes], form: Form, receive: Receive, send: Send) -> int:
         tenant_header = headers.get(b"x-scope-orgid")
         tenant = self._ingest.tenant_of(None if tenant_header is None else tenant_header.decode("latin-1"))
-        inflight, taken = self._ingest.inflight, 0
+        share = self._ingest.inflight.share()
         try:
             length = headers.get(b"content-length", b"")
             if length.isdigit() and int(length) > self._settings.request_bytes_max:
-                raise RequestTooLargeError(f"the request is larger than {self._settings.request_bytes_max} bytes")
-            parts: list[bytes] = []
-            more = True
-            async with asyncio.timeout(self._settings.idle_timeout_s):
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _HungUpError
-                    part = message.get("body", b"")
-                    inflight.add(len(part))
-                    taken += len(part)
-                    if taken > self._settings.request_bytes_max:
-                        raise RequestTooLargeError(
-                            f"the request is larger than {self._settings.request_bytes_max} bytes"
-                        )
-                    parts.append(part)
-                    more = message.get("more_body", False)
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            del parts
-            encoding = headers.get(b"content-encoding")
-            if encoding is not None:
-                body = unpack(body, encoding.decode("latin-1"), self._settings.request_bytes_max)
-                grown = max(0, len(body) - taken)
-                inflight.add(grown)
-                taken += grown
-            response = await self._ingest.export(tenant, body, form)
-        except TimeoutError as exc:
-            raise MalformedRequestError(f"the body took longer than {self._settings.idle_timeout_s} s") from exc
+                raise RequestTooLargeError(TOO_LARGE % self._settings.request_bytes_max)
+            # The body is handed on, not kept: it can go as soon as it is cut, long before Kafka's answer.
+            response = await self._ingest.export(tenant, await self._body(headers, receive, share), form)
         finally:
-            inflight.release(taken)
+            share.release()
         return await _answer(send, 200, self._content_types[form], response)
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive, share: InflightShare) -> bytes:
+        """The unpacked body. Raises RequestTooLargeError, OverloadedError, MalformedRequestError, _HungUpError."""
+        body, more = await _next_part(receive)
+        share.add(len(body))
+        if more:
+            try:
+                async with asyncio.timeout(self._settings.idle_timeout_s):
+                    body = await self._rest(body, receive, share)
+            except TimeoutError as exc:
+                raise MalformedRequestError(f"the body took longer than {self._settings.idle_timeout_s} s") from exc
+        elif len(body) > self._settings.request_bytes_max:
+            raise RequestTooLargeError(TOO_LARGE % self._settings.request_bytes_max)
+        encoding = headers.get(b"content-encoding")
+        if encoding is None:
+            return body
+        unpacked = unpack(body, encoding.decode("latin-1"), self._settings.request_bytes_max)
+        share.add(max(0, len(unpacked) - len(body)))
+        return unpacked
+
+    async def _rest(self, first: bytes, receive: Receive, share: InflightShare) -> bytes:
+        parts, more = [first], True
+        while more:
+            part, more = await _next_part(receive)
+            share.add(len(part))
+            if share.bytes > self._settings.request_bytes_max:
+                raise RequestTooLargeError(TOO_LARGE % self._settings.request_bytes_max)
+            parts.append(part)
+        return b"".join(parts)
 
     async def _refuse(self, error: SpanstreamError, form: Form, send: Send) -> int:
         status, code, retry_after_s = status_of(error, self._settings.retry_after_s)
@@ -145,6 +151,14 @@ def status_of(error: SpanstreamError, retry_after_s: float) -> tuple[int, int, f
     if isinstance(error, KafkaUnavailableError | OverloadedError):
         return 503, code_pb2.UNAVAILABLE, retry_after_s
     return 500, code_pb2.INTERNAL, None
+
+
+async def _next_part(receive: Receive) -> tuple[bytes, bool]:
+    """(some of the body, whether there is more). Raises _HungUpError."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise _HungUpError
+    return message.get("body", b""), message.get("more_body", False)
 
 
 async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> int:

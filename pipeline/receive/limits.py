@@ -30,6 +30,30 @@ class InflightBytes:
         """Give `count` bytes back."""
         self.bytes -= count
 
+    def share(self) -> InflightShare:
+        """What one request takes of the bound."""
+        return InflightShare(self)
+
+
+class InflightShare:
+    """The bytes that one request has taken, given back together."""
+
+    __slots__ = ("_all", "bytes")
+
+    def __init__(self, inflight: InflightBytes) -> None:
+        self._all = inflight
+        self.bytes = 0
+
+    def add(self, count: int) -> None:
+        """Take `count` bytes. Raises OverloadedError, and takes none, where that would exceed the bound."""
+        self._all.add(count)
+        self.bytes += count
+
+    def release(self) -> None:
+        """Give back all."""
+        self._all.release(self.bytes)
+        self.bytes = 0
+
 
 class TenantRates:
     """A token bucket a tenant: `rate` bytes a second, `burst` bytes at once. A rate of 0 lets everything pass."""
