@@ -208,26 +208,15 @@ def each_once(spans: pa.Table) -> pa.Table:
 
     So the answer does not depend on how spans were cut into records, segments or chunks.
     """
-    order = pc.sort_indices(
-        pa.table(
-            {
-                "span_id": spans.column("span_id").cast(pa.binary()),
-                "kind": pc.fill_null(schema.column(spans, "kind"), 0),
-                "offset": schema.column(spans, "record_offset"),
-                "start": spans.column("start_unix_ns"),
-            }
-        ),
-        sort_keys=[(name, "ascending") for name in ("span_id", "kind", "offset", "start")],
-    )
-    spans = spans.take(order)
-    ids = schema.fixed_bytes(spans, "span_id", 8).view(np.uint64)[:, 0]
+    ids = schema.fixed_bytes(spans, "span_id", 8).view(">u8")[:, 0]
     kinds = pc.fill_null(schema.column(spans, "kind"), 0).to_numpy()
-    first = np.ones(spans.num_rows, dtype=bool)
-    first[1:] = (ids[1:] != ids[:-1]) | (kinds[1:] != kinds[:-1])
-    if not first.all():
-        spans = spans.filter(pa.array(first))
-    by_start = pc.sort_indices(spans.column("start_unix_ns"))  # stable: the rest of the order is as above
-    return spans.take(by_start).select(sorted(spans.column_names))
+    starts = spans.column("start_unix_ns").to_numpy()
+    order = np.lexsort((starts, schema.column(spans, "record_offset").to_numpy(), kinds, ids))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (ids[order[1:]] != ids[order[:-1]]) | (kinds[order[1:]] != kinds[order[:-1]])
+    kept = order[first]
+    kept = kept[np.argsort(starts[kept], kind="stable")]
+    return spans.select(sorted(spans.column_names)).take(pa.array(kept))
 
 
 def _offsets(rows: pa.Table) -> tuple[int, ...]:
