@@ -7,10 +7,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from pipeline.allocator import release_memory
 from pipeline.partition.batch import Prepared, SourceRecord, SpanLimits, Wanted, prepare
 from pipeline.spans.wire import span_count
 from topics.errors import MalformedRecordError
 from topics.settings import Settings
+
+RELEASE_EVERY_BYTES = 16 << 20
 
 
 def batches_of(records: Sequence[SourceRecord], settings: Settings) -> list[list[SourceRecord]]:
@@ -54,6 +57,7 @@ class Decoder:
         )
         self._waiting: deque[tuple[Wanted, asyncio.Future[Prepared | None]]] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._decoded_bytes = 0
 
     async def prepared(self, wanted: Wanted) -> Prepared | None:
         """What the partition takes of its batch; None when it holds all of it. A partition brings one at a time."""
@@ -90,7 +94,12 @@ class Decoder:
         return together
 
     def _prepare(self, wanted: list[Wanted]) -> list[Prepared | None]:
-        return prepare(wanted, self._limits, secret=self._secret, now_unix_ns=self._clock_ns())
+        found = prepare(wanted, self._limits, secret=self._secret, now_unix_ns=self._clock_ns())
+        self._decoded_bytes += sum(map(_bytes, wanted))
+        if self._decoded_bytes > RELEASE_EVERY_BYTES:
+            self._decoded_bytes = 0
+            release_memory()
+        return found
 
 
 def _bytes(wanted: Wanted) -> int:

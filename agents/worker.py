@@ -24,6 +24,7 @@ from tenacity import AsyncRetrying, before_sleep_nothing, retry_if_exception_typ
 from agents.decoder import Decoder, batches_of
 from agents.ports import Pools, Ranges, Source
 from pipeline import telemetry
+from pipeline.allocator import release_memory
 from pipeline.partition.batch import Prepared, SourceRecord
 from pipeline.partition.sealed import SealedRange
 from pipeline.partition.segment import Segment
@@ -323,7 +324,7 @@ class Worker:
         )
         del tables
         manifest = self._ranges.store(sealed, ticket.owned.stop)
-        pa.default_memory_pool().release_unused()
+        release_memory()
         return manifest
 
     async def _ack_below(self, owned: Owned, offset: int) -> None:

@@ -119,7 +119,7 @@ def _values(attributes: Attributes, group: Group) -> pa.Array:
         raw = attributes.values[ARRAY - 1].take(pa.array(group.at)).to_pylist()
         return pa.array([_elements(value) for value in raw], schema.TYPES[name])
     values = attributes.values[group.type - 1]
-    return values if len(group.at) == len(values) else values.take(pa.array(group.at))
+    return values.take(pa.array(group.at))
 
 
 def _spread(values: pa.Array, owner: Ints, owners: int) -> pa.Array:
@@ -166,6 +166,11 @@ def _any_bytes(attributes: Attributes, at: Ints) -> list[bytes]:
 
 def _elements(array: bytes) -> list[object]:
     return [getattr(value, value.WhichOneof("value")) for value in ArrayValue.FromString(array).values]
+
+
+def owned(array: pa.Array) -> pa.Array:
+    """A copy with memory of its own: what the decoder gives belongs to its whole batch, and one column keeps it all."""
+    return array.take(pa.array(np.arange(len(array))))
 
 
 def varint(number: int) -> bytes:

@@ -19,7 +19,7 @@ from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from pipeline.spans import schema
-from pipeline.spans.columns import Ints, attributes_of, columns_of, varint
+from pipeline.spans.columns import Ints, attributes_of, columns_of, owned, varint
 from pipeline.spans.record import BadRecord, Record
 
 ENTITY_REFS_TAG = b"\x1a"  # Resource.entity_refs, field 3
@@ -200,7 +200,7 @@ def _fixed(
 
 
 def _fixed_array(values: npt.NDArray[np.uint8]) -> pa.Array:
-    data = pa.py_buffer(np.ascontiguousarray(values))
+    data = pa.py_buffer(values.tobytes())  # a copy: see columns.owned
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(values.shape[1]), len(values), [None, data])
 
 
@@ -211,10 +211,10 @@ def _span_fields(spans: pa.StructArray) -> dict[str, pa.Array]:
     if status.type.field(0).name != "message":
         message, code = code, message
     found = {
-        "start_unix_ns": start,
+        "start_unix_ns": owned(start),
         "duration_ns": pa.array((end.to_numpy() - start.to_numpy()).view(np.int64)),
         "name": spans.field("name").dictionary_encode(),
-        "kind": spans.field("kind"),
+        "kind": owned(spans.field("kind")),
     }
     return found | _where_set(
         {
@@ -234,7 +234,7 @@ def _where_set(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
     found = {}
     for name, array in columns.items():
         if _says_something(array):
-            found[name] = array.dictionary_encode() if pa.types.is_string(array.type) else array
+            found[name] = array.dictionary_encode() if pa.types.is_string(array.type) else owned(array)
     return found
 
 
@@ -307,9 +307,9 @@ def _events(lists: pa.ListArray, columns_max: int) -> dict[str, pa.Array]:
     if not len(events):
         return {}
     columns = {
-        "event_time_unix_ns": events.field("time_unix_nano"),
-        "event_name": events.field("name"),
-        "event_dropped_attributes_count": events.field("dropped_attributes_count"),
+        "event_time_unix_ns": owned(events.field("time_unix_nano")),
+        "event_name": owned(events.field("name")),
+        "event_dropped_attributes_count": owned(events.field("dropped_attributes_count")),
     }
     columns |= columns_of(
         attributes_of(events.field("attributes")), scope="event", owners=len(events), columns_max=columns_max
@@ -322,11 +322,11 @@ def _links(lists: pa.ListArray, columns_max: int) -> dict[str, pa.Array]:
     if not len(links):
         return {}
     columns = {
-        "link_trace_id": links.field("trace_id"),
-        "link_span_id": links.field("span_id"),
-        "link_trace_state": links.field("trace_state"),
-        "link_flags": links.field("flags"),
-        "link_dropped_attributes_count": links.field("dropped_attributes_count"),
+        "link_trace_id": owned(links.field("trace_id")),
+        "link_span_id": owned(links.field("span_id")),
+        "link_trace_state": owned(links.field("trace_state")),
+        "link_flags": owned(links.field("flags")),
+        "link_dropped_attributes_count": owned(links.field("dropped_attributes_count")),
     }
     columns |= columns_of(
         attributes_of(links.field("attributes")), scope="link", owners=len(links), columns_max=columns_max
@@ -339,4 +339,5 @@ def _in_lists(lists: pa.ListArray, columns: dict[str, pa.Array]) -> dict[str, pa
     offsets = lists.offsets
     if lists.offset or offsets[0].as_py():
         offsets = pc.subtract(offsets, offsets[0])
+    offsets = owned(offsets)
     return {name: pa.ListArray.from_arrays(offsets, array) for name, array in columns.items()}
