@@ -101,7 +101,7 @@ class ReceiverSettings(Section):
         500_000, "Most values in a JSON request, since each takes about 100 bytes once read; beyond, 413", ge=1000
     )
     inflight_bytes_max: int = setting(
-        64 * MIB, "Bytes of requests not yet acknowledged; beyond, 503 with Retry-After", ge=KIB
+        24 * MIB, "Bytes of requests not yet acknowledged; beyond, 503. Memory grows by 2.5 times this", ge=KIB
     )
     record_bytes_max: int = setting(
         900_000, "Largest Kafka record written; a larger span is cut or rejected", ge=10_000, le=100_000_000
