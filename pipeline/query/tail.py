@@ -14,13 +14,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from pipeline.query.blocks import LiveSegment, Loss
 from pipeline.query.tail_rows import TailRows
 from topics import spans_by_trace
-from topics.admin import client_config
+from topics.admin import ELECTING, client_config
 from topics.errors import KafkaUnavailableError
 from topics.settings import Settings
 from topics.topic import full_name
 
 CONSUMERS_IDLE_MAX = 2
 POLL_S = 0.05
+ELECTION_POLL_S = 0.05
 BURST_RECORDS = 1000
 Ends = Mapping[int, tuple[int, int]]  # partition -> (first offset still held, next offset to be written)
 
@@ -76,12 +77,24 @@ class TailReader:
 
     def ends(self, partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
         """(first offset still held, next offset to be written) of each. Raises KafkaUnavailableError."""
-        timeout_s = self._settings.kafka.request_timeout_s
         with self._consumer() as consumer:
-            return {
-                partition: consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=timeout_s)
-                for partition in partitions
-            }
+            return {partition: self._end(consumer, partition) for partition in partitions}
+
+    def _end(self, consumer: Consumer, partition: int) -> tuple[int, int]:
+        """The watermarks, asked again while the cluster is electing a leader, for at most request_timeout_s."""
+        timeout_s = self._settings.kafka.request_timeout_s
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                found: tuple[int, int] = consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, partition), timeout=timeout_s
+                )
+            except KafkaException as exc:
+                if exc.args[0].code() not in ELECTING or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(ELECTION_POLL_S)
+            else:
+                return found
 
     def read(
         self, after: Mapping[int, int], ends: Ends, known: Mapping[int, Sequence[LiveSegment]]
