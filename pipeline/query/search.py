@@ -34,7 +34,7 @@ from topics.errors import BadQuestionError
 from topics.partitioner import partition_of
 
 GROUP_CHUNKS = 16
-BATCH_TRACES_MAX = 16_384
+BATCH_TRACES_MAX = 32_768
 FILTERED_TRACES_MAX = 64
 UINT64_MAX = 2**64 - 1
 FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
@@ -235,7 +235,7 @@ class _Run:
         """How many candidates to look at first: more where something is asked that only whole traces tell."""
         question = self._question
         picky = question.duration_min_ns or question.duration_max_ns is not None or TRACE_TAGS & question.tags.keys()
-        return 16 * wanted if picky else wanted + 4
+        return max(2048, 4 * wanted) if picky else wanted + 4
 
     def _summaries(self, trace_ids: list[bytes], pick: Pick) -> list[TraceSummary]:
         ids = pa.array(trace_ids, pa.binary(16))

@@ -32,16 +32,22 @@ FROM_LIVE = (
 )
 SERVICE_SQL = "coalesce(\"resource.service.name\", resource_more['service.name'].string)"
 # A root has no parent at all; of several the first by start, then by span ID. Of copies of a span the one at the least
-# offset counts: a chunk's name starts with its offsets, and live rows lie after all chunks.
+# offset counts: a chunk's name starts with its offsets, and live rows lie after all chunks. Neither a chunk nor what
+# is live has copies within itself, so only traces of several sources are looked through for them.
 SQL = f"""
 WITH spans AS (
     SELECT trace_id, span_id, coalesce(kind, 0) AS kind, start_unix_ns AS started, status_code, name,
         start_unix_ns::HUGEINT + duration_ns AS ended, {SERVICE_SQL} AS service,
         (coalesce(split_part(filename, '/', -1), '~'), record_offset) AS place,
-        parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0 AS root
+        parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0 AS root,
+        hash(coalesce(filename, '')) AS source
     FROM ({{source}}) WHERE trace_id IN (SELECT trace_id FROM {{ids}})
+), spread AS (
+    SELECT trace_id FROM spans GROUP BY trace_id HAVING min(source) <> max(source)
 ), once AS (
-    SELECT * FROM spans
+    SELECT * FROM spans ANTI JOIN spread USING (trace_id)
+    UNION ALL
+    SELECT * FROM spans SEMI JOIN spread USING (trace_id)
     QUALIFY row_number() OVER (PARTITION BY trace_id, span_id, kind ORDER BY place, started) = 1
 ), traces AS (
     SELECT trace_id, min(started) AS first, greatest(max(ended), min(started)) AS last,
