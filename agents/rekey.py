@@ -13,6 +13,7 @@ from agents.index_agent import source_record
 from agents.source import KafkaSource
 from pipeline import telemetry
 from pipeline.partition.batch import SourceRecord
+from pipeline.spans.parsed import ParseLimits, parse
 from pipeline.spans.wire import CutLimits, Piece, cut_by_trace
 from topics import otlp_spans, spans_by_trace, spans_dead
 from topics.errors import KafkaUnavailableError, MalformedRecordError, MalformedRequestError, RequestTooLargeError
@@ -63,20 +64,26 @@ def attach_rekey(app: faust.App, settings: Settings, source: KafkaSource, partit
 def rekeyed(
     records: Iterable[SourceRecord], partitions: int, limits: CutLimits
 ) -> tuple[list[KeyedRecord], list[tuple[SourceRecord, str]]]:
-    """The keyed records that hold all spans of `records`, joined by tenant and partition; and what cannot be read."""
+    """The keyed records that hold all spans of `records`, joined by tenant and partition; and what cannot be read.
+
+    A record is parsed in full first: joined with others, one that does not parse would make dead letters of them all.
+    """
     pieces: dict[tuple[str, int], list[Piece]] = defaultdict(list)
     dead: list[tuple[SourceRecord, str]] = []
+    parse_limits = ParseLimits(span_bytes_max=limits.record_bytes_max, attribute_bytes_max=limits.attribute_bytes_max)
     for record in records:
         try:
             if record.reason or not record.value:
                 raise MalformedRecordError(record.reason or "empty: a record without a value")
-            cut = cut_by_trace(record.value, partitions, limits)
+            parsed = parse(record.value, parse_limits)
+            cuts = [cut_by_trace(payload, partitions, limits) for payload in parsed.payloads]
         except (MalformedRecordError, MalformedRequestError, RequestTooLargeError) as error:
             dead.append((record, str(error)))
             continue
-        for reason, count in (cut.rejected + cut.marked).items():
+        counted = sum((cut.rejected + cut.marked for cut in cuts), parsed.rejected + parsed.marked)
+        for reason, count in counted.items():
             telemetry.SPANS_MARKED.labels(reason=reason).inc(count)
-        for piece in cut.pieces:
+        for piece in (piece for cut in cuts for piece in cut.pieces):
             pieces[record.tenant, piece.partition].append(piece)
     keyed = [one for (tenant, _), mine in pieces.items() for one in _joined(tenant, mine, limits.record_bytes_max)]
     return keyed, dead

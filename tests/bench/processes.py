@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from agents.commands.local_run import is_ready, variables_of
 from topics.settings import Settings
@@ -84,10 +85,10 @@ def until(condition: object, timeout_s: float, what: str) -> None:
         time.sleep(0.05)
 
 
-def send_load(url: str, spans: int, seed: int, rate: float = 0.0) -> dict[str, object]:
+def send_load(url: str, spans: int, seed: int, rate: float = 0.0) -> dict[str, Any]:
     """Send a load with `spanstream load` in a process of its own; returns what it tells."""
     done = subprocess.run(load_command(url, spans, seed, rate), check=True, capture_output=True, timeout=1200)
-    told: dict[str, object] = json.loads(done.stdout)
+    told: dict[str, Any] = json.loads(done.stdout)
     return told
 
 
