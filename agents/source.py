@@ -69,7 +69,7 @@ class KafkaSource:
     async def send_entry(self, manifest: Manifest) -> None:
         """Tell the readers' catalogs of a manifest."""
         key = span_chunks.key_of(manifest.partition, manifest.first)
-        await self.producer.send(span_chunks.TOPIC, None, key, manifest.to_json(), [])
+        await self.producer.send(span_chunks.TOPIC, None, key, manifest.to_entry(), [])
 
     async def send_dead(self, partition: int, record: SourceRecord, reason: str) -> None:
         """Set a record of the keyed topic aside."""

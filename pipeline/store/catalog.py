@@ -1,45 +1,60 @@
 """The catalog: what the manifests of all partitions say, in a reader's own RocksDB. May be lost: it is rebuilt.
 
-An entry is a manifest as it came; a small row beside it holds what is needed to choose chunks, and is all that is read
-when the catalog is opened. Which chunks may hold a trace is asked of the filters (pipeline.store.filter_groups).
+Each chunk's entry stands by itself; a small row a manifest holds what is needed to choose chunks, and is all that is
+read when the catalog is opened. Which chunks may hold a trace is asked of the filters (pipeline.store.filter_groups).
 """
 
 from __future__ import annotations
 
+import shutil
 import threading
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import orjson
+import structlog
 from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
 
-from pipeline.store.filter_groups import ChunkKey, FilterGroups
-from pipeline.store.manifest import ChunkEntry, Manifest, Services, manifest_name, manifest_prefix, parse_manifest_name
-from pipeline.store.objects import ObjectStore
-
-MANIFESTS, ROWS, TOTALS, FILTERS, GROUPS, MEMBERS, META = (
-    "manifests",
-    "rows",
-    "totals",
-    "filters",
-    "groups",
-    "members",
-    "meta",
+from pipeline.store import filter_groups
+from pipeline.store.filter_groups import Chunk, ChunkKey, FilterGroups
+from pipeline.store.manifest import (
+    ChunkEntry,
+    Manifest,
+    Services,
+    chunk_from_values,
+    chunk_values,
+    manifest_name,
+    manifest_prefix,
+    name_in_entry,
+    parse_manifest_name,
 )
-FAMILIES = (MANIFESTS, ROWS, TOTALS, FILTERS, GROUPS, MEMBERS, META)
+from pipeline.store.objects import ObjectStore
+from pipeline.store.totals import Totals
+from topics.errors import FormatVersionError, MalformedRecordError, SpanstreamError
+
+log = structlog.get_logger(__name__)
+LAYOUT = 3  # of the folder; one of another layout is emptied
+ENTRIES, ROWS, TOTALS, META = "entries", "rows", "totals", "meta"
+FAMILIES = (ENTRIES, ROWS, TOTALS, META, *filter_groups.FAMILIES)
 CACHE_BYTES = 32 << 20
+READERS = 8  # objects read at a time
+AT_ONCE = 64  # manifests of one write
 UINT64_MAX = 2**64 - 1
 
 
 class _Run(NamedTuple):
-    """The range of a manifest."""
+    """The range of a manifest, and the token of the attempt that stored it."""
 
     first: int
     last: int
+    token: str
 
 
 class _TenantChunks:
@@ -61,13 +76,15 @@ class _TenantChunks:
         if len(self._start_min) != len(self._rows):
             self._start_min = np.array([row[0] for row in self._rows], dtype=np.uint64)
             self._end_max = np.array([row[1] for row in self._rows], dtype=np.uint64)
-        low, high = np.uint64(max(0, start_ns)), np.uint64(min(end_ns, UINT64_MAX))
+        low, high = np.uint64(_clipped(start_ns)), np.uint64(_clipped(end_ns))
         hit: npt.NDArray[np.bool_] = (self._start_min <= high) & (self._end_max >= low)
         return [self._rows[at][2] for at in np.flatnonzero(hit).tolist()]
 
 
 class Catalog:
     """What is stored, of one topic. Thread-safe; may block on disk, and where it says so on the store.
+
+    Entries of chunks come without `services`: their counts stand in the totals, and are most of an entry's bytes.
 
     Before `refresh` of a partition has listed the bucket once, its horizon is 0: nothing of it counts as stored.
     """
@@ -76,67 +93,93 @@ class Catalog:
         self._topic = topic
         self._store = store
         self._lock = threading.RLock()
-        data_dir.mkdir(parents=True, exist_ok=True)
+        self._refreshing: dict[int, threading.Lock] = defaultdict(threading.Lock)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="catalog")
         self._db = Rdict(
-            str(data_dir / "catalog"),
+            str(_folder(data_dir)),
             options=_options(),
             column_families={name: _options() for name in FAMILIES},
             access_type=AccessType.read_write(),
         )
         self._families = {name: self._db.get_column_family(name) for name in FAMILIES}
         self._handles = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
-        self._runs: dict[int, dict[int, _Run]] = defaultdict(dict)
-        self._base: dict[int, int] = {}
-        self._horizon: dict[int, int] = {}
-        self._tenants: dict[str, _TenantChunks] = defaultdict(_TenantChunks)
         self._filters = FilterGroups(self._db, self._families, self._handles)
-        self._open()
+        self._forget()
+        self._filters.open()
+        for key, value in self._families[ROWS].items():
+            partition, first = int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")
+            self._take_row(partition, first, orjson.loads(value))
 
     # ---- filled
 
     def apply(self, manifest: Manifest) -> bool:
         """Take a manifest; False when it is known."""
+        return self.apply_all([manifest]) == 1
+
+    def apply_all(self, manifests: Iterable[Manifest]) -> int:
+        """Take manifests in one write, all or none; how many were not known."""
         with self._lock:
-            if manifest.topic != self._topic or manifest.first in self._runs[manifest.partition]:
-                return False
-            key = _key(manifest.partition, manifest.first)
-            row = _row(manifest)
+            added: dict[tuple[int, int], tuple[Manifest, list[Any]]] = {}
+            for one in manifests:
+                if one.topic == self._topic and one.first not in self._runs[one.partition]:
+                    added.setdefault((one.partition, one.first), (one, _row(one)))
+            if not added:
+                return 0
             batch = WriteBatch(raw_mode=True)
-            batch.put(key, manifest.to_json(), self._handles[MANIFESTS])
-            batch.put(key, orjson.dumps(row), self._handles[ROWS])
-            for chunk in manifest.chunks:
-                batch.put(chunk.tenant.encode(), self._added_totals(chunk), self._handles[TOTALS])
+            sums: dict[str, Totals] = {}
+            for (number, first), (manifest, row) in added.items():
+                batch.put(_key(number, first), orjson.dumps(row), self._handles[ROWS])
+                for at, chunk in enumerate(manifest.chunks):
+                    key = ChunkKey(number, first, at).packed()
+                    batch.put(key, orjson.dumps(chunk_values(chunk) | {"services": {}}), self._handles[ENTRIES])
+                    if chunk.tenant not in sums:
+                        sums[chunk.tenant] = self._totals(chunk.tenant)
+                    sums[chunk.tenant].add(chunk)
+            for tenant, total in sums.items():
+                batch.put(tenant.encode(), total.to_json(), self._handles[TOTALS])
             self._db.write(batch)
-            self._take_row(manifest.partition, manifest.first, row)
-            return True
+            for (number, first), (_, row) in added.items():
+                self._take_row(number, first, row)
+            return len(added)
+
+    def manifest_of(self, entry: bytes) -> Manifest | None:
+        """The manifest of an entry of span_chunks, read from the bucket where the entry only names it; None: gone.
+
+        Raises StoreUnavailableError and what Manifest.from_json raises.
+        """
+        name = name_in_entry(entry)
+        content = entry if name is None else self._store.get(self._store.buckets[0], name)
+        return None if content is None else Manifest.from_json(content)
 
     def refresh(self, partition: int) -> None:
-        """List the bucket's manifests from H on and read those that are not known. Raises StoreUnavailableError."""
-        bucket, prefix = self._store.buckets[0], manifest_prefix(self._topic, partition)
-        if partition not in self._base:
-            first = next(iter(self._store.list(bucket, prefix)), None)
-            parsed = parse_manifest_name(first.name) if first else None
-            with self._lock:
-                self._base[partition] = parsed[2] if parsed else 0
-                self._advance(partition)
-        after = manifest_name(self._topic, partition, max(0, self._horizon.get(partition, 0) - 1))
-        for listed in self._store.list(bucket, prefix, start_after=after if self._horizon.get(partition) else ""):
-            parsed = parse_manifest_name(listed.name)
-            if parsed is not None and parsed[2] not in self._runs[partition]:
-                content = self._store.get(bucket, listed.name)
-                if content is not None:
-                    self.apply(Manifest.from_json(content))
+        """List the bucket's manifests from H on and read those that are not known; the first time, list them all.
+
+        Raises StoreUnavailableError; and what Manifest.from_json raises for one that it refuses: the horizon stays
+        before that one, all others are taken.
+        """
+        with self._refreshing[partition]:
+            if partition not in self._base:
+                self._begin(partition)
+                return
+            horizon = self._horizon.get(partition, 0)
+            after = manifest_name(self._topic, partition, horizon - 1) if horizon else ""
+            self._read_new(partition, self._listed(partition, after))
+
+    def listed(self, partition: int) -> bool:
+        """Whether the partition's manifests have been listed, and what was known compared with them."""
+        return partition in self._base
 
     def load_filters(self, chunks_max: int) -> int:
-        """Read the filters of up to `chunks_max` chunks that have none yet; until then each counts as a maybe."""
-        loaded = 0
-        for key in self._filters.missing(chunks_max):
-            entry = self._entry(key)
-            content = self._store.get(entry.bucket, entry.filter_name) if entry is not None else None
+        """Read the filters of up to `chunks_max` chunks that have none yet; until then each counts as a maybe.
+
+        Returns how many were read, 0 when none is missing. Raises StoreUnavailableError.
+        """
+        with self._lock:
+            keys = self._filters.missing(chunks_max)
+        for key, content in zip(keys, self._readers.map(self._filter_of, keys), strict=True):
             with self._lock:
                 self._filters.put(key, content)
-            loaded += 1
-        return loaded
+        return len(keys)
 
     # ---- asked
 
@@ -165,28 +208,25 @@ class Catalog:
     ) -> list[ChunkEntry]:
         """The chunks that may hold spans of a trace, by their filters and the range where one is given.
 
-        One read of 4 kB for each 64 chunks of the partition.
+        One read of 4 kB for each 64 chunks of the partition that lie in the range.
         """
+        low, high = _clipped(start_ns or 0), UINT64_MAX if end_ns is None else _clipped(end_ns)
         with self._lock:
-            keys = self._filters.might_hold(tenant, partition, trace_id)
+            keys = self._filters.might_hold(tenant, partition, trace_id, low, high)
         entries = [entry for key in keys if (entry := self._entry(key)) is not None]
-        low, high = start_ns or 0, UINT64_MAX if end_ns is None else end_ns
         return [entry for entry in entries if _overlaps(entry, trace_id, low, high)]
 
     def services(self, tenant: str) -> Services:
-        """Service -> operation -> spans, over all chunks."""
-        services: Services = self._totals(tenant).get("services", {})
-        return services
+        """Service -> operation -> spans, over all chunks; what found no place is counted under totals.OTHERS."""
+        return self._totals(tenant).services
 
     def attributes(self, tenant: str) -> Mapping[str, int]:
         """Attribute column -> spans that have it, over all chunks."""
-        attributes: dict[str, int] = self._totals(tenant).get("attributes", {})
-        return attributes
+        return self._totals(tenant).attributes
 
     def more_keys(self, tenant: str) -> Iterable[str]:
         """`scope.key` of the keys in map columns, over all chunks."""
-        keys: list[str] = self._totals(tenant).get("more_keys", [])
-        return keys
+        return self._totals(tenant).more_keys
 
     def tenants(self) -> list[str]:
         """Every tenant that has a chunk."""
@@ -208,7 +248,8 @@ class Catalog:
         self._families[META][b"feed_offset"] = b"%d" % offset
 
     def close(self) -> None:
-        """Release the folder."""
+        """Release the folder. Nothing else may be under way."""
+        self._readers.shutdown()
         with self._lock:
             for family in self._families.values():
                 family.close()
@@ -216,21 +257,92 @@ class Catalog:
             self._handles.clear()  # the folder is free when nothing refers to the database any more
             self._db.close()
 
+    # ---- the bucket
+
+    def _begin(self, partition: int) -> None:
+        """Compare what is known with all that is listed: retention may have taken the oldest; a bucket may be new."""
+        with self._lock:
+            known = dict(self._runs[partition])
+        listed = list(self._listed(partition, ""))
+        base = listed[0][0] if listed else 0
+        there = {first for first, _ in listed}
+        gone = [first for first in known if first not in there]
+        if any(first >= base for first in gone) or not self._is_same(partition, known, there):
+            log.warning("catalog_emptied", partition=partition, why="the bucket has other manifests than the catalog")
+            self._empty()
+        with self._lock:
+            for first in gone:
+                self._drop(partition, first)
+            self._base[partition] = base
+            self._advance(partition)
+        self._read_new(partition, listed)
+
+    def _is_same(self, partition: int, known: Mapping[int, _Run], there: set[int]) -> bool:
+        """Whether the newest manifest that is known and listed has the token that is known."""
+        first = max((one for one in known if one in there), default=None)
+        if first is None:
+            return True
+        content = self._store.get(self._store.buckets[0], manifest_name(self._topic, partition, first))
+        return content is not None and Manifest.from_json(content).token == known[first].token
+
+    def _listed(self, partition: int, start_after: str) -> Iterator[tuple[int, str]]:
+        """(first offset, name) of a partition's manifests in the bucket, in order."""
+        prefix = manifest_prefix(self._topic, partition)
+        for info in self._store.list(self._store.buckets[0], prefix, start_after=start_after):
+            if (parsed := parse_manifest_name(info.name)) is not None:
+                yield parsed[2], info.name
+
+    def _read_new(self, partition: int, listed: Iterable[tuple[int, str]]) -> None:
+        names = iter([name for first, name in listed if first not in self._runs[partition]])
+        get = partial(self._store.get, self._store.buckets[0])
+        refused: list[SpanstreamError] = []
+        while some := list(islice(names, AT_ONCE)):
+            read: list[Manifest] = []
+            for name, content in zip(some, self._readers.map(get, some), strict=True):
+                try:
+                    read += [] if content is None else [Manifest.from_json(content)]
+                except (MalformedRecordError, FormatVersionError) as error:
+                    refused.append(type(error)(f"{name}: {error}"))
+            self.apply_all(read)
+        if refused:
+            raise refused[0]
+
+    def _filter_of(self, key: ChunkKey) -> bytes | None:
+        entry = self._entry(key)
+        return None if entry is None else self._store.get(entry.bucket, entry.filter_name)
+
     # ---- inside
 
-    def _open(self) -> None:
-        self._filters.open()
-        for key, value in self._families[ROWS].items():
-            partition, first = int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")
-            self._take_row(partition, first, orjson.loads(value))
+    def _forget(self) -> None:
+        self._runs: dict[int, dict[int, _Run]] = defaultdict(dict)
+        self._base: dict[int, int] = {}
+        self._horizon: dict[int, int] = {}
+        self._tenants: dict[str, _TenantChunks] = defaultdict(_TenantChunks)
+        self._filters.forget()
 
-    def _take_row(self, partition: int, first: int, row: list[Any]) -> None:
-        last, *chunks = row
-        self._runs[partition][first] = _Run(first, int(last))
+    def _empty(self) -> None:
+        """Know nothing again, of any partition."""
+        with self._lock:
+            for family in self._families.values():
+                for key in list(family.keys()):
+                    del family[key]
+            self._forget()
+
+    def _drop(self, partition: int, first: int) -> None:
+        """Leave out a manifest that is no longer there; the totals keep what it counted."""
+        if self._runs[partition].pop(first, None) is not None:
+            del self._families[ROWS][_key(partition, first)]
+            low, high = _key(partition, first), _key(partition, first + 1)
+            self._families[ENTRIES].delete_range(low, high)
+
+    def _take_row(self, partition: int, first: int, row: Sequence[Any]) -> None:
+        last, token, *chunks = row
+        self._runs[partition][first] = _Run(first, last, token)
         for number, (tenant, start_min, end_max, outliers) in enumerate(chunks):
             key = ChunkKey(partition, first, number)
-            self._tenants[str(tenant)].add(key, int(start_min), int(end_max), bool(outliers))
-            self._filters.expect(str(tenant), key)
+            self._tenants[tenant].add(key, start_min, end_max, outliers)
+            times = (0, UINT64_MAX) if outliers else (start_min, end_max)
+            self._filters.expect(key, Chunk(tenant, *times))
         self._advance(partition)
 
     def _advance(self, partition: int) -> None:
@@ -243,30 +355,20 @@ class Catalog:
         self._horizon[partition] = at if at > self._base[partition] else 0
 
     def _entry(self, key: ChunkKey) -> ChunkEntry | None:
-        content = self._families[MANIFESTS].get(_key(key.partition, key.first))
-        return None if content is None else Manifest.from_json(content).chunks[key.number]
+        content = self._families[ENTRIES].get(key.packed())
+        return None if content is None else chunk_from_values(orjson.loads(content))
 
-    def _totals(self, tenant: str) -> dict[str, Any]:
-        value = self._families[TOTALS].get(tenant.encode())
-        return {} if value is None else orjson.loads(value)
-
-    def _added_totals(self, chunk: ChunkEntry) -> bytes:
-        old = self._totals(chunk.tenant)
-        services: Services = old.get("services", {})
-        for service, operations in chunk.services.items():
-            services[service] = dict(Counter(services.get(service, {})) + Counter(operations))
-        attributes = dict(Counter(old.get("attributes", {})) + Counter(chunk.attributes))
-        more = sorted({*old.get("more_keys", []), *chunk.more_keys})
-        return orjson.dumps({"services": services, "attributes": attributes, "more_keys": more})
+    def _totals(self, tenant: str) -> Totals:
+        return Totals(self._families[TOTALS].get(tenant.encode()))
 
 
 def _row(manifest: Manifest) -> list[Any]:
-    """[last, [tenant, start_min, latest end or start, whether it has outliers], ...]"""
+    """[last, token, [tenant, start_min, latest end or start, whether it has outliers], ...]"""
     chunks = [
         [one.tenant, one.start_min_unix_ns, max(one.end_max_unix_ns, one.start_max_unix_ns), bool(one.outliers)]
         for one in manifest.chunks
     ]
-    return [manifest.last, *chunks]
+    return [manifest.last, manifest.token, *chunks]
 
 
 def _overlaps(entry: ChunkEntry, trace_id: bytes, start_ns: int, end_ns: int) -> bool:
@@ -276,8 +378,22 @@ def _overlaps(entry: ChunkEntry, trace_id: bytes, start_ns: int, end_ns: int) ->
     return any(start_ns <= start <= end_ns and odd == trace_id.hex() for odd, start in entry.outliers)
 
 
+def _clipped(time_ns: int) -> int:
+    return max(0, min(time_ns, UINT64_MAX))
+
+
 def _key(partition: int, first: int) -> bytes:
     return partition.to_bytes(4, "big") + first.to_bytes(8, "big")
+
+
+def _folder(data_dir: Path) -> Path:
+    """Where the database stands; folders of other layouts are removed."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    folder = data_dir / f"catalog-{LAYOUT}"
+    for other in data_dir.glob("catalog*"):
+        if other != folder and other.is_dir():
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
 
 
 def _options() -> Options:

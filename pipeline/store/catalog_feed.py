@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable, Iterator
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -49,21 +50,23 @@ class CatalogFeed:
                 thread.join()
 
     def missing(self) -> str:
-        """Why the catalog may not know all that is stored, in a sentence; empty when it does."""
+        """Why the catalog may not know all that is stored, in a sentence; empty once all partitions were listed.
+
+        What is stored later it learns from the topic, from the next listing, or when a worker says that it is stored.
+        """
         return "" if self._listed.is_set() else self._problem
 
     # ---- the topic
 
     def _follow(self) -> None:
         while not self._stop.is_set():
-            consumer = self._consumer()
             try:
-                self._consume(consumer)
-            except KafkaException as error:
+                self._consume()
+            except (KafkaException, StoreUnavailableError) as error:
                 log.warning("catalog_topic_away", error=str(error))
-                self._stop.wait(RETRY_WAIT_S)
-            finally:
-                consumer.close()
+            except Exception:  # the thread must outlive it: what it would miss is listed in the bucket
+                log.exception("catalog_topic_failed")
+            self._stop.wait(RETRY_WAIT_S)
 
     def _consumer(self) -> Consumer:
         return Consumer(
@@ -79,25 +82,34 @@ class CatalogFeed:
             }
         )
 
-    def _consume(self, consumer: Consumer) -> None:
+    def _consume(self) -> None:
         topic = full_name(span_chunks.TOPIC, self._settings.kafka)
-        consumer.assign([TopicPartition(topic, 0, self._catalog.feed_offset())])
-        while not self._stop.is_set():
-            messages = consumer.consume(MESSAGES_MAX, timeout=POLL_S)
-            for message in messages:
-                if message.error() is not None:
-                    raise KafkaException(message.error())
-                self._apply(message.value())
-            if messages:
-                self._catalog.remember_feed_offset(messages[-1].offset() + 1)
-
-    def _apply(self, content: bytes | None) -> None:
-        if content is None:  # retention took the manifest
-            return
+        consumer = self._consumer()
         try:
-            self._catalog.apply(Manifest.from_json(content))
-        except (MalformedRecordError, FormatVersionError) as error:
-            log.error("catalog_entry_refused", error=str(error))
+            consumer.assign([TopicPartition(topic, 0, self._catalog.feed_offset())])
+            while not self._stop.is_set():
+                messages = consumer.consume(MESSAGES_MAX, timeout=POLL_S)
+                for message in messages:
+                    if message.error() is not None:
+                        raise KafkaException(message.error())
+                self._catalog.apply_all(self._manifests(message.value() for message in messages))
+                if messages:
+                    self._catalog.remember_feed_offset(messages[-1].offset() + 1)
+        finally:
+            consumer.close()
+
+    def _manifests(self, entries: Iterable[bytes | None]) -> Iterator[Manifest]:
+        """The manifests of entries; one without a value says that retention took it."""
+        for entry in entries:
+            if entry is None:
+                continue
+            try:
+                manifest = self._catalog.manifest_of(entry)
+            except (MalformedRecordError, FormatVersionError) as error:
+                log.error("catalog_entry_refused", error=str(error))
+                continue
+            if manifest is not None:
+                yield manifest
 
     # ---- the bucket
 
@@ -106,19 +118,37 @@ class CatalogFeed:
             wait_s = self._settings.querier.catalog_refresh_s
             try:
                 self._refresh_all()
-                self._listed.set()
                 self._load_filters(time.monotonic() + wait_s)
-            except (StoreUnavailableError, KafkaUnavailableError, MalformedRecordError, FormatVersionError) as error:
-                self._problem = str(error)
-                log.warning("catalog_refresh_failed", error=str(error))
+            except (StoreUnavailableError, KafkaUnavailableError) as error:
+                self._note(str(error))
+                wait_s = RETRY_WAIT_S
+            except Exception as error:  # the thread must outlive it, and questions say that the catalog may be behind
+                log.exception("catalog_refresh_failed")
+                self._note(f"the catalog cannot be filled: {error!r}")
                 wait_s = RETRY_WAIT_S
             self._stop.wait(wait_s)
 
     def _refresh_all(self) -> None:
-        for partition in range(admin.partition_count(self._settings, spans_by_trace.TOPIC)):
-            if self._stop.is_set():
-                return
-            self._catalog.refresh(partition)
+        """List every partition; where a comparison emptied the catalog, those before it once more.
+
+        A manifest that is refused stops its partition's horizon only.
+        """
+        partitions = range(admin.partition_count(self._settings, spans_by_trace.TOPIC))
+        for _ in range(2):
+            for partition in partitions:
+                if self._stop.is_set():
+                    return
+                try:
+                    self._catalog.refresh(partition)
+                except (MalformedRecordError, FormatVersionError) as error:
+                    log.error("manifest_refused", partition=partition, error=str(error))
+            if all(map(self._catalog.listed, partitions)):
+                break
+        self._listed.set()
+
+    def _note(self, problem: str) -> None:
+        self._problem = problem
+        log.warning("catalog_behind", reason=problem)
 
     def _load_filters(self, until_s: float) -> None:
         while not self._stop.is_set() and time.monotonic() < until_s:

@@ -15,13 +15,13 @@ from pipeline.spans import schema, tree
 from pipeline.store import trace_filter
 from pipeline.store.manifest import Services
 from pipeline.store.tables import NO_SERVICE, index_of
+from pipeline.store.totals import CHUNK_OPERATIONS_MAX, bounded
 from topics.errors import FormatVersionError
 
 FORMAT = 1
 FORMAT_KEY = b"spanstream.format"
 OUTLIERS_MAX = 1000  # of one chunk's entry; with more of them the chunk counts as of all times
 STATUS_ERROR = 2
-EMPTY_IDS = ("span_id", "trace_id")
 SERVICE_COLUMN = schema.column_name("resource", "service.name", "string")
 NOT_STORED = ("tenant", "record_offset", "parent_span_id")
 # Times too: zstd finds more in plain ones than in delta-packed ones, and DuckDB reads BYTE_STREAM_SPLIT of floats only.
@@ -79,7 +79,7 @@ def encode_chunk(
         spans=rows.num_rows,
         traces_count=traces.num_rows,
         **_times(spans, outlier),
-        services=services[tenant],
+        services=bounded(services[tenant], CHUNK_OPERATIONS_MAX),
         attributes=attributes[tenant],
         more_keys=_more_keys(rows),
     )

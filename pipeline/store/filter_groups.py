@@ -1,23 +1,30 @@
 """The trace-ID filters of many chunks, laid so that 64 of them are asked with one read.
 
 The filters of 64 chunks of one tenant and partition with equally many blocks make a group: for each block number the
-blocks of all 64 stand in one value. Until a group is full its chunks' filters are asked one by one.
+blocks of all 64 stand in one value. Until a group is full its chunks' filters are asked one by one, 4 kB of each.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
+import structlog
 from rocksdict import WriteBatch
 
 from pipeline.store import trace_filter
+from topics.errors import FormatVersionError
 
+log = structlog.get_logger(__name__)
 GROUP_CHUNKS = 64
-NO_FILTER = b""  # the object is gone: the chunk counts as a maybe for ever
+PIECE_BLOCKS = 64
+UNREADABLE = b""  # the object is gone or damaged: the chunk counts as a maybe for ever
+FAMILIES = ("filters", "pieces", "groups", "members")
+
+Wanted = Callable[[int], tuple[int, trace_filter.Bytes]]
 
 
 class ChunkKey(NamedTuple):
@@ -28,23 +35,48 @@ class ChunkKey(NamedTuple):
     number: int
 
     def packed(self) -> bytes:
-        """The key of its filter."""
+        """The key of what is stored of it."""
         return self.partition.to_bytes(4, "big") + self.first.to_bytes(8, "big") + self.number.to_bytes(4, "big")
 
+    @classmethod
+    def unpacked(cls, key: bytes) -> ChunkKey:
+        """The chunk of a packed key."""
+        return cls(*(int.from_bytes(key[start:end], "big") for start, end in ((0, 4), (4, 12), (12, 16))))
 
-class _Group(NamedTuple):
-    number: int
-    blocks_log2: int
-    members: list[ChunkKey]
+
+class Chunk(NamedTuple):
+    """Whose a chunk is, and the range of its times; of a chunk with outliers all times."""
+
+    tenant: str
+    low_ns: int
+    high_ns: int
+
+    def overlaps(self, low_ns: int, high_ns: int) -> bool:
+        """Whether it has something in the range."""
+        return self.low_ns <= high_ns and self.high_ns >= low_ns
+
+
+class _Group:
+    """Chunks whose filters stand block beside block, and the range of times of those that are known."""
+
+    def __init__(self, number: int, blocks_log2: int, members: list[ChunkKey]) -> None:
+        self.number, self.blocks_log2, self.members = number, blocks_log2, members
+        self.low_ns, self.high_ns = 1 << 64, -1
+
+    def widen(self, chunk: Chunk) -> None:
+        self.low_ns, self.high_ns = min(self.low_ns, chunk.low_ns), max(self.high_ns, chunk.high_ns)
 
 
 class _Shelf:
-    """The filters of one tenant and partition. single: blocks_log2 -> chunks whose filters stand alone."""
+    """The filters of one tenant and partition. single: blocks_log2 -> chunks whose filters stand alone.
+
+    unknown: chunks whose filter has not been read, or cannot be.
+    """
 
     def __init__(self) -> None:
         self.groups: list[_Group] = []
         self.single: dict[int, list[ChunkKey]] = defaultdict(list)
-        self.unknown: list[ChunkKey] = []
+        self.unknown: dict[ChunkKey, None] = {}
 
 
 class FilterGroups:
@@ -52,10 +84,14 @@ class FilterGroups:
 
     def __init__(self, db: Any, families: Mapping[str, Any], handles: Mapping[str, Any]) -> None:
         self._db, self._families, self._handles = db, families, handles
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing: what is stored is not read again, or was deleted."""
         self._shelves: dict[tuple[str, int], _Shelf] = defaultdict(_Shelf)
-        self._grouped: set[ChunkKey] = set()
+        self._group_of: dict[ChunkKey, _Group] = {}
         self._held: dict[ChunkKey, int] = {}
-        self._tenant: dict[ChunkKey, str] = {}
+        self._chunks: dict[ChunkKey, Chunk] = {}
         self._wanted: dict[ChunkKey, None] = {}
         self._next_group = 0
 
@@ -65,83 +101,135 @@ class FilterGroups:
             tenant, partition, blocks_log2, members = orjson.loads(value)
             group = _Group(int.from_bytes(key, "big"), blocks_log2, [ChunkKey(*member) for member in members])
             self._shelves[tenant, partition].groups.append(group)
-            self._grouped.update(group.members)
+            self._group_of.update(dict.fromkeys(group.members, group))
             self._next_group = max(self._next_group, group.number + 1)
         for key, value in self._families["filters"].items():
-            chunk = ChunkKey(*(int.from_bytes(key[start:end], "big") for start, end in ((0, 4), (4, 12), (12, 16))))
-            self._held[chunk] = trace_filter.blocks_log2_of(value) if value != NO_FILTER else -1
+            self._held[ChunkKey.unpacked(key)] = value[0] if value != UNREADABLE else -1
 
-    def expect(self, tenant: str, key: ChunkKey) -> None:
+    def expect(self, key: ChunkKey, chunk: Chunk) -> None:
         """A chunk is there: put it on its shelf, and note whether its filter must be read."""
-        self._tenant[key] = tenant
-        shelf = self._shelves[tenant, key.partition]
-        if key in self._grouped:
+        self._chunks[key] = chunk
+        shelf = self._shelves[chunk.tenant, key.partition]
+        if (group := self._group_of.get(key)) is not None:
+            group.widen(chunk)
             return
-        blocks_log2 = self._held.get(key)
+        blocks_log2 = self._held.pop(key, None)
+        if blocks_log2 is not None and blocks_log2 >= 0:
+            shelf.single[blocks_log2].append(key)
+            return
+        shelf.unknown[key] = None
         if blocks_log2 is None:
             self._wanted[key] = None
-            shelf.unknown.append(key)
-        elif blocks_log2 < 0:
-            shelf.unknown.append(key)
-        else:
-            shelf.single[blocks_log2].append(key)
 
     def missing(self, chunks_max: int) -> list[ChunkKey]:
         """Chunks whose filters must be read, newest first."""
-        return list(reversed(self._wanted))[:chunks_max]
+        return [key for key, _ in zip(reversed(self._wanted), range(chunks_max), strict=False)]
 
     def put(self, key: ChunkKey, content: bytes | None) -> None:
-        """Take a chunk's filter; None when its object is gone."""
-        if self._wanted.pop(key, 0) == 0:
+        """Take a chunk's filter; None when its object is gone. One that cannot be read is as good as gone."""
+        if key not in self._wanted:
             return
-        self._families["filters"][key.packed()] = content or NO_FILTER
-        if not content:
+        del self._wanted[key]
+        chunk = self._chunks[key]
+        blocks_log2 = _readable(content, key)
+        if content is None or blocks_log2 is None:
+            self._families["filters"][key.packed()] = UNREADABLE
             return
-        tenant = self._tenant[key]
-        shelf, blocks_log2 = self._shelves[tenant, key.partition], trace_filter.blocks_log2_of(content)
-        shelf.unknown.remove(key)
+        batch = WriteBatch(raw_mode=True)
+        batch.put(key.packed(), bytes([blocks_log2]), self._handles["filters"])
+        size = PIECE_BLOCKS * trace_filter.BLOCK_BYTES
+        for number, start in enumerate(range(trace_filter.HEADER_BYTES, len(content), size)):
+            batch.put(_piece_key(key, number), content[start : start + size], self._handles["pieces"])
+        self._db.write(batch)
+        shelf = self._shelves[chunk.tenant, key.partition]
+        del shelf.unknown[key]
         single = shelf.single[blocks_log2]
         single.append(key)
         if len(single) == GROUP_CHUNKS:
-            self._make_group(tenant, key.partition, shelf, blocks_log2)
+            self._make_group(chunk.tenant, key.partition, shelf, blocks_log2)
 
-    def might_hold(self, tenant: str, partition: int, trace_id: bytes) -> list[ChunkKey]:
-        """The tenant's chunks of the partition that may hold the trace."""
+    def might_hold(
+        self, tenant: str, partition: int, trace_id: bytes, low_ns: int = 0, high_ns: int = (1 << 64) - 1
+    ) -> list[ChunkKey]:
+        """The tenant's chunks of the partition with something in the range of times that may hold the trace."""
         shelf = self._shelves.get((tenant, partition))
         if shelf is None:
             return []
+        places: dict[int, tuple[int, trace_filter.Bytes]] = {}
+
+        def wanted(blocks_log2: int) -> tuple[int, trace_filter.Bytes]:
+            if blocks_log2 not in places:
+                places[blocks_log2] = trace_filter.block_of(trace_id, blocks_log2)
+            return places[blocks_log2]
+
         found = list(shelf.unknown)
         for group in shelf.groups:
-            number, wanted = trace_filter.block_of(trace_id, group.blocks_log2)
-            value = self._families["groups"].get(_block_key(group.number, number))
-            blocks = np.frombuffer(value, dtype=np.uint8).reshape(-1, trace_filter.BLOCK_BYTES)
-            hit = ((blocks & wanted) == wanted).all(axis=1)
-            found += [group.members[at] for at in np.flatnonzero(hit).tolist()]
-        for keys in shelf.single.values():
-            for key in keys:
-                content = self._families["filters"].get(key.packed())
-                if content is None or trace_filter.might_hold(content, trace_id):
-                    found.append(key)
-        return found
+            if group.low_ns <= high_ns and group.high_ns >= low_ns:
+                found += self._hits_of_group(group, wanted)
+        for blocks_log2, keys in shelf.single.items():
+            inside = [key for key in keys if self._chunks[key].overlaps(low_ns, high_ns)]
+            found += [key for key in inside if self._hit(key, wanted(blocks_log2))]
+        return [key for key in found if key in self._chunks and self._chunks[key].overlaps(low_ns, high_ns)]
+
+    def _hits_of_group(self, group: _Group, wanted: Wanted) -> list[ChunkKey]:
+        number, bits = wanted(group.blocks_log2)
+        value = self._families["groups"].get(_block_key(group.number, number))
+        blocks = np.frombuffer(value, dtype=np.uint8).reshape(-1, trace_filter.BLOCK_BYTES)
+        return [group.members[at] for at in np.flatnonzero(((blocks & bits) == bits).all(axis=1)).tolist()]
+
+    def _hit(self, key: ChunkKey, place: tuple[int, trace_filter.Bytes]) -> bool:
+        number, bits = place
+        piece, at = divmod(number, PIECE_BLOCKS)
+        value = self._families["pieces"].get(_piece_key(key, piece))
+        start = at * trace_filter.BLOCK_BYTES
+        block = np.frombuffer(value, dtype=np.uint8, count=trace_filter.BLOCK_BYTES, offset=start)
+        return bool(((block & bits) == bits).all())
 
     def _make_group(self, tenant: str, partition: int, shelf: _Shelf, blocks_log2: int) -> None:
         members = shelf.single.pop(blocks_log2)
-        filters = [self._families["filters"].get(key.packed()) for key in members]
-        blocks = np.stack(
-            [np.frombuffer(one, dtype=np.uint8, offset=trace_filter.HEADER_BYTES) for one in filters]
-        ).reshape(len(members), -1, trace_filter.BLOCK_BYTES)
+        blocks = np.stack([self._blocks(key, blocks_log2) for key in members], axis=1)
         group = _Group(self._next_group, blocks_log2, members)
         self._next_group += 1
         batch = WriteBatch(raw_mode=True)
-        for number in range(blocks.shape[1]):
-            batch.put(_block_key(group.number, number), blocks[:, number].tobytes(), self._handles["groups"])
+        for number in range(len(blocks)):
+            batch.put(_block_key(group.number, number), blocks[number].tobytes(), self._handles["groups"])
         row = orjson.dumps([tenant, partition, blocks_log2, [list(member) for member in members]])
         batch.put(group.number.to_bytes(4, "big"), row, self._handles["members"])
         for key in members:
             batch.delete(key.packed(), self._handles["filters"])
+            for number in range(_pieces(blocks_log2)):
+                batch.delete(_piece_key(key, number), self._handles["pieces"])
         self._db.write(batch)
         shelf.groups.append(group)
-        self._grouped.update(members)
+        self._group_of.update(dict.fromkeys(members, group))
+        for key in members:
+            group.widen(self._chunks[key])
+
+    def _blocks(self, key: ChunkKey, blocks_log2: int) -> trace_filter.Bytes:
+        """A filter's blocks, shape (blocks, 64)."""
+        pieces = [self._families["pieces"].get(_piece_key(key, number)) for number in range(_pieces(blocks_log2))]
+        return np.frombuffer(b"".join(pieces), dtype=np.uint8).reshape(-1, trace_filter.BLOCK_BYTES)
+
+
+def _readable(content: bytes | None, key: ChunkKey) -> int | None:
+    """Log2 of a filter's blocks; None, with a warning, where it is none that this version reads."""
+    try:
+        blocks_log2 = trace_filter.blocks_log2_of(content or b"")
+        if len(content or b"") == trace_filter.HEADER_BYTES + (trace_filter.BLOCK_BYTES << blocks_log2):
+            return blocks_log2
+        reason = "its length is wrong"
+    except FormatVersionError as error:
+        reason = str(error)
+    log.warning("filter_unreadable", partition=key.partition, first=key.first, reason=reason)
+    return None
+
+
+def _pieces(blocks_log2: int) -> int:
+    return -(-(1 << blocks_log2) // PIECE_BLOCKS)
+
+
+def _piece_key(key: ChunkKey, number: int) -> bytes:
+    return key.packed() + number.to_bytes(4, "big")
 
 
 def _block_key(group: int, block: int) -> bytes:

@@ -13,6 +13,7 @@ from topics.errors import FormatVersionError, MalformedRecordError
 
 FORMAT = 1
 OFFSET_DIGITS = 20
+ENTRY_BYTES_MAX = 500_000  # half of what a Kafka broker takes by default: thousands of tenants make long manifests
 MANIFEST_NAME = re.compile(r"manifests/(?P<topic>[^/]+)/(?P<partition>\d+)/(?P<first>\d{20})\.json")
 
 Services = dict[str, dict[str, int]]
@@ -73,6 +74,11 @@ class Manifest:
         """The object's content."""
         return orjson.dumps({"format": FORMAT} | {name: getattr(self, name) for name in _MANIFEST})
 
+    def to_entry(self, bytes_max: int = ENTRY_BYTES_MAX) -> bytes:
+        """What topic span_chunks gets: the content, or where that is larger than `bytes_max` the object's name."""
+        content = self.to_json()
+        return content if len(content) <= bytes_max else orjson.dumps({"format": FORMAT, "name": self.name})
+
     @classmethod
     def from_json(cls, content: bytes) -> Manifest:
         """Read a manifest of this format or an earlier one.
@@ -81,10 +87,7 @@ class Manifest:
         """
         try:
             read: dict[str, Any] = orjson.loads(content)
-            if read["format"] > FORMAT:
-                raise FormatVersionError(
-                    f"a manifest has format {read['format']}, this version reads up to {FORMAT}: upgrade spanstream"
-                )
+            _check_format(read)
             return cls(**_manifest_values(read))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise MalformedRecordError(f"this is no manifest: {error!r}") from error
@@ -97,11 +100,35 @@ _CHUNK = tuple(one.name for one in fields(ChunkEntry))
 def _manifest_values(read: dict[str, Any]) -> dict[str, Any]:
     values = {name: read[name] for name in _MANIFEST}
     values["losses"] = tuple((int(first), int(last)) for first, last in read["losses"])
-    values["chunks"] = tuple(_chunk(one) for one in read["chunks"])
+    values["chunks"] = tuple(chunk_from_values(one) for one in read["chunks"])
     return values
 
 
-def _chunk(read: dict[str, Any]) -> ChunkEntry:
+def _check_format(read: dict[str, Any]) -> None:
+    if read["format"] > FORMAT:
+        raise FormatVersionError(
+            f"a manifest has format {read['format']}, this version reads up to {FORMAT}: upgrade spanstream"
+        )
+
+
+def name_in_entry(entry: bytes) -> str | None:
+    """The manifest's name, where an entry of span_chunks holds no more; None where it is a manifest itself."""
+    if not entry.startswith(b'{"format":1,"name":'):
+        return None
+    try:
+        name = str(orjson.loads(entry)["name"])
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise MalformedRecordError(f"this is no entry: {error!r}") from error
+    return name
+
+
+def chunk_values(chunk: ChunkEntry) -> dict[str, Any]:
+    """An entry as it stands in a manifest."""
+    return {name: getattr(chunk, name) for name in _CHUNK}
+
+
+def chunk_from_values(read: dict[str, Any]) -> ChunkEntry:
+    """The entry of values that stand in a manifest."""
     values = {name: read[name] for name in _CHUNK}
     values["outliers"] = tuple((str(trace_id), int(start)) for trace_id, start in read["outliers"])
     values["more_keys"] = tuple(read["more_keys"])

@@ -190,7 +190,8 @@ def index_of(spans: pa.Table) -> tuple[Services, Attributes]:
     counted = named.group_by(["tenant", "service", "name"], use_threads=False).aggregate([([], "count_all")])
     for tenant, name, operation, spans_count in zip(*(column.to_pylist() for column in counted.columns), strict=True):
         operations = services.setdefault(tenant, {}).setdefault(name, {})
-        operations[operation if len(operations) < OPERATIONS_MAX else "…"] = spans_count
+        counted_as = operation if len(operations) < OPERATIONS_MAX else "…"
+        operations[counted_as] = operations.get(counted_as, 0) + spans_count
     for tenant in services:
         mine = spans if len(services) == 1 else spans.filter(pc.equal(named.column("tenant"), tenant))
         attributes[tenant] = {

@@ -36,7 +36,7 @@ def build(trace_ids: Bytes) -> bytes:
 
 def blocks_log2_of(trace_filter: bytes) -> int:
     """Log2 of the filter's number of blocks. Raises FormatVersionError for what this version cannot read."""
-    if trace_filter[:3] != MAGIC or trace_filter[3] > FORMAT:
+    if len(trace_filter) < HEADER_BYTES or trace_filter[:3] != MAGIC or trace_filter[3] > FORMAT:
         raise FormatVersionError(f"no trace filter of format {FORMAT} or earlier: {trace_filter[:4]!r}")
     return trace_filter[4]
 

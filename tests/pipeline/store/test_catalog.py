@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipeline.store import trace_filter
 from pipeline.store.catalog import Catalog
 from pipeline.store.manifest import ChunkEntry, Manifest
 from pipeline.store.objects import ObjectInfo
+from topics.errors import MalformedRecordError
 
 TOPIC = "spans_by_trace"
 SECOND = 1_000_000_000
@@ -25,6 +27,13 @@ class Bucket:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.reads: list[str] = []
+
+    def keep(self, one: Manifest) -> None:
+        self.objects[one.name] = one.to_json()
+
+    def manifests(self) -> list[Manifest]:
+        return [Manifest.from_json(content) for name, content in self.objects.items() if name.endswith(".json")]
 
     def list(self, _bucket: str, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
         for name in sorted(self.objects):
@@ -32,7 +41,27 @@ class Bucket:
                 yield ObjectInfo(name, len(self.objects[name]), None)  # type: ignore[arg-type]
 
     def get(self, _bucket: str, name: str) -> bytes | None:
+        self.reads.append(name)
         return self.objects.get(name)
+
+
+def bucket_with(one: Manifest) -> Bucket:
+    bucket = Bucket()
+    bucket.keep(one)
+    return bucket
+
+
+class Opened:
+    """A catalog in a folder, closed at the end."""
+
+    def __init__(self, folder: Path, bucket: Bucket) -> None:
+        self.catalog = Catalog(folder, TOPIC, bucket)  # type: ignore[arg-type]
+
+    def __enter__(self) -> Catalog:
+        return self.catalog
+
+    def __exit__(self, *_: object) -> None:
+        self.catalog.close()
 
 
 def entry(number: int, *, tenant: str = "shop", outliers: tuple[tuple[str, int], ...] = ()) -> ChunkEntry:
@@ -55,14 +84,14 @@ def entry(number: int, *, tenant: str = "shop", outliers: tuple[tuple[str, int],
     )
 
 
-def manifest(first: int, last: int, *chunks: ChunkEntry, partition: int = 0) -> Manifest:
+def manifest(first: int, last: int, *chunks: ChunkEntry, partition: int = 0, token: str = "t") -> Manifest:
     return Manifest(
         topic=TOPIC,
         partition=partition,
         partitions=8,
         first=first,
         last=last,
-        token="t",
+        token=token,
         worker="w",
         written_unix_ns=0,
         record_time_min_unix_ns=0,
@@ -95,7 +124,8 @@ def test_only_the_gap_free_run_of_manifests_counts_as_stored(catalog: Catalog) -
 
 
 def test_before_the_bucket_was_listed_nothing_counts_as_stored(catalog: Catalog, bucket: Bucket) -> None:
-    bucket.objects[manifest(0, 9).name] = manifest(0, 9).to_json()
+    for one in (manifest(0, 9), manifest(10, 19)):
+        bucket.keep(one)
 
     catalog.apply(manifest(10, 19))  # from the topic; whether it is the first one, only the bucket knows
     unlisted = catalog.horizons()
@@ -107,11 +137,115 @@ def test_before_the_bucket_was_listed_nothing_counts_as_stored(catalog: Catalog,
 def test_a_bucket_whose_oldest_manifests_retention_took_begins_where_it_begins(
     catalog: Catalog, bucket: Bucket
 ) -> None:
-    bucket.objects[manifest(50, 59).name] = manifest(50, 59).to_json()
+    bucket.keep(manifest(50, 59))
 
     catalog.refresh(0)
 
     assert catalog.horizons() == {0: 60}
+
+
+def test_an_empty_catalog_is_rebuilt_from_the_bucket_and_one_that_is_behind_goes_on(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    for number in range(300):
+        bucket.keep(manifest(number * 10, number * 10 + 9, entry(number)))
+
+    with Opened(tmp_path, bucket) as catalog:
+        catalog.refresh(0)
+        rebuilt = catalog.horizons(), len(catalog.chunks_for("shop", 0, 1000 * SECOND))
+        bucket.keep(manifest(3000, 3009, entry(300)))
+        bucket.reads.clear()
+        catalog.refresh(0)
+        behind = catalog.horizons(), list(bucket.reads)
+    with Opened(tmp_path, bucket) as catalog:
+        bucket.reads.clear()
+        catalog.refresh(0)
+        again = catalog.horizons(), len(bucket.reads)
+
+    assert rebuilt == ({0: 3000}, 300)
+    assert behind == ({0: 3010}, [manifest(3000, 3009).name])
+    assert again == ({0: 3010}, 1)  # the newest, to see that it is the same bucket
+
+
+def test_a_catalog_of_another_bucket_is_emptied(tmp_path: Path, bucket: Bucket) -> None:
+    with Opened(tmp_path, bucket) as catalog:
+        for number in range(3):
+            bucket.keep(manifest(number * 10, number * 10 + 9, entry(number)))
+        bucket.keep(manifest(0, 9, entry(9), partition=1))
+        for partition in (0, 1):
+            catalog.refresh(partition)
+    for other in (Bucket(), bucket_with(manifest(0, 9, entry(7), token="another"))):
+        with Opened(tmp_path, other) as catalog:
+            catalog.refresh(0)
+            found = [one.name for one in catalog.chunks_for("shop", 0, 1000 * SECOND)]
+            services, listed = catalog.services("shop"), (catalog.listed(0), catalog.listed(1))
+
+        assert found == [one.name for kept in other.manifests() for one in kept.chunks]
+        assert services == ({"web": {"GET /": 2}} if found else {})
+        assert listed == (True, False)  # partition 1 was compared with a catalog that is no more
+
+
+def test_manifests_that_retention_took_are_left_out_and_the_others_stay(tmp_path: Path, bucket: Bucket) -> None:
+    with Opened(tmp_path, bucket) as catalog:
+        for number in range(4):
+            bucket.keep(manifest(number * 10, number * 10 + 9, entry(number)))
+        catalog.refresh(0)
+    for number in range(2):
+        del bucket.objects[manifest(number * 10, 0).name]
+
+    with Opened(tmp_path, bucket) as catalog:
+        catalog.refresh(0)
+        found = [one.name for one in catalog.chunks_for("shop", 0, 1000 * SECOND)]
+        horizons = catalog.horizons()
+    with Opened(tmp_path, bucket) as catalog:
+        opened = catalog.count()
+
+    assert (found, horizons, opened) == (["chunk-2", "chunk-3"], {0: 40}, 2)
+
+
+def test_a_manifest_that_cannot_be_read_stops_the_horizon_before_it_and_no_other(
+    catalog: Catalog, bucket: Bucket
+) -> None:
+    for number in range(4):
+        bucket.keep(manifest(number * 10, number * 10 + 9, entry(number)))
+    bucket.objects[manifest(10, 19).name] = b"garbage"
+
+    with pytest.raises(MalformedRecordError, match=r"00010\.json"):
+        catalog.refresh(0)
+    stopped = catalog.horizons(), catalog.count()
+    bucket.keep(manifest(10, 19, entry(1)))
+    catalog.refresh(0)
+
+    assert (stopped, catalog.horizons()) == (({0: 10}, 3), {0: 40})
+
+
+def test_entries_come_while_filters_are_read_and_questions_are_asked(catalog: Catalog, bucket: Bucket) -> None:
+    own = np.full((1, 16), 7, dtype=np.uint8)
+    bucket.objects |= {f"filter-{number}": trace_filter.build(own) for number in range(600)}
+
+    def fill() -> None:
+        for number in range(600):
+            catalog.apply(manifest(number * 10, number * 10 + 9, entry(number)))
+
+    with ThreadPoolExecutor(2) as pool:
+        filling = pool.submit(fill)
+        while not filling.done():
+            catalog.load_filters(7)
+            assert len(catalog.chunks_for_trace("shop", 0, own.tobytes())) <= 600
+        filling.result()
+        while catalog.load_filters(100):
+            pass
+
+    assert len(catalog.chunks_for_trace("shop", 0, own.tobytes())) == 600
+
+
+def test_an_entry_that_only_names_a_long_manifest_is_read_from_the_bucket(catalog: Catalog, bucket: Bucket) -> None:
+    one = manifest(0, 9, entry(1))
+    bucket.keep(one)
+
+    assert catalog.manifest_of(one.to_entry()) == one
+    assert catalog.manifest_of(one.to_entry(bytes_max=10)) == one
+    assert catalog.manifest_of(manifest(10, 19).to_entry(bytes_max=10)) is None
 
 
 def test_an_entry_that_comes_twice_is_taken_once(catalog: Catalog) -> None:

@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -14,48 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from pipeline.spans import schema
-from pipeline.spans.from_otlp import decode
-from pipeline.spans.record import Record
 from pipeline.spans.to_otlp import to_proto
 from pipeline.store import trace_filter
-from pipeline.store.chunk import EncodedChunk, decode_rows, encode_chunk, read_chunk
+from pipeline.store.chunk import decode_rows, read_chunk
 from tests.pipeline.spans.otlp_strategies import TRACES_DATA, spans_of
+from tests.pipeline.store.shop import T0, encoded, shop, spans_table
 
 ROOT = Path(__file__).parents[3]
-T0 = 1_700_000_000_000_000_000
-
-
-def spans_table(*messages: TracesData, columns_max: int = 200) -> pa.Table:
-    records = [Record("t", offset, message.SerializeToString()) for offset, message in enumerate(messages)]
-    return decode(records, attribute_columns_max=columns_max).spans
-
-
-def encoded(spans: pa.Table, outlier: np.ndarray | None = None) -> EncodedChunk:
-    odd = np.zeros(spans.num_rows, dtype=bool) if outlier is None else outlier
-    return encode_chunk(spans, row_group_spans=1000, zstd_level=3, outlier=odd)
-
-
-def shop() -> TracesData:
-    """Two traces of two services, a parent that is not here, typed attributes, an event, an error."""
-    data = TracesData()
-    for service in ("cart", "web"):
-        envelope = data.resource_spans.add()
-        envelope.resource.attributes.append(KeyValue(key="service.name", value=AnyValue(string_value=service)))
-        scope = envelope.scope_spans.add()
-        for trace in (1, 2):
-            own, parent = (b"w" * 8, b"" if trace == 1 else b"x" * 8) if service == "web" else (b"c" * 8, b"w" * 8)
-            span = scope.spans.add(trace_id=bytes([trace]) * 16, span_id=own, parent_span_id=parent, kind=2)
-            span.name = f"{service} op"
-            span.start_time_unix_nano = T0 + trace * 1000 + (service == "cart")
-            span.end_time_unix_nano = span.start_time_unix_nano + 500
-            span.attributes.append(KeyValue(key="http.status", value=AnyValue(int_value=200 + trace)))
-            span.attributes.append(KeyValue(key="userId", value=AnyValue(string_value=f"u{trace}")))
-            span.events.append(Span.Event(name="retry", time_unix_nano=T0))
-            span.status.code = 2 if service == "cart" else 0
-    return data
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -141,17 +108,6 @@ def test_the_filter_beside_a_chunk_holds_its_traces() -> None:
 
     assert trace_filter.might_hold(held, b"\1" * 16)
     assert not all(trace_filter.might_hold(held, bytes([other]) * 16) for other in range(3, 60))
-
-
-def test_a_filter_lets_every_own_trace_pass_and_few_others() -> None:
-    random = np.random.default_rng(3)
-    own, others = random.integers(0, 256, (20_000, 16), dtype=np.uint8), random.integers(0, 256, (4000, 16), np.uint8)
-
-    held = trace_filter.build(own)
-
-    assert all(trace_filter.might_hold(held, one.tobytes()) for one in own[::20])
-    assert sum(trace_filter.might_hold(held, one.tobytes()) for one in others) < 40
-    assert len(held) < 4 * len(own)
 
 
 def test_marks_stay_with_their_span() -> None:

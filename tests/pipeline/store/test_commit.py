@@ -45,9 +45,11 @@ def spans_of(tenants: dict[str, list[int]]) -> pa.Table:
     return decode(records, attribute_columns_max=10).spans
 
 
-def sealed(first: int, last: int, tenants: dict[str, list[int]] | None = None, time: int = NOW) -> SealedRange:
+def sealed(
+    first: int, last: int, tenants: dict[str, list[int]] | None = None, time: int = NOW, topic: str = "spans_by_trace"
+) -> SealedRange:
     return SealedRange(
-        topic="spans_by_trace",
+        topic=topic,
         partition=3,
         partitions=8,
         first=first,
