@@ -47,7 +47,7 @@ def attach_rekey(app: faust.App, settings: Settings, source: KafkaSource, partit
 
     @app.agent(inlet, name="rekey", isolated_partitions=True)
     async def rekey(stream: Any) -> AsyncIterator[int]:
-        async for events in stream.noack_take(settings.worker.take_records_max, within=settings.receiver.batch_wait_s):
+        async for events in stream.noack_take(settings.worker.take_records_max, within=settings.worker.rekey_wait_s):
             records = [source_record(event.message) for event in events]
             keyed, dead = await asyncio.to_thread(rekeyed, records, partitions, limits)
             await _until_sent(source, keyed)

@@ -145,6 +145,9 @@ class WorkerSettings(Section):
     data_dir: Path = setting(Path(".spanstream/worker"), "RocksDB tables and Faust's data; may be lost at any time")
     take_records_max: int = setting(32, "Records of one batch", ge=1, le=10_000)
     take_wait_s: float = setting(0.05, "Longest wait to fill a batch", ge=0, le=5)
+    rekey_wait_s: float = setting(
+        0.2, "The rekey agent collects records of otlp_spans so long; each wait costs an idle worker CPU", ge=0, le=5
+    )
     take_gather_s: float = setting(
         0.01, "An idle decoder waits so long for other partitions' batches, to decode them at once", ge=0, le=1
     )
