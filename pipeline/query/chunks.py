@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline import telemetry
 from pipeline.query.engine import Session
 from pipeline.spans import schema
 from pipeline.store.manifest import ChunkEntry
@@ -94,6 +95,7 @@ class ChunkReader:
         """statement: from the chunks' URLs (possibly none) to SQL and its values; tables as in Session.sql."""
         urls = [ref.url for ref in refs if ref.url not in self._broken]
         text, values = statement(urls)
+        telemetry.CHUNKS_OPENED.inc(len(urls))
         try:
             return self._session.sql(text, values, **tables)
         except StoreUnavailableError as exc:

@@ -60,11 +60,12 @@ class Owners:
                 asked_s = time.monotonic()
                 try:
                     self._known = await asyncio.to_thread(self._ask)
+                    self._heard_s = asked_s
                 except KafkaUnavailableError:
                     if self._heard_s < 0:
                         raise
-                else:
-                    now_s = time.monotonic()
-                    self._quiet_until_s = {u: t for u, t in self._quiet_until_s.items() if t > now_s}
-                self._heard_s = asked_s
+                    # Each try takes as long as Kafka's time-out: leave it alone for a while
+                    self._heard_s = time.monotonic() + self._quiet_s - self._refresh_s
+                now_s = time.monotonic()
+                self._quiet_until_s = {url: until_s for url, until_s in self._quiet_until_s.items() if until_s > now_s}
         return self._known

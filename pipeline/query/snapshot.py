@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pipeline.query.blocks import LiveSegment, Loss
 from pipeline.query.live import LiveAnswer, LiveClient
 from pipeline.query.tail import Ends, TailRead
+from pipeline.query.tail_copies import TailCopies
 from pipeline.query.unpacked import Unpacked
 from pipeline.spans import schema
 from topics.errors import KafkaUnavailableError, StoreUnavailableError
@@ -150,7 +151,8 @@ def _typed(values: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
 class Snapshots:
     """Takes snapshots. What blocks runs in `executor`.
 
-    partitions: of the keyed topic. unpacked_bytes_max: of columns kept unpacked between questions.
+    partitions: of the keyed topic. unpacked_bytes_max: of columns kept unpacked between questions; tails of partitions
+    without owner are kept up to twice as much, since then there are fewer copies of what owners hold.
     """
 
     def __init__(
@@ -169,6 +171,7 @@ class Snapshots:
         self._partitions = partitions
         self._executor = executor
         self.unpacked = Unpacked(unpacked_bytes_max)
+        self._copies = TailCopies(2 * unpacked_bytes_max)
 
     async def take(self) -> Snapshot:
         """Every row after H of every partition."""
@@ -238,8 +241,21 @@ class Snapshots:
             return {}
         if trace_id:
             return await self.in_thread(lambda: self._tail.read_trace(after, ends, trace_id))
-        known = {p: answers[p].segments for p in after}
-        return await self.in_thread(lambda: self._tail.read(after, ends, known))
+        self._copies.forget({p: answer.state == "held" for p, answer in answers.items()})
+        return await self.in_thread(lambda: self._read_rows(after, ends, answers))
+
+    def _read_rows(
+        self, after: Mapping[int, int], ends: Ends, answers: Mapping[int, LiveAnswer]
+    ) -> dict[int, TailRead]:
+        """Tails of owned partitions are small and change at once; those of others are kept and read on."""
+        begin, known = dict(after), {p: answers[p].segments for p in after}
+        orphans = [p for p in after if answers[p].state != "held"]
+        for partition in orphans:
+            begin[partition], known[partition] = self._copies.known(partition, after[partition])
+        found = self._tail.read(begin, ends, known)
+        for partition in orphans:
+            found[partition] = self._copies.keep(partition, after[partition], known[partition], found[partition])
+        return found
 
     @staticmethod
     def _add(snapshot: Snapshot, answer: LiveAnswer, tail: TailRead | None, horizon: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from pipeline import telemetry
 from pipeline.query.blocks import LiveSegment, Loss
 from pipeline.query.tail_rows import TailRows
 from topics import spans_by_trace
@@ -134,6 +135,7 @@ class TailReader:
             _give_up(run, f"Kafka does not answer: {exc}")
         for partition, found in run.found.items():
             found.segments = run.rows[partition].finish()
+            telemetry.TAIL_RECORDS.inc(found.records)
         return run.found
 
     def _consume(self, consumer: Consumer, run: _Run) -> None:

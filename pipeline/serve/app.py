@@ -180,7 +180,6 @@ class Api:
         question = params.search_question(request.query_params, self._querier)
         answer = await self._questions.search(self._tenants(request), question)
         self._count_partial("search", answer.reasons)
-        telemetry.CHUNKS_OPENED.inc(answer.chunks)
         return _answer(request, "SearchResponse", tempo.search(answer))
 
     async def newest_page(self, request: Request) -> Response:

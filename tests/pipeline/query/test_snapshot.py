@@ -45,7 +45,9 @@ class World:
             timeout_s=5,
             executor=threads,
         )
-        self.snapshots = Snapshots(self.stored, self.live, self.tail, partitions=1, executor=threads)
+        self.snapshots = Snapshots(
+            self.stored, self.live, self.tail, partitions=1, executor=threads, unpacked_bytes_max=1 << 20
+        )
 
     @staticmethod
     def span(offset: int) -> OneSpan:
@@ -114,6 +116,22 @@ def test_without_an_owner_all_is_read_from_kafka_at_once() -> None:
 
         assert offsets(snapshot) == [4, 5, 6, 7, 8, 9]
         assert snapshot.partitions[0].url == ""
+
+    in_world(test)
+
+
+def test_a_tail_without_owner_is_read_on_from_where_the_last_question_ended() -> None:
+    async def test(world: World) -> None:
+        first = offsets(await world.snapshots.take())
+        world.tail.log[0] |= {10: otlp([world.span(3), world.span(10)])}
+        for offset in range(10):
+            world.tail.log[0][offset] = b"not read again"
+        world.stored.manifests = [world.manifest(0, 1)]
+
+        second = offsets(await world.snapshots.take())
+
+        assert first == list(range(10))
+        assert second == list(range(2, 11))
 
     in_world(test)
 
