@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +13,9 @@ import pytest
 from confluent_kafka import Producer
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from infra.ports import free_port
-from pipeline.spans import schema
-from pipeline.store import chunk, commit
 from pipeline.store.objects import ObjectStore
 from tests.waiting import wait_until
+from tests.workers import Workers, everything_is_stored, marks, stored_span_ids
 from topics import admin, spans_by_trace
 from topics.partitioner import partition_of
 from topics.settings import KafkaSettings, Settings, StoreSettings
@@ -57,47 +52,6 @@ class Load:
         self._producer.flush()
 
 
-class Workers:
-    """Real worker processes on one consumer group."""
-
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        self._settings, self._folder = settings, folder
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, name: str) -> None:
-        kafka, store = self._settings.kafka, self._settings.store
-        variables = {
-            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
-            "KAFKA_GROUP": kafka.group,
-            "KAFKA_SESSION_TIMEOUT_S": "6",
-            "STORE_ENDPOINT": store.endpoint,
-            "STORE_ACCESS_KEY": store.access_key,
-            "STORE_SECRET_KEY": store.secret_key.get_secret_value(),
-            "STORE_BUCKETS": ",".join(store.buckets),
-            "WORKER_PORT": str(free_port()),
-            "WORKER_DATA_DIR": str(self._folder / name),
-            "WORKER_SEAL_SPANS": "400",
-            "WORKER_SEAL_AGE_S": "2",
-        }
-        with (self._folder / f"{name}.log").open("ab") as log:
-            self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "agents.cli", "worker"],
-                env=os.environ | {f"SPANSTREAM_{key}": value for key, value in variables.items()},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def end(self, name: str, number: signal.Signals) -> None:
-        worker = self.running.pop(name)
-        worker.send_signal(number)
-        worker.wait(30)
-
-    def end_all(self) -> None:
-        for name in list(self.running):
-            self.end(name, signal.SIGKILL)
-
-
 @contextmanager
 def running(settings: Settings, folder: Path) -> Iterator[tuple[Load, Workers, ObjectStore]]:
     admin.ensure(settings)
@@ -107,35 +61,6 @@ def running(settings: Settings, folder: Path) -> Iterator[tuple[Load, Workers, O
     finally:
         workers.end_all()
         store.close()
-
-
-def marks(store: ObjectStore, settings: Settings) -> list[int]:
-    topic = full_name(spans_by_trace.TOPIC, settings.kafka)
-    return [commit.read_mark(store, topic, partition).mark for partition in range(settings.kafka.partitions)]
-
-
-def everything_is_stored(store: ObjectStore, settings: Settings) -> bool:
-    ends = admin.watermarks(settings, spans_by_trace.TOPIC)
-    return marks(store, settings) == [ends[partition][1] for partition in sorted(ends)]
-
-
-def stored_span_ids(store: ObjectStore, settings: Settings) -> Counter[bytes]:
-    """Every span in every chunk that a manifest names; the ranges must follow each other without gap or overlap."""
-    topic, found = full_name(spans_by_trace.TOPIC, settings.kafka), Counter[bytes]()
-    for partition in range(settings.kafka.partitions):
-        expected = 0
-        for name in commit.read_mark(store, topic, partition).names:
-            manifest = commit.read_manifest(store, name)
-            assert manifest is not None
-            assert manifest.first == expected
-            assert not manifest.losses
-            expected = manifest.last + 1
-            for entry in manifest.chunks:
-                content = store.get(entry.bucket, entry.name)
-                assert content is not None
-                spans = chunk.read_chunk(content, columns=["span_id"])
-                found.update(row.tobytes() for row in schema.fixed_bytes(spans, "span_id", 8))
-    return found
 
 
 @pytest.fixture

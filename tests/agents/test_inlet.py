@@ -1,0 +1,145 @@
+"""What others write to Kafka: a Collector's records on the inlet, and what does not belong on the keyed topic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+
+from agents.rekey import rekeyed
+from pipeline.partition.batch import SourceRecord
+from pipeline.spans.wire import CutLimits
+from pipeline.store.objects import ObjectStore
+from tests.waiting import wait_until
+from tests.workers import Workers, everything_is_stored, stored_span_ids
+from topics import admin, otlp_spans, spans_by_trace, spans_dead
+from topics.partitioner import partition_of
+from topics.settings import KafkaSettings, Settings, StoreSettings
+from topics.topic import full_name
+
+CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+LIMITS = CutLimits(record_bytes_max=900_000, attribute_bytes_max=65_536, output_bytes_max=1 << 26)
+
+
+def otlp(*ids: tuple[int, int]) -> bytes:
+    """One export of spans (trace, span)."""
+    data = TracesData()
+    scope = data.resource_spans.add().scope_spans.add()
+    for trace, span in ids:
+        one = scope.spans.add(trace_id=trace.to_bytes(16, "big"), span_id=span.to_bytes(8, "big"), name="s")
+        one.start_time_unix_nano = one.end_time_unix_nano = 1_700_000_000_000_000_000
+    return data.SerializeToString()
+
+
+def record(value: bytes, offset: int = 0, tenant: str = "t") -> SourceRecord:
+    return SourceRecord(offset, tenant, value, 0)
+
+
+def test_records_of_a_tenant_are_joined_by_partition() -> None:
+    keyed, dead = rekeyed([record(otlp((1, 1), (2, 2))), record(otlp((1, 3)), 1)], 4, LIMITS)
+
+    assert dead == []
+    placed = {one.partition: TracesData.FromString(one.value) for one in keyed}
+    spans = {
+        (partition, span.span_id[-1])
+        for partition, data in placed.items()
+        for resource in data.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    }
+    assert spans == {(partition_of(trace.to_bytes(16, "big"), 4), span) for trace, span in ((1, 1), (2, 2), (1, 3))}
+
+
+def test_tenants_are_not_joined() -> None:
+    keyed, _ = rekeyed([record(otlp((1, 1)), 0, "a"), record(otlp((1, 2)), 1, "b")], 4, LIMITS)
+
+    assert sorted(one.tenant for one in keyed) == ["a", "b"]
+
+
+def test_a_record_that_does_not_parse_is_set_aside_alone() -> None:
+    broken = otlp((1, 1)) + b"\x0a\x7f"  # a field that ends early
+
+    keyed, dead = rekeyed([record(otlp((1, 1))), record(broken, 1), record(b"", 2), record(b"{}", 3)], 4, LIMITS)
+
+    assert len(keyed) == 1
+    assert [one.offset for one, _ in dead] == [1, 2, 3]
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(120)
+def test_a_collectors_records_are_stored_once_and_strangers_are_set_aside(
+    kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_path: Path
+) -> None:
+    settings = Settings(kafka=kafka_settings, store=store_settings)
+    admin.ensure(settings)
+    sent: set[int] = set()
+    for number, codec in enumerate(CODECS):  # kafkaexporter: nil keys and many traces, or a hex key a trace
+        base = 100 * number
+        producer = Producer({"bootstrap.servers": kafka_settings.bootstrap_servers, "compression.type": codec})
+        inlet = full_name(otlp_spans.TOPIC, kafka_settings)
+        producer.produce(inlet, otlp(*((base + trace, base + trace) for trace in range(1, 9))))
+        producer.produce(inlet, otlp((base + 50, base + 50)), key=(base + 50).to_bytes(16, "big").hex())
+        producer.flush()
+        sent |= {base + trace for trace in (*range(1, 9), 50)}
+    strangers = foreign_records(kafka_settings)
+
+    workers, store = Workers(settings, tmp_path), ObjectStore(store_settings)
+    try:
+        workers.start("one")
+        wait_until(lambda: len(dead_letters(kafka_settings)) == len(strangers), timeout_s=60)
+        wait_until(lambda: everything_is_stored(store, settings), timeout_s=40)
+        wait_until(lambda: stored_span_ids(store, settings).total() == len(sent), timeout_s=20)
+
+        assert stored_span_ids(store, settings) == Counter(span.to_bytes(8, "big") for span in sent)
+    finally:
+        workers.end_all()
+        store.close()
+    assert dead_letters(kafka_settings) == strangers
+
+
+def foreign_records(kafka: KafkaSettings) -> dict[tuple[int, int], str]:
+    """Write what is no record of ours to the keyed topic; (partition, offset) -> how its reason begins."""
+    topic, wanted = full_name(spans_by_trace.TOPIC, kafka), {}
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    elsewhere = (partition_of((9).to_bytes(16, "big"), kafka.partitions) + 1) % kafka.partitions
+    values = [
+        (elsewhere, otlp((9, 9)), [], "wrong_partition"),
+        (0, b'{"resourceSpans": []}', [], "no_otlp"),
+        (0, b"\xff" * 40, [], "no_otlp"),
+        (1, b"", [], "empty"),
+        (1, otlp((9, 9)), [("X-Scope-OrgID", b"no/tenant")], "tenant"),
+    ]
+    for partition, value, headers, reason in values:
+        told: list[int] = []
+        producer.produce(
+            topic,
+            value,
+            partition=partition,
+            headers=headers,
+            on_delivery=lambda _error, message, told=told: told.append(message.offset()),
+        )
+        producer.flush()
+        wanted[partition, told[0]] = reason
+    return wanted
+
+
+def dead_letters(kafka: KafkaSettings) -> dict[tuple[int, int], str]:
+    """(partition, offset) -> the first word of the reason, of every dead letter."""
+    topic = full_name(spans_dead.TOPIC, kafka)
+    consumer = Consumer(
+        {"bootstrap.servers": kafka.bootstrap_servers, "group.id": "t", "auto.offset.reset": "earliest"}
+    )
+    try:
+        end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)[1]
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        found: dict[tuple[int, int], str] = {}
+        for message in consumer.consume(end, timeout=10) if end else ():
+            headers = {key: (value or b"").decode() for key, value in message.headers() or ()}
+            place = int(headers["dead_partition"]), int(headers["dead_offset"])
+            found[place] = headers["dead_reason"].split(":")[0]
+        return found
+    finally:
+        consumer.close()
