@@ -30,7 +30,7 @@ from pipeline.partition.sealed import SealedRange
 from pipeline.partition.segment import Segment
 from pipeline.partition.state import Partition, PartitionLimits, SealPlan, merged
 from pipeline.partition.window import Window
-from pipeline.spans import schema
+from pipeline.spans import fold
 from pipeline.store.manifest import Manifest
 from pipeline.store.tables import Slot, Tables
 from topics.errors import KafkaUnavailableError, StoreUnavailableError
@@ -317,7 +317,7 @@ class Worker:
             partitions=self.partitions,
             first=plan.first,
             last=plan.last,
-            spans=schema.concat(tables),
+            spans=fold.concat(tables, attribute_columns_max=self.settings.worker.attribute_columns_max),
             record_time_min_unix_ns=min((s.record_time_min_unix_ns for s in times), default=0),
             record_time_max_unix_ns=max((s.record_time_max_unix_ns for s in times), default=0),
             losses=tuple(loss for s in plan.segments for loss in s.losses),
@@ -401,7 +401,8 @@ class Worker:
         return spans if spans is not None else self.tables.segment_rows(slot, segment)
 
     def _merged(self, slot: Slot, olds: list[Segment]) -> Segment:
-        return merged(olds, [self.segment_rows(slot, old) for old in olds])
+        columns_max = self.settings.worker.attribute_columns_max
+        return merged(olds, [self.segment_rows(slot, old) for old in olds], attribute_columns_max=columns_max)
 
     # ---- waiting
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipeline.partition.batch import Prepared, SourceRecord, Wanted
 from pipeline.partition.segment import MERGE_FAN_IN, Segment
 from pipeline.partition.window import Window
-from pipeline.spans import schema
+from pipeline.spans import fold, schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,9 +169,9 @@ class Partition:
         self.next = segment.last + 1
 
 
-def merged(segments: Sequence[Segment], tables: Sequence[pa.Table]) -> Segment:
+def merged(segments: Sequence[Segment], tables: Sequence[pa.Table], *, attribute_columns_max: int) -> Segment:
     """One segment of adjacent ones; tables: their rows. O(bytes), to be run off the event loop."""
-    spans = schema.concat(list(tables))
+    spans = fold.concat(tables, attribute_columns_max=attribute_columns_max)
     return Segment(
         first=segments[0].first,
         last=segments[-1].last,
