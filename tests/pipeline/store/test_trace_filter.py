@@ -49,3 +49,28 @@ def test_ids_that_count_up_are_spread_as_random_ones_are() -> None:
 def test_what_is_no_filter_or_of_a_later_format_is_refused(content: bytes) -> None:
     with pytest.raises(FormatVersionError):
         trace_filter.blocks_log2_of(content)
+
+
+def mix(value: int) -> int:
+    for multiplier in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        value = ((value ^ (value >> 33)) * multiplier) % 2**64
+    return value ^ (value >> 33)
+
+
+def documented_might_hold(held: bytes, trace_id: bytes) -> bool:
+    """As docs/chunk-format.md describes the filter."""
+    assert held[:4] == b"STF\1"
+    blocks_log2 = held[4]
+    first, second = (int.from_bytes(half, "little") for half in (trace_id[:8], trace_id[8:]))
+    mixed = mix(first ^ mix(second))
+    start = 5 + 64 * (mixed >> (64 - blocks_log2))
+    bits = [(mix(mixed) >> (9 * probe)) % 512 for probe in range(6)]
+    return all(held[start + bit // 8] >> (bit % 8) & 1 for bit in bits)
+
+
+@given(IDS, IDS)
+def test_a_reader_made_from_the_page_gives_the_same_answers(own: list[bytes], others: list[bytes]) -> None:
+    held = trace_filter.build(array_of(own))
+
+    for one in (*own, *others):
+        assert documented_might_hold(held, one) == trace_filter.might_hold(held, one)
