@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.spans import schema, tree
 from pipeline.store import trace_filter
 from pipeline.store.manifest import Services
+from pipeline.store.own_rows import only_own
 from pipeline.store.tables import NO_SERVICE, index_of
 from pipeline.store.totals import CHUNK_OPERATIONS_MAX, bounded
 from topics.errors import FormatVersionError
@@ -63,6 +64,7 @@ def encode_chunk(
     3 us of CPU a span, off the GIL for the most part. Memory: about twice the table.
     """
     tenant = spans.column("tenant")[0].as_py()
+    spans = only_own(spans)
     services, attributes = index_of(spans)
     arranged = tree.arrange(spans)
     order = pa.array(arranged.order)

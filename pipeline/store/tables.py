@@ -187,17 +187,18 @@ def index_of(spans: pa.Table) -> tuple[Services, Attributes]:
             "name": pc.fill_null(schema.column(spans, "name").cast(pa.string()), ""),
         }
     )
-    counted = named.group_by(["tenant", "service", "name"], use_threads=False).aggregate([([], "count_all")])
-    for tenant, name, operation, spans_count in zip(*(column.to_pylist() for column in counted.columns), strict=True):
+    by_name = named.group_by(["tenant", "service", "name"], use_threads=False).aggregate([([], "count_all")])
+    for tenant, name, operation, spans_count in zip(*(column.to_pylist() for column in by_name.columns), strict=True):
         operations = services.setdefault(tenant, {}).setdefault(name, {})
         counted_as = operation if len(operations) < OPERATIONS_MAX else "…"
         operations[counted_as] = operations.get(counted_as, 0) + spans_count
     for tenant in services:
         mine = spans if len(services) == 1 else spans.filter(pc.equal(named.column("tenant"), tenant))
         attributes[tenant] = {
-            column: mine.num_rows - mine.column(column).null_count
+            column: counted
             for column in mine.column_names
             if schema.parse_column(column) is not None
+            and (counted := mine.num_rows - mine.column(column).null_count)  # else it is another tenant's
         }
     return services, attributes
 
