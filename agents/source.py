@@ -7,6 +7,7 @@ import threading
 import time
 
 import faust
+import structlog
 from faust.types import TP
 
 from agents.ports import Assignment
@@ -20,6 +21,8 @@ from topics import admin, span_chunks, spans_by_trace, spans_dead
 from topics.errors import KafkaUnavailableError
 from topics.producer import RecordProducer
 from topics.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 class KafkaSource:
@@ -91,9 +94,12 @@ class StoreRanges:
         self._store = store
         self._topic = topic
         self._worker_url = worker_url
+        self._conditional: bool | None = None  # not yet asked
+        self._asking = threading.Lock()
 
     def assignment(self, partition: int, secret: bytes) -> Assignment:
         """The mark and the window from the manifests, the log's start and the committed offset from Kafka."""
+        self._ask_for_conditional_puts()
         window_s, keys_max = self._settings.worker.window_s, self._settings.worker.window_keys_max
         found = commit.read_mark(self._store, self._topic, partition)
         window = [
@@ -111,5 +117,19 @@ class StoreRanges:
     def store(self, sealed: SealedRange, stop: threading.Event) -> Manifest | None:
         """Chunks and manifest of one range."""
         return commit.store_range(
-            self._store, self._settings, sealed, worker=self._worker_url, now_unix_ns=time.time_ns(), stop=stop
+            self._store,
+            self._settings,
+            sealed,
+            worker=self._worker_url,
+            now_unix_ns=time.time_ns(),
+            stop=stop,
+            conditional=self._conditional is not False,
         )
+
+    def _ask_for_conditional_puts(self) -> None:
+        """Once, before the first partition is loaded: does the store refuse the second writer of a manifest?"""
+        with self._asking:
+            if self._conditional is None:
+                self._conditional = self._store.conditional_put_works()
+                if not self._conditional:
+                    log.warning("store_takes_second_writers", what_to_do="run one worker only, or use MinIO or S3")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
@@ -126,16 +126,22 @@ def watermarks(settings: Settings, topic: Topic) -> dict[int, tuple[int, int]]:
 
 
 def committed(settings: Settings, topic: Topic) -> dict[int, int]:
-    """The workers' committed offset of each partition of the topic; partitions without one are left out."""
+    """The workers' committed offset of each partition of the topic; partitions without one are left out.
+
+    Asked by a consumer that joins nothing: librdkafka 2.16's admin client ends the process (a null group handle in
+    rd_kafka_cgrp_op) when the answer to ListConsumerGroupOffsets is that the coordinator is elsewhere or not ready.
+    """
     name, timeout_s = full_name(topic, settings.kafka), settings.kafka.request_timeout_s
-    question = [ConsumerGroupTopicPartitions(settings.kafka.group)]
-
-    def ask(client: AdminClient) -> list[TopicPartition]:
-        (future,) = client.list_consumer_group_offsets(question, request_timeout=timeout_s).values()
-        return future.result().topic_partitions or []
-
-    found = _settled(settings.kafka, ask)
-    return {where.partition: where.offset for where in found if where.topic == name and where.offset >= 0}
+    asked = [TopicPartition(name, index) for index in range(partition_count(settings, topic))]
+    if not asked:
+        return {}
+    own = {"group.id": settings.kafka.group, "enable.auto.commit": False, "log_level": 2}
+    consumer = Consumer(client_config(settings.kafka) | own)
+    try:
+        found = _settled(settings.kafka, lambda _: consumer.committed(asked, timeout=timeout_s))
+    finally:
+        consumer.close()
+    return {where.partition: where.offset for where in found if where.offset >= 0}
 
 
 def group_owners(settings: Settings) -> dict[int, str]:

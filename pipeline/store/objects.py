@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
-from minio.error import MinioException, S3Error
+from minio.error import InvalidResponseError, MinioException, S3Error
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from topics.errors import StoreConflictError, StoreUnavailableError
@@ -195,6 +195,10 @@ def _asked(call: Callable[[], T], *, attempts: int = READ_ATTEMPTS, missing: boo
                 if missing and error.code in MISSING:
                     return None
                 raise StoreUnavailableError(f"the store answered {error.code}: {error.message}") from error
+            except InvalidResponseError as error:
+                if missing and f"<Code>{MISSING[0]}</Code>" in str(error):
+                    return None  # rclone says so as text/xml, which the client takes for no answer of a store
+                raise StoreUnavailableError(f"the store does not answer: {error}") from error
             except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
                 raise StoreUnavailableError(f"the store does not answer: {error}") from error
     raise AssertionError("the retry loop ends by its return")

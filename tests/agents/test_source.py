@@ -1,0 +1,79 @@
+"""A store that takes a second writer is found out at a worker's start, and used all the same by one worker."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from agents.source import StoreRanges
+from infra.minio import StorePlan
+from infra.ports import free_port
+from infra.rclone import start_rclone
+from infra.stack import store_ready
+from pipeline.partition.sealed import SealedRange
+from pipeline.spans import schema
+from pipeline.store.objects import ObjectStore
+from topics import admin
+from topics.settings import KafkaSettings, Settings, StoreSettings
+
+pytestmark = pytest.mark.integration
+TOPIC = "spans_by_trace"
+
+
+@pytest.fixture
+def rclone(tmp_path: Path) -> Iterator[StoreSettings]:
+    plan = StorePlan(
+        data_dir=tmp_path / "rclone",
+        port=free_port(),
+        access_key="spanstream",
+        secret_key="spanstream-local",
+        log_path=tmp_path / "rclone.log",
+    )
+    server = start_rclone(plan)
+    try:
+        server.wait_ready(lambda: store_ready(plan), 30)
+        yield StoreSettings(
+            endpoint=f"http://127.0.0.1:{plan.port}",
+            access_key=plan.access_key,
+            secret_key=SecretStr(plan.secret_key),
+            buckets=("spans-a",),
+        )
+    finally:
+        server.stop(10)
+
+
+def sealed(first: int, last: int) -> SealedRange:
+    return SealedRange(
+        topic=TOPIC,
+        partition=0,
+        partitions=4,
+        first=first,
+        last=last,
+        spans=schema.empty_table(),
+        record_time_min_unix_ns=0,
+        record_time_max_unix_ns=0,
+    )
+
+
+def test_rclone_is_found_out_and_a_range_is_still_stored_once(
+    rclone: StoreSettings, kafka_settings: KafkaSettings
+) -> None:
+    settings = Settings(kafka=kafka_settings, store=rclone)
+    admin.ensure(settings)
+    store = ObjectStore(rclone)
+    store.ensure_buckets()
+    ranges = StoreRanges(settings, store, TOPIC, "http://w")
+
+    assert ranges.assignment(0, b"s" * 32).mark == 0
+    stored = ranges.store(sealed(0, 4), threading.Event())
+    again = ranges.store(sealed(0, 9), threading.Event())
+
+    assert not store.conditional_put_works()
+    assert stored is not None
+    assert again is None  # the manifest is read before it would be written over
+    assert ranges.assignment(0, b"s" * 32).mark == 5
+    store.close()
