@@ -157,7 +157,9 @@ class Catalog:
         Raises StoreUnavailableError; and what Manifest.from_json raises for one that it refuses: the horizon stays
         before that one, all others are taken.
         """
-        with self._refreshing[partition]:
+        with self._lock:
+            one_at_a_time = self._refreshing[partition]
+        with one_at_a_time:
             if partition not in self._base:
                 self._begin(partition)
                 return
