@@ -189,7 +189,7 @@ class ChunkSettings(Section):
     """How chunks are encoded."""
 
     row_group_spans: int = setting(65_536, "Spans of one Parquet row group", ge=1000)
-    zstd_level: int = setting(3, "Compression level", ge=1, le=19)
+    zstd_level: int = setting(1, "Compression level", ge=1, le=19)
 
 
 class QuerierSettings(Section):

@@ -71,7 +71,7 @@ def columns_of(attributes: Attributes | None, *, scope: str, owners: int, column
     columns: dict[str, pa.Array] = {}
     for group in groups[:columns_max]:
         name = schema.column_name(scope, group.key, COLUMN_TYPES[group.type])
-        columns[name] = _spread(_values(attributes, group), group.owner, owners)
+        columns[name] = _column(attributes, group, owners)
     rest += [group.at for group in groups[columns_max:]]
     if rest:
         columns[schema.more_column(scope)] = _more(attributes, np.sort(np.concatenate(rest)), owners)
@@ -111,26 +111,23 @@ def _groups(attributes: Attributes) -> tuple[list[Group], list[Ints]]:
     return groups, copies
 
 
-def _values(attributes: Attributes, group: Group) -> pa.Array:
+def _column(attributes: Attributes, group: Group, owners: int) -> pa.Array:
+    """The values of a group in `owners` rows: each in its owner's, the others null."""
     name = COLUMN_TYPES[group.type]
     if name == "any":
-        return pa.array(_any_bytes(attributes, group.at), pa.binary())
-    if name.endswith("[]"):
+        values, at = pa.array(_any_bytes(attributes, group.at), pa.binary()), np.arange(len(group.at))
+    elif name.endswith("[]"):
         raw = attributes.values[ARRAY - 1].take(pa.array(group.at)).to_pylist()
-        return pa.array([_elements(value) for value in raw], schema.TYPES[name])
-    values = attributes.values[group.type - 1]
-    return values.take(pa.array(group.at))
-
-
-def _spread(values: pa.Array, owner: Ints, owners: int) -> pa.Array:
-    """The values in `owners` rows: each in its owner's, the others null."""
-    if len(owner) == owners:
-        return values
-    index = np.zeros(owners, dtype=np.int64)
-    index[owner] = np.arange(len(owner))
+        values, at = pa.array([_elements(value) for value in raw], schema.TYPES[name]), np.arange(len(group.at))
+    else:
+        values, at = attributes.values[group.type - 1], group.at
+    if len(at) == owners:
+        return values.take(pa.array(at))
+    place = np.zeros(owners, dtype=np.int64)
+    place[group.owner] = at
     missing = np.ones(owners, dtype=bool)
-    missing[owner] = False
-    return values.take(pa.array(index, mask=missing))
+    missing[group.owner] = False
+    return values.take(pa.array(place, mask=missing))
 
 
 def _more(attributes: Attributes, at: Ints, owners: int) -> pa.MapArray:

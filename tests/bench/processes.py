@@ -17,6 +17,7 @@ from topics.settings import Settings
 
 TICKS = os.sysconf("SC_CLK_TCK")
 READY_S = 60.0
+SENDERS = 32  # requests under way at a time: a load comes from many SDKs
 
 
 class Measured:
@@ -95,4 +96,5 @@ def send_load(url: str, spans: int, seed: int, rate: float = 0.0) -> dict[str, A
 def load_command(url: str, spans: int, seed: int, rate: float = 0.0) -> list[str]:
     """The command that sends a load."""
     options = ["--spans", str(spans), "--seed", str(seed), "--rate", str(rate), "--otlp-url", url, "--json"]
+    options += ["--connections", str(SENDERS)]
     return [sys.executable, "-m", "agents.cli", "load", *options]

@@ -237,7 +237,7 @@ class Bench:
                         span.links.append(Span.Link(trace_id=random.bytes(16), span_id=random.bytes(8)))
                 records.append(Record("t", len(records), request.SerializeToString()))
         table = decode(records, attribute_columns_max=200).spans
-        chunk = encode_chunk(table, row_group_spans=65_536, zstd_level=3, outlier=np.zeros(table.num_rows, dtype=bool))
+        chunk = encode_chunk(table, row_group_spans=65_536, zstd_level=1, outlier=np.zeros(table.num_rows, dtype=bool))
         stored = len(chunk.parquet) + len(chunk.traces) + len(chunk.trace_filter)
         return {"stored, events on 10 % and links on 2 %": stored / table.num_rows}
 
