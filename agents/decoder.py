@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 
 from pipeline.allocator import release_memory
 from pipeline.partition.batch import Prepared, SourceRecord, SpanLimits, Wanted, prepare
@@ -14,6 +15,8 @@ from topics.errors import MalformedRecordError
 from topics.settings import Settings
 
 RELEASE_EVERY_BYTES = 16 << 20
+GATHER_BYTES = 512 << 10  # of waiting batches: their decoding takes several times its fixed cost
+GATHER_MIN_S = 0.01
 
 
 def batches_of(records: Sequence[SourceRecord], settings: Settings) -> list[list[SourceRecord]]:
@@ -34,8 +37,8 @@ def batches_of(records: Sequence[SourceRecord], settings: Settings) -> list[list
 class Decoder:
     """Decodes in one thread. While it is busy, further batches wait and are then decoded at once, within the limits.
 
-    A batch that comes to an idle decoder waits take_gather_s for the batches of other partitions: with little traffic
-    they come together, and each decode has a fixed cost.
+    A decode has a fixed cost of 10 ms. So with little traffic batches wait for those of other partitions until
+    take_gather_s after the decode before; with much traffic, a full batch or GATHER_BYTES, they do not.
     """
 
     def __init__(
@@ -57,19 +60,36 @@ class Decoder:
         )
         self._waiting: deque[tuple[Wanted, asyncio.Future[Prepared | None]]] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._enough = asyncio.Event()
+        self._waiting_bytes = 0
+        self._decoded_s = 0.0
+        self._hurries = 0
         self._decoded_bytes = 0
 
     async def prepared(self, wanted: Wanted) -> Prepared | None:
         """What the partition takes of its batch; None when it holds all of it. A partition brings one at a time."""
         future: asyncio.Future[Prepared | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((wanted, future))
+        self._waiting_bytes += _bytes(wanted)
+        if self._waiting_bytes >= GATHER_BYTES or len(wanted.records) >= self._settings.worker.take_records_max:
+            self._enough.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._decode_waiting(), name="decode")
         return await future
 
+    @contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Somebody waits for what is decoded next: as long as this lasts, batches are decoded as they come."""
+        self._hurries += 1
+        self._enough.set()
+        try:
+            yield
+        finally:
+            self._hurries -= 1
+
     async def _decode_waiting(self) -> None:
-        await asyncio.sleep(self._settings.worker.take_gather_s)
         while self._waiting:
+            await self._gathered()
             together = self._next()
             try:
                 found = await asyncio.get_running_loop().run_in_executor(
@@ -84,6 +104,16 @@ class Decoder:
                 if not future.done():  # its actor may have been cancelled
                     future.set_result(one)
 
+    async def _gathered(self) -> None:
+        """Until enough waits, or take_gather_s after the last decode."""
+        now_s = asyncio.get_running_loop().time()
+        due_s = now_s if self._hurries else self._decoded_s + self._settings.worker.take_gather_s
+        wait_s = max(GATHER_MIN_S, due_s - now_s)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._enough.wait(), wait_s)
+        self._enough.clear()
+        self._decoded_s = asyncio.get_running_loop().time()
+
     def _next(self) -> list[tuple[Wanted, asyncio.Future[Prepared | None]]]:
         """Waiting batches within the limits together, at least one."""
         limits, together = self._settings.worker, [self._waiting.popleft()]
@@ -91,6 +121,9 @@ class Decoder:
         while self._waiting and nbytes + _bytes(self._waiting[0][0]) <= limits.gather_bytes_max:
             nbytes += _bytes(self._waiting[0][0])
             together.append(self._waiting.popleft())
+        self._waiting_bytes -= nbytes
+        if self._waiting:
+            self._enough.set()  # more than fits: no waiting
         return together
 
     def _prepare(self, wanted: list[Wanted]) -> list[Prepared | None]:

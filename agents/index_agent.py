@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
 import faust
 
+from agents.inbox import Inbox, in_batches
 from agents.worker import Worker
 from pipeline.partition.batch import SourceRecord
 from topics.errors import MalformedRecordError
@@ -21,12 +21,13 @@ def attach_index(app: faust.App, settings: Settings, worker: Worker) -> Any:
     limits = settings.worker
 
     @app.agent(source, name="index", isolated_partitions=True)
-    async def index(stream: Any) -> AsyncIterator[None]:
-        async for events in stream.noack_take(limits.take_records_max, within=limits.take_wait_s):
+    async def index(stream: Any) -> None:
+        async def take(events: list[Any]) -> None:
             records = [source_record(event.message) for event in events]
             acks = [partial(stream.ack, _without_payload(event)) for event in events]
             await worker.take(events[0].message.partition, records, acks)
-            yield
+
+        await in_batches(stream, Inbox(limits.take_records_max, limits.gather_bytes_max), take)
 
     return index
 

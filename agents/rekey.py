@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import faust
 
+from agents.inbox import Inbox, in_batches
 from agents.index_agent import source_record
 from agents.source import KafkaSource
 from pipeline import telemetry
@@ -46,8 +47,8 @@ def attach_rekey(app: faust.App, settings: Settings, source: KafkaSource, partit
     )
 
     @app.agent(inlet, name="rekey", isolated_partitions=True)
-    async def rekey(stream: Any) -> AsyncIterator[int]:
-        async for events in stream.noack_take(settings.worker.take_records_max, within=settings.worker.rekey_wait_s):
+    async def rekey(stream: Any) -> None:
+        async def send(events: list[Any]) -> None:
             records = [source_record(event.message) for event in events]
             keyed, dead = await asyncio.to_thread(rekeyed, records, partitions, limits)
             await _until_sent(source, keyed)
@@ -56,7 +57,9 @@ def attach_rekey(app: faust.App, settings: Settings, source: KafkaSource, partit
                 await _until_dead(source, name, events[0].message.partition, record, reason)
             for event in events:
                 await stream.ack(event)
-            yield len(keyed)
+
+        inbox = Inbox(settings.worker.take_records_max, settings.worker.gather_bytes_max)
+        await in_batches(stream, inbox, send, wait_s=settings.worker.rekey_wait_s)
 
     return rekey
 

@@ -12,15 +12,14 @@ from typing import Any
 
 import aiohttp
 import orjson
-import pyarrow as pa
-import pyarrow.compute as pc
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agents.app import Handler
 from agents.worker import Owned, Worker
-from pipeline.partition.segment import Segment, rows_from
+from pipeline.partition.segment import Segment, rows_from, rows_of_trace
 from pipeline.partition.state import Partition
+from pipeline.spans import schema
 from pipeline.store.tables import (
     ATTRIBUTES,
     SEGMENTS,
@@ -36,6 +35,8 @@ from topics.errors import NotOwnerError
 Owners = Callable[[], Awaitable[dict[int, str]]]
 LIMIT_DEFAULT, LIMIT_MAX = 100, 10_000
 PEER_TIMEOUT_S = 5.0
+WAIT_S_MAX = 5.0
+BLOCK_BYTES = 4 << 20  # of tables whose segments are sent as one block
 TABLES = ("partitions", "segments", "services", "operations", "attributes")
 
 
@@ -73,20 +74,25 @@ class TableEndpoint:
     # ---- live segments
 
     async def live(self, request: web.Request) -> web.StreamResponse:
-        """`?want=<partition>:<after>,...[&trace_id=<hex>]`: blocks of segments with rows from `after` on.
+        """`?want=<partition>:<after>,...[&until=<partition>:<end>,...][&trace_id=<hex>]`: segments from `after` on.
 
-        Each block is one segment, or with trace_id its rows of that trace; a last block a partition gives low and next.
+        With `until` the answer waits, at most `wait_s` seconds, until the records below `end` are taken. Each
+        block is one segment, or with trace_id its rows of that trace; a last block a partition gives low and next.
         An answer holds a partition's rows from `after` to `next` without gap, or says `low` > `after`.
         """
         try:
-            wanted = [tuple(map(int, want.split(":", 1))) for want in request.query.get("want", "").split(",") if want]
+            wanted, until = _offsets(request.query.get("want", "")), _offsets(request.query.get("until", ""))
+            wait_s = min(WAIT_S_MAX, float(request.query.get("wait_s", "0")))
             trace_id = bytes.fromhex(request.query.get("trace_id", ""))
-            if any(len(want) != 2 for want in wanted) or len(trace_id) not in (0, 16):
+            if len(trace_id) not in (0, 16):
                 raise ValueError(request.query_string)
         except ValueError:
-            return web.Response(status=400, text="want=<partition>:<offset>[,...], trace_id=32 hex digits\n")
+            return web.Response(
+                status=400, text="want=, until=<partition>:<offset>[,...], wait_s=seconds, trace_id=32 hex digits\n"
+            )
         answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         await answer.prepare(request)
+        await asyncio.gather(*(self._worker.reached(partition, end, wait_s) for partition, end in until))
         for partition, after in wanted:
             async for part in self._live_partition(partition, after, trace_id):
                 await answer.write(part)
@@ -100,45 +106,55 @@ class TableEndpoint:
             low, upto = state.low, state.next
             if low > sent:
                 break
-            segment = next((s for s in state.segments if s.last >= sent), None)
-            if segment is None:
+            segments = [segment for segment in state.segments if segment.last >= sent]
+            if not segments:
                 yield block(_header(state, low, upto, spans=0))
                 return
+            if not trace_id:
+                del segments[_few(segments) :]  # whole segments a few at a time, so that not all are held
             try:
-                part = await asyncio.get_running_loop().run_in_executor(
-                    self._worker.pools.read, self._segment_block, owned, state, segment, sent, trace_id
+                parts = await asyncio.get_running_loop().run_in_executor(
+                    self._worker.pools.read, self._segment_blocks, owned, state, segments, sent, trace_id
                 )
             except NotOwnerError:  # merged or let go while we read: look again
                 await asyncio.sleep(0)
                 owned = self._worker.owned.get(partition)
                 continue
-            if part:
+            for part in parts:
                 yield part
-            sent = segment.last + 1
+            sent = segments[-1].last + 1
         if owned is None or owned.state is None:
             yield block({"partition": partition, "owner": False, "spans": 0})
         else:
             yield block(_header(owned.state, owned.state.low, sent, spans=0))
 
-    def _segment_block(self, owned: Owned, state: Partition, segment: Segment, after: int, trace_id: bytes) -> bytes:
+    def _segment_blocks(
+        self, owned: Owned, state: Partition, segments: list[Segment], after: int, trace_id: bytes
+    ) -> list[bytes]:
         if trace_id:
-            if segment.spans is not None:
-                rows = segment.spans.filter(
-                    pc.equal(segment.spans.column("trace_id"), pa.scalar(trace_id, pa.binary(16)))
-                )
-            else:
-                rows = self._worker.tables.trace_rows(owned.slot, segment, trace_id)
-            if not rows.num_rows and not segment.losses:
-                return b""
-            count, ipc = rows.num_rows, ipc_bytes(rows)
-        elif segment.first >= after and segment.in_table:
-            count, ipc = segment.spans_count, self._worker.tables.segment_ipc(owned.slot, segment)
+            return [part for one in segments if (part := self._trace_block(owned, state, one, trace_id))]
+        first, losses = segments[0], [loss for segment in segments for loss in segment.losses]
+        header = {"first": max(first.first, after), "last": segments[-1].last, "losses": losses}
+        if len(segments) == 1 and first.first >= after and first.in_table:
+            count, ipc = first.spans_count, self._worker.tables.segment_ipc(owned.slot, first)
         else:
-            rows = rows_from(self._worker.segment_rows(owned.slot, segment), after)
+            tables = [self._worker.segment_rows(owned.slot, segment) for segment in segments]
+            rows = schema.concat([rows_from(tables[0], after), *tables[1:]])
             count, ipc = rows.num_rows, ipc_bytes(rows)
-        first = max(segment.first, after)
-        header = _header(state, state.low, segment.last + 1, spans=count)
-        return block(header | {"first": first, "last": segment.last, "losses": segment.losses}, ipc if count else b"")
+        return [block(_header(state, state.low, segments[-1].last + 1, spans=count) | header, ipc if count else b"")]
+
+    def _trace_block(self, owned: Owned, state: Partition, segment: Segment, trace_id: bytes) -> bytes:
+        """A segment's rows of one trace; without any and without losses nothing."""
+        if segment.spans is not None:
+            rows = rows_of_trace(segment.spans, trace_id)
+        else:
+            rows = self._worker.tables.trace_rows(owned.slot, segment, trace_id)
+        if not rows.num_rows and not segment.losses:
+            return b""
+        header = _header(state, state.low, segment.last + 1, spans=rows.num_rows)
+        header |= {"first": segment.first, "last": segment.last, "losses": segment.losses}
+        # Plain: a dictionary would carry every string of the segment
+        return block(header, ipc_bytes(schema.plain(rows)) if rows.num_rows else b"")
 
     # ---- for operators
 
@@ -229,6 +245,25 @@ class TableEndpoint:
                 return rows
         except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
             return None
+
+
+def _few(segments: list[Segment]) -> int:
+    """How many of the first segments go into one block: each costs both sides milliseconds, however small it is."""
+    nbytes = 0
+    for number, segment in enumerate(segments):
+        nbytes += segment.nbytes
+        if nbytes > BLOCK_BYTES:
+            return max(1, number)
+    return len(segments)
+
+
+def _offsets(text: str) -> list[tuple[int, int]]:
+    """`<partition>:<offset>,...`. Raises ValueError."""
+    found = []
+    for pair in filter(None, text.split(",")):
+        partition, offset = pair.split(":")
+        found.append((int(partition), int(offset)))
+    return found
 
 
 def _header(state: Partition, low: int, upto: int, *, spans: int) -> dict[str, Any]:

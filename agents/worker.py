@@ -58,6 +58,7 @@ class Owned:
     rewinding: bool = False  # the reading position was set back, and nothing from there has come yet
     heard_unix_ns: int = 0  # when records came or were asked for
     gap_checked: int = -1  # offset behind a gap that was read again and is still there
+    moved: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced when a batch was taken
 
     @property
     def slot(self) -> Slot:
@@ -201,6 +202,16 @@ class Worker:
             await self._apply(owned, state, prepared)
         owned.heard_unix_ns = self._clock_ns()
 
+    async def reached(self, partition: int, offset: int, timeout_s: float) -> None:
+        """Wait until the partition's records below `offset` are taken, or it is not owned here; timeout_s at most."""
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        while (owned := self.owned.get(partition)) is not None and owned.state is not None:
+            left_s = deadline_s - asyncio.get_running_loop().time()
+            if owned.state.next >= offset or left_s <= 0:
+                return
+            with self._decoder.hurried(), contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(owned.moved.wait(), left_s)
+
     async def _in_order(
         self, owned: Owned, state: Partition, records: Sequence[SourceRecord], acks: Sequence[Ack]
     ) -> tuple[Sequence[SourceRecord], Sequence[Ack]]:
@@ -240,6 +251,8 @@ class Worker:
 
     async def _apply(self, owned: Owned, state: Partition, prepared: Prepared) -> None:
         segment = state.apply(prepared, now_unix_ns=self._clock_ns())
+        owned.moved.set()
+        owned.moved = asyncio.Event()
         telemetry.count_batch(prepared)
         await self._in(self.pools.read, self.tables.index_segment, owned.slot, segment, prepared.spans)
         while olds := state.merge_due():

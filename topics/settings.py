@@ -107,7 +107,7 @@ class ReceiverSettings(Section):
         900_000, "Largest Kafka record written; a larger span is cut or rejected", ge=10_000, le=100_000_000
     )
     batch_bytes: int = setting(512 * KIB, "A record is sent when it has so many bytes", ge=KIB)
-    batch_wait_s: float = setting(0.02, "... or when its first span has waited so long", ge=0, le=5)
+    batch_wait_s: float = setting(0.05, "... or when its first span has waited so long", ge=0, le=5)
     batch_tenants_free: int = setting(
         16, "With more open batches than this a partition, the wait grows in proportion", ge=1
     )
@@ -143,16 +143,15 @@ class WorkerSettings(Section):
         "", "Kafka group.instance.id: a restart under the same name keeps its partitions at once"
     )
     data_dir: Path = setting(Path(".spanstream/worker"), "RocksDB tables and Faust's data; may be lost at any time")
-    take_records_max: int = setting(32, "Records of one batch", ge=1, le=10_000)
-    take_wait_s: float = setting(0.05, "Longest wait to fill a batch", ge=0, le=5)
+    take_records_max: int = setting(512, "Records of one batch of a partition", ge=1, le=10_000)
     rekey_wait_s: float = setting(
-        0.2, "The rekey agent collects records of otlp_spans so long; each wait costs an idle worker CPU", ge=0, le=5
+        0.1, "The rekey agent collects records of otlp_spans so long, to write fewer and larger ones", ge=0, le=5
     )
     take_gather_s: float = setting(
-        0.01, "An idle decoder waits so long for other partitions' batches, to decode them at once", ge=0, le=1
+        0.2, "With little traffic batches are decoded so far apart, those of all partitions at once", ge=0, le=1
     )
     gather_bytes_max: int = setting(
-        4 * MIB, "Batches of several partitions are decoded at once up to so many bytes of OTLP", ge=64 * KIB
+        4 * MIB, "A partition's batch, and those of several decoded at once, in bytes of OTLP", ge=64 * KIB
     )
     take_bytes_max: int = setting(16 * MIB, "Bytes of OTLP decoded at once", ge=MIB)
     take_spans_max: int = setting(20_000, "Spans decoded at once, counted on the wire", ge=1000)
@@ -210,6 +209,9 @@ class QuerierSettings(Section):
         ge=MIB,
     )
     live_timeout_s: float = setting(5.0, "Longest wait for a worker's answer", gt=0)
+    live_wait_s: float = setting(
+        0.4, "A search gives workers so long to take what Kafka has; then it reads the rest from there", ge=0, le=5
+    )
     tail_bytes_max: int = setting(
         256 * MIB, "Bytes read from Kafka for partitions without owner; beyond, PARTIAL", ge=MIB
     )

@@ -69,6 +69,7 @@ class Prepared:
     first: int
     last: int
     spans: pa.Table
+    nbytes: int  # its share of the batch: what a slice takes by itself costs 0.4 ms to find out
     keys: npt.NDArray[np.void]
     time_min_unix_ns: int
     time_max_unix_ns: int
@@ -113,11 +114,12 @@ def prepare(wanted: Sequence[Wanted], limits: SpanLimits, *, secret: bytes, now_
     keys = dedup.span_keys(checked.spans, secret)
     owner = np.array([at for at, _ in readable], dtype=np.int64)[place]  # ascending: records stand by partition
     bounds = np.searchsorted(owner, np.arange(len(wanted) + 1)).tolist()
+    span_bytes = checked.spans.nbytes / max(1, checked.spans.num_rows)
     prepared: list[Prepared | None] = []
     for at, records in enumerate(fresh):
         start, end = bounds[at], bounds[at + 1]
         rows = checked.spans.slice(start, end - start)
-        prepared.append(_part(wanted[at], records, rows, keys[start:end], dead[at]) if records else None)
+        prepared.append(_part(wanted[at], records, (rows, span_bytes), keys[start:end], dead[at]) if records else None)
     first = next((at for at, one in enumerate(prepared) if one is not None), None)
     if first is not None and (whole := prepared[first]) is not None:
         whole.counts.update(counts)  # counted once, with the first part
@@ -146,10 +148,12 @@ def _own_rows(
 def _part(
     wanted: Wanted,
     records: Sequence[SourceRecord],
-    spans: pa.Table,
+    rows: tuple[pa.Table, float],
     keys: npt.NDArray[np.void],
     dead: list[DeadLetter],
 ) -> Prepared:
+    """rows: the part's rows, and how many bytes each takes."""
+    spans, span_bytes = rows
     keep = dedup.first_copies(keys) & ~wanted.window.holds(keys)
     received, duplicates = spans_by_tenant(spans), Counter[str]()
     if not keep.all():
@@ -160,6 +164,7 @@ def _part(
         first=wanted.next,
         last=records[-1].offset,
         spans=spans,
+        nbytes=int(spans.num_rows * span_bytes),
         keys=keys,
         time_min_unix_ns=min(times),
         time_max_unix_ns=max(times),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from pipeline.spans import schema
+
 MERGE_FAN_IN = 8  # segments that are merged at once; settings bound how many there may be
 
 
@@ -35,3 +37,11 @@ def rows_from(spans: pa.Table, offset: int) -> pa.Table:
     """The rows whose record lies at `offset` or later: a slice, since rows stand in arrival order."""
     offsets = spans.column("record_offset").to_numpy()
     return spans.slice(int(np.searchsorted(offsets, offset)))
+
+
+def rows_of_trace(spans: pa.Table, trace_id: bytes) -> pa.Table:
+    """The rows of one trace (16 bytes); other columns are touched only on a hit."""
+    halves = schema.fixed_bytes(spans, "trace_id", 16).view("<u8")
+    high, low = np.frombuffer(trace_id, dtype="<u8").tolist()
+    rows = np.flatnonzero((halves[:, 0] == high) & (halves[:, 1] == low))
+    return spans.take(pa.array(rows)) if len(rows) else schema.empty_table()

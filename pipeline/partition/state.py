@@ -77,7 +77,7 @@ class Partition:
             last=prepared.last,
             spans=prepared.spans,
             spans_count=prepared.spans.num_rows,
-            nbytes=prepared.spans.nbytes,
+            nbytes=prepared.nbytes,
             arrived_unix_ns=now_unix_ns,
             record_time_min_unix_ns=prepared.time_min_unix_ns,
             record_time_max_unix_ns=prepared.time_max_unix_ns,

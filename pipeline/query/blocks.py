@@ -13,6 +13,7 @@ from pipeline.store.tables import ipc_bytes
 
 HEADER_BYTES_MAX = 1 << 20
 MERGE_FAN_IN = 4
+PACK_BYTES = 1 << 20  # of a table: some 2,500 spans
 Loss = tuple[int, int]
 
 
@@ -42,10 +43,11 @@ class Block(NamedTuple):
 
 
 class LiveSegment(NamedTuple):
-    """Spans of the offsets [first, last], compressed: a quarter of the memory of a table.
+    """Spans of the offsets [first, last], in one of three forms.
 
-    As they came, in `ipc`, one Arrow stream; or packed, in `columns`, an Arrow stream a column, so that a question
-    unpacks only what it reads (of a whole stream every dictionary is unpacked: 3 times as slow and more).
+    As they came, in `ipc`, one Arrow stream. As a table, while they are few: packing costs 6 ms whatever there is. Or
+    packed, in `columns`, a compressed Arrow stream a column: a quarter of the memory, and a question unpacks only what
+    it reads (of a whole stream every dictionary is unpacked: 3 times as slow and more).
     """
 
     first: int
@@ -54,36 +56,47 @@ class LiveSegment(NamedTuple):
     losses: tuple[Loss, ...] = ()
     ipc: bytes = b""
     columns: Mapping[str, bytes] = {}
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return len(self.ipc) + sum(map(len, self.columns.values()))
+    table: pa.Table | None = None
+    nbytes: int = 0
 
     @property
     def column_names(self) -> list[str]:
         """The columns that the segment has."""
-        if not self.ipc:
-            return list(self.columns)
-        names: list[str] = pa.ipc.open_stream(self.ipc).schema.names
-        return names
+        if self.table is not None:
+            names: list[str] = self.table.column_names
+            return names
+        return list(self.columns) if not self.ipc else list(pa.ipc.open_stream(self.ipc).schema.names)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows; of `columns`, where given, only those that the segment has."""
         if not self.spans:
-            empty = schema.empty_table()
-            return empty if columns is None else empty.select([c for c in columns if c in empty.column_names])
+            return _selected(schema.empty_table(), columns)
+        if self.table is not None:
+            return _selected(self.table, columns)
         if self.ipc:
-            whole = pa.ipc.open_stream(self.ipc).read_all()
-            return whole if columns is None else whole.select([c for c in columns if c in whole.column_names])
+            return _selected(pa.ipc.open_stream(self.ipc).read_all(), columns)
         wanted = self.columns if columns is None else [name for name in columns if name in self.columns]
         return pa.table({name: pa.ipc.open_stream(self.columns[name]).read_all().column(0) for name in wanted})
 
 
-def packed(first: int, last: int, losses: tuple[Loss, ...], spans: pa.Table) -> LiveSegment:
-    """A segment of these rows, column by column. 0.6 us a span."""
-    columns = {name: bytes(ipc_bytes(spans.select([name]))) for name in spans.column_names} if spans.num_rows else {}
-    return LiveSegment(first, last, spans.num_rows, losses, columns=columns)
+def _selected(spans: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    return spans if columns is None else spans.select([name for name in columns if name in spans.column_names])
+
+
+def arrived(first: int, last: int, spans: int, losses: tuple[Loss, ...], ipc: bytes) -> LiveSegment:
+    """A segment as a worker sent it."""
+    return LiveSegment(first, last, spans, losses, ipc=ipc, nbytes=len(ipc))
+
+
+def held(first: int, last: int, losses: tuple[Loss, ...], spans: pa.Table) -> LiveSegment:
+    """A segment of these rows, to be kept: from PACK_BYTES on packed, 0.6 us a span."""
+    if not spans.num_rows:
+        return LiveSegment(first, last, 0, losses)
+    if (nbytes := spans.nbytes) < PACK_BYTES:
+        return LiveSegment(first, last, spans.num_rows, losses, table=spans, nbytes=nbytes)
+    columns = {name: bytes(ipc_bytes(spans.select([name]))) for name in spans.column_names}
+    nbytes = sum(map(len, columns.values()))
+    return LiveSegment(first, last, spans.num_rows, losses, columns=columns, nbytes=nbytes)
 
 
 async def read_blocks(reader: Reader) -> AsyncIterator[Block]:
@@ -115,16 +128,16 @@ async def read_blocks(reader: Reader) -> AsyncIterator[Block]:
         yield block._replace(ipc=await reader.readexactly(ipc_length)) if ipc_length else block
 
 
-def one_packed(segment: LiveSegment) -> LiveSegment:
-    """The segment, column by column."""
-    return packed(segment.first, segment.last, segment.losses, segment.read()) if segment.ipc else segment
+def to_keep(segment: LiveSegment) -> LiveSegment:
+    """The segment as it is kept between questions."""
+    return held(segment.first, segment.last, segment.losses, segment.read()) if segment.ipc else segment
 
 
 def compacted(segments: Sequence[LiveSegment]) -> list[LiveSegment]:
-    """The same rows, packed, adjacent small segments merged: about 3 of each size class. Call it off the event loop."""
+    """The same rows, adjacent small segments merged: about 3 of each size class. Call it off the event loop."""
     grown: list[LiveSegment] = []
     for segment in segments:
-        grown.append(one_packed(segment))
+        grown.append(to_keep(segment))
         while _merge_due(grown):
             grown[-MERGE_FAN_IN:] = [_merged(grown[-MERGE_FAN_IN:])]
     return grown
@@ -136,12 +149,12 @@ def _merge_due(segments: Sequence[LiveSegment]) -> bool:
 
 
 def _merged(segments: Sequence[LiveSegment]) -> LiveSegment:
+    first, last = segments[0].first, segments[-1].last
     losses = tuple(loss for segment in segments for loss in segment.losses)
     full = [segment for segment in segments if segment.spans]
     if len(full) < 2:
-        columns = full[0].columns if full else {}
-        return LiveSegment(segments[0].first, segments[-1].last, sum(s.spans for s in full), losses, columns=columns)
-    return packed(segments[0].first, segments[-1].last, losses, schema.concat([segment.read() for segment in full]))
+        return (full[0] if full else LiveSegment(first, last, 0))._replace(first=first, last=last, losses=losses)
+    return held(first, last, losses, schema.concat([segment.read() for segment in full]))
 
 
 def _size_class(segment: LiveSegment) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,17 +17,44 @@ INT64 = range(-(2**63), 2**63)
 SERVICE = "service.name"
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A row can only fit where one of these columns is, or one of these keys (`scope.key`) in a map column."""
+
+    columns: frozenset[str]
+    keys: frozenset[str]
+
+    def met_by(self, columns: Container[str], more_keys: Container[str] | None) -> bool:
+        """Whether something with these columns and keys may have a fitting row. more_keys: None where unknown."""
+        if any(column in columns for column in self.columns):
+            return True
+        return bool(self.keys) and (more_keys is None or any(key in more_keys for key in self.keys))
+
+
 @dataclass(slots=True)
 class Condition:
-    """A boolean expression over a row, the values of its `?` in order, and the columns that it reads."""
+    """A boolean expression over a row, the values of its `?` in order, and the columns that it reads.
+
+    needs: each must be met by a chunk or segment, or it has no fitting row and need not be opened.
+    """
 
     sql: str = "true"
     values: list[Any] = field(default_factory=list)
     columns: set[str] = field(default_factory=set)
+    needs: list[Need] = field(default_factory=list)
 
     def both(self, other: Condition) -> Condition:
         """This and the other."""
-        return Condition(f"{self.sql} AND {other.sql}", self.values + other.values, self.columns | other.columns)
+        return Condition(
+            f"{self.sql} AND {other.sql}",
+            self.values + other.values,
+            self.columns | other.columns,
+            self.needs + other.needs,
+        )
+
+    def may_fit(self, columns: Container[str], more_keys: Container[str] | None) -> bool:
+        """Whether something with these columns, and these keys in its map columns, may have a fitting row."""
+        return all(need.met_by(columns, more_keys) for need in self.needs)
 
 
 def conditions_of(tags: Mapping[str, str], present: Present) -> Condition:
@@ -56,6 +83,7 @@ def _condition(key: str, value: str, present: Present) -> Condition:
     if key == "error" and value == "true":
         attribute.sql = f"({attribute.sql} OR coalesce(status_code = 2, false))"
         attribute.columns |= {"status_code"}
+        attribute.needs = []
     return attribute
 
 
@@ -88,10 +116,10 @@ def _equals(key: str, value: str, present: Present) -> Condition:
             if present.has_more(scope, key):
                 columns.add(more)
                 parts.append(f"coalesce({quoted(more)}[?].{quoted(type_)} = ?, false)")
-                values += [key, typed]
-    if not parts:
-        return Condition("false")
-    return Condition(f"({' OR '.join(parts)})", values, columns)
+                parts.append(f'coalesce(list_contains(array_elements({quoted(more)}[?]."any", ?), ?), false)')
+                values += [key, typed, key, f"{type_}_value", value if type_ != "double" else str(typed)]
+    need = Need(frozenset(columns), frozenset(f"{scope}.{key}" for scope in ("resource", "span")))
+    return Condition(f"({' OR '.join(parts)})" if parts else "false", values, columns, [need])
 
 
 def _typed(value: str) -> dict[str, Any]:

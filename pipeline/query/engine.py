@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 import duckdb
 import duckdb_extension_httpfs
 import pyarrow as pa
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from topics.errors import QueryTimeoutError, QueryTooLargeError, StoreUnavailableError
 from topics.settings import QuerierSettings, StoreSettings
@@ -99,6 +101,7 @@ class Engine:
         self._connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
         self._connection.execute(f"SET http_timeout = {max(1, int(store.get_timeout_s))}")
         _create_secret(self._connection, store)
+        self._connection.create_function("array_elements", array_elements, ["BLOB", "VARCHAR"], "VARCHAR[]")
         self._threads = ThreadPoolExecutor(querier.queries_max, "query")
 
     async def run(self, work: Callable[[Session], T]) -> T:
@@ -145,6 +148,16 @@ def _heard(future: asyncio.Future[Any]) -> None:
     """The outcome of an abandoned query is of no interest."""
     if not future.cancelled():
         future.exception()
+
+
+def array_elements(any_value: bytes, field: str) -> list[str]:
+    """In SQL: the elements of a rare attribute's array that set this field of AnyValue, as texts; of others none."""
+    try:
+        elements = AnyValue.FromString(any_value).array_value.values
+    except DecodeError:
+        return []
+    found = [getattr(element, field) for element in elements if element.WhichOneof("value") == field]
+    return [str(value).lower() if isinstance(value, bool) else str(value) for value in found]
 
 
 def quoted(identifier: str) -> str:

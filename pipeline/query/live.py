@@ -7,13 +7,14 @@ import time
 from asyncio import IncompleteReadError
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import aiohttp
 
 from pipeline import telemetry
-from pipeline.query.blocks import Block, BrokenAnswerError, LiveSegment, Loss, compacted, one_packed, read_blocks
+from pipeline.query.blocks import Block, BrokenAnswerError, LiveSegment, Loss, arrived, compacted, read_blocks, to_keep
 from pipeline.query.owners import Owners
 
 State = Literal["held", "not_owner", "away"]
@@ -61,11 +62,14 @@ class LiveClient:
     """Asks the owners of partitions. Belongs to one event loop; `close` it.
 
     bytes_max bounds the copies kept and, apart from them, what one query holds. A worker is asked once for all its
-    partitions. Merging copies runs in `executor`.
+    partitions, and `reach` gives it wait_s. Merging copies runs in `executor`.
     """
 
-    def __init__(self, owners: Owners, *, bytes_max: int, timeout_s: float, executor: Executor) -> None:
+    def __init__(
+        self, owners: Owners, *, bytes_max: int, timeout_s: float, executor: Executor, wait_s: float = 0.0
+    ) -> None:
         self._owners = owners
+        self._wait_s = wait_s
         self._bytes_max = bytes_max
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeout_s, sock_read=timeout_s)
         self._executor = executor
@@ -84,6 +88,19 @@ class LiveClient:
         """Bytes of the copies kept."""
         return sum(copy.nbytes for copy in self._copies.values())
 
+    async def reach(self, until: Mapping[int, int]) -> None:
+        """Wait until the owners have taken what lies below until[partition], wait_s at most. Never raises."""
+
+        async def wait(url: str, mine: list[int]) -> None:
+            params = {"until": _pairs({p: until[p] for p in mine}), "wait_s": str(self._wait_s)}
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                async with self._client().get(f"{url}/live", params=params) as answer:
+                    await answer.read()
+
+        if self._wait_s and until:
+            by_url = await self._owners.of(until)
+            await asyncio.gather(*(wait(url, mine) for url, mine in by_url.items()))
+
     async def segments(self, after: Mapping[int, int]) -> dict[int, LiveAnswer]:
         """All live rows of each partition from the offset `after[partition]` on."""
         return await self._ask_owners(after, self._segments_of)
@@ -92,7 +109,7 @@ class LiveClient:
         """The live rows of one trace; the worker looks for them, nothing is kept."""
 
         async def ask(url: str, wants: Mapping[int, int]) -> dict[int, LiveAnswer]:
-            return await self._collect(url, wants, self._bytes_max, trace_id)
+            return await self._collect(url, wants, self._bytes_max, {"trace_id": trace_id.hex()})
 
         return await self._ask_owners(after, ask)
 
@@ -126,11 +143,11 @@ class LiveClient:
             kept = {p: copy for p, after in wants.items() if (copy := self._usable(p, url, after)) is not None}
             asks = {p: kept[p].next if p in kept else after for p, after in wants.items()}
             held = sum(copy.nbytes for copy in kept.values())
-            answers = await self._collect(url, asks, max(0, self._bytes_max - held), b"")
+            answers = await self._collect(url, asks, max(0, self._bytes_max - held), {})
             # A worker that was started again and has not come as far as our copies: take what it has.
             behind = {p: wants[p] for p in kept if answers[p].state == "held" and answers[p].next < asks[p]}
             if behind:
-                answers |= await self._collect(url, behind, self._bytes_max, b"")
+                answers |= await self._collect(url, behind, self._bytes_max, {})
             joined = {
                 p: await self._join(a, None if p in behind else kept.get(p), wants[p]) for p, a in answers.items()
             }
@@ -160,22 +177,22 @@ class LiveClient:
     # ---- one answer of one worker
 
     async def _collect(
-        self, url: str, wants: Mapping[int, int], bytes_max: int, trace_id: bytes
+        self, url: str, wants: Mapping[int, int], bytes_max: int, params: Mapping[str, str]
     ) -> dict[int, LiveAnswer]:
         """Ask one worker. Partitions that it did not answer for to the end are `away`."""
         answers = {partition: LiveAnswer(partition=partition, state="away", url=url) for partition in wants}
         segments: dict[int, list[LiveSegment]] = {partition: [] for partition in wants}
         held = 0
         try:
-            async for block in self._blocks(url, wants, trace_id):
+            async for block in self._blocks(url, wants, params):
                 found = segments[block.partition]
                 if block.first is not None and block.last is not None:
                     held += len(block.ipc)
                     if held > bytes_max:
                         return answers | _cut(url, wants, answers, segments)
                     telemetry.LIVE_BLOCK_BYTES.inc(len(block.ipc))
-                    segment = LiveSegment(block.first, block.last, block.spans, block.losses, block.ipc)
-                    found.append(segment if trace_id else await self._off_loop(one_packed, segment))
+                    segment = arrived(block.first, block.last, block.spans, block.losses, block.ipc)
+                    found.append(segment if "trace_id" in params else await self._off_loop(to_keep, segment))
                 else:
                     answers[block.partition] = _ended(url, block, found)
         except TimeoutError:
@@ -184,11 +201,8 @@ class LiveClient:
             pass  # refused or broken off: the owner is gone
         return answers
 
-    async def _blocks(self, url: str, wants: Mapping[int, int], trace_id: bytes) -> AsyncIterator[Block]:
-        params = {"want": ",".join(f"{partition}:{after}" for partition, after in wants.items())}
-        if trace_id:
-            params["trace_id"] = trace_id.hex()
-        async with self._client().get(f"{url}/live", params=params) as answer:
+    async def _blocks(self, url: str, wants: Mapping[int, int], params: Mapping[str, str]) -> AsyncIterator[Block]:
+        async with self._client().get(f"{url}/live", params={"want": _pairs(wants), **params}) as answer:
             if answer.status != 200:
                 raise BrokenAnswerError(f"{url} answered {answer.status}")
             async for block in read_blocks(answer.content):
@@ -202,6 +216,10 @@ class LiveClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=self._timeout)
         return self._session
+
+
+def _pairs(offsets: Mapping[int, int]) -> str:
+    return ",".join(f"{partition}:{offset}" for partition, offset in offsets.items())
 
 
 def _ended(url: str, block: Block, segments: list[LiveSegment]) -> LiveAnswer:

@@ -97,6 +97,7 @@ class Questions:
             self._owners,
             bytes_max=querier.live_bytes_max,
             timeout_s=querier.live_timeout_s,
+            wait_s=querier.live_wait_s,
             executor=self._threads,
         )
         self._open: _Open | None = None

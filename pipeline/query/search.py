@@ -14,8 +14,9 @@ from __future__ import annotations
 import base64
 import heapq
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,8 +24,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.query import summary
-from pipeline.query.chunks import ChunkReader, ChunkRef, Present, refs_of
-from pipeline.query.conditions import TRACE_TAGS, Condition, conditions_of
+from pipeline.query.chunks import MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of
+from pipeline.query.conditions import SERVICE, TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
 from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.query.summary import Pick, TraceSummary
@@ -176,6 +177,7 @@ class _Run:
         entries = catalog.chunks_for(tenant, question.start_ns, question.end_ns)
         self._refs = refs_of(entries, snapshot.horizons)
         self._condition = conditions_of(question.tags, Present.of(self._refs, snapshot.column_names()))
+        self._refs = [ref for ref in self._refs if self._may_fit(ref)]
         self._live_rows: pa.Table | None = None
         self._batches = 0
         self.chunks = self.chunk_bytes = self.seen = 0
@@ -213,6 +215,15 @@ class _Run:
             later = bounds[at + GROUP_CHUNKS][0] if at + GROUP_CHUNKS < len(bounds) else -1
             yield [ref for _, ref in bounds[at : at + GROUP_CHUNKS]], later
 
+    def _may_fit(self, ref: ChunkRef) -> bool:
+        """Whether the catalog's entry leaves it possible that a row of the chunk has all tags."""
+        entry, service = ref.entry, self._question.tags.get("service.name", "").lower()
+        more_keys = None if len(entry.more_keys) >= MORE_KEYS_MAX else entry.more_keys
+        counted = more_keys is not None and f"resource.{SERVICE}" not in more_keys
+        if service and counted and not any(service in name.lower() for name in entry.services):
+            return False
+        return self._condition.may_fit(entry.attributes, more_keys)
+
     def _bound(self, ref: ChunkRef) -> int:
         """No span of the chunk within the range starts later."""
         outliers = [start for _, start in ref.entry.outliers if start <= self._question.end_ns]
@@ -224,7 +235,9 @@ class _Run:
         self.chunks += len(refs)
         self.chunk_bytes += sum(ref.entry.bytes for ref in refs)
         columns = sorted({"trace_id", "start_unix_ns", "duration_ns", *condition.columns})
-        live = self._snapshot.rows(columns, self._tenant) if with_live else self._snapshot.no_rows(columns)
+        live = self._snapshot.no_rows(columns)
+        if with_live:
+            live = self._snapshot.rows(columns, self._tenant, fits=partial(_segment_may_fit, condition))
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
             return _candidate_sql(urls, condition, question)
@@ -264,6 +277,11 @@ class _Run:
             for entry in self._catalog.chunks_for_trace(self._tenant, partition, trace_id, start_ns, end_ns):
                 found[entry.name] = entry
         return list(found.values())
+
+
+def _segment_may_fit(condition: Condition, columns: Container[str]) -> bool:
+    rare = any(schema.more_column(scope) in columns for scope in ("resource", "span"))
+    return condition.may_fit(columns, None if rare else ())
 
 
 def _candidate_sql(urls: list[str], condition: Condition, question: SearchQuestion) -> tuple[str, list[Any]]:

@@ -1,18 +1,20 @@
 """What a query sees: of each partition the chunks below offset H, and every row from H to the end of the topic.
 
-Rows from H on come from the partition's owner; what it has not reached, or all where nobody answers, from Kafka. So
-nothing is seen twice or missed. H is the end of the catalog's gap-free run of manifests; rows are cut by the offset of
-their record, since a segment may lie on both sides of H. The ends of the topic are taken after the workers' answers.
+Rows from H on come from the partition's owner, which is given a moment to reach the end of the topic; what it has not
+reached, or all where nobody answers, from Kafka. So nothing is seen twice or missed. H is the end of the catalog's
+gap-free run of manifests; rows are cut by the offset of their record, since a segment may lie on both sides of H. The
+ends of the topic are those of the time when the question came, or later.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,6 +25,7 @@ from pipeline.query.tail_copies import TailCopies
 from pipeline.query.unpacked import Unpacked
 from pipeline.spans import schema
 from topics.errors import KafkaUnavailableError, StoreUnavailableError
+from topics.partitioner import partitions_of
 
 T = TypeVar("T")
 CATALOG_TRIES = 2
@@ -83,18 +86,34 @@ class Snapshot:
         """Partition -> H."""
         return {partition: view.horizon for partition, view in self.partitions.items()}
 
-    def rows(self, columns: Sequence[str], tenant: str, trace_ids: pa.Array | None = None) -> pa.Table:
+    def rows(
+        self,
+        columns: Sequence[str],
+        tenant: str,
+        trace_ids: pa.Array | None = None,
+        fits: Callable[[Container[str]], bool] | None = None,
+    ) -> pa.Table:
         """The rows after H of a tenant (and of some traces) with these columns, typed as schema.type_of says.
 
-        The order is that of partitions and offsets. Only the columns asked for are unpacked.
+        fits: whether a segment with such columns is wanted. The order is that of partitions and offsets. Only the
+        columns asked for are unpacked.
         """
         parts = [
             rows
-            for view in self.partitions.values()
+            for view in self._views(trace_ids)
             for segment in view.segments
-            if (rows := self._rows_of(segment, view.horizon, columns, tenant, trace_ids)) is not None
+            if (fits is None or fits(segment.column_names))
+            and (rows := self._rows_of(segment, view.horizon, columns, tenant, trace_ids)) is not None
         ]
         return pa.concat_tables([self.no_rows(columns), *parts])
+
+    def _views(self, trace_ids: pa.Array | None) -> list[PartitionView]:
+        """The partitions of these traces; all of them where none are given. For a snapshot of all partitions."""
+        if trace_ids is None or not len(trace_ids):
+            return list(self.partitions.values())
+        ids = schema.fixed_bytes(pa.table({"trace_id": trace_ids}), "trace_id", 16)
+        numbers = np.unique(partitions_of(ids, len(self.partitions)))
+        return [self.partitions[int(number)] for number in numbers]
 
     def _rows_of(
         self, segment: LiveSegment, horizon: int, columns: Sequence[str], tenant: str, trace_ids: pa.Array | None
@@ -148,6 +167,22 @@ def _typed(values: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
     return values if values.type == type_ else values.cast(type_)
 
 
+class _Shared:
+    """A snapshot that several questions wait for: up to the ends that each of them found, or further."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Snapshot] | None = None
+        self.ends: dict[int, tuple[int, int]] = {}
+        self.reasons: list[str] = []
+
+    def add(self, ends: Ends, reasons: list[str]) -> None:
+        """Another question; before the snapshot is begun."""
+        for partition, (low, end) in ends.items():
+            lowest, furthest = self.ends.get(partition, (low, end))
+            self.ends[partition] = (max(low, lowest), max(end, furthest))
+        self.reasons += [reason for reason in reasons if reason not in self.reasons]
+
+
 class Snapshots:
     """Takes snapshots. What blocks runs in `executor`.
 
@@ -172,14 +207,37 @@ class Snapshots:
         self._executor = executor
         self.unpacked = Unpacked(unpacked_bytes_max)
         self._copies = TailCopies(2 * unpacked_bytes_max)
+        self._current: _Shared | None = None
+        self._next: _Shared | None = None  # waits for `_current` to be taken
 
     async def take(self) -> Snapshot:
-        """Every row after H of every partition."""
-        return await self._take(range(self._partitions), b"")
+        """Every row after H of every partition.
+
+        Each question finds out the topic's ends and gives the owners a moment to reach them; what they hold is then
+        asked for once for all questions that wait meanwhile.
+        """
+        reasons: list[str] = []
+        ends = await self._ends(range(self._partitions), reasons)
+        await self._live.reach({partition: end for partition, (_, end) in ends.items()})
+        if self._next is None:
+            self._next = _Shared()
+            self._next.task = asyncio.create_task(self._after(self._current, self._next), name="snapshot")
+        shared = self._next
+        shared.add(ends, reasons)
+        assert shared.task is not None
+        return await asyncio.shield(shared.task)
+
+    async def _after(self, before: _Shared | None, shared: _Shared) -> Snapshot:
+        if before is not None and before.task is not None:
+            await asyncio.wait([before.task])
+        self._current, self._next = shared, None
+        return await self._take(Snapshot(unpacked=self.unpacked, reasons=shared.reasons), shared.ends, b"")
 
     async def take_trace(self, partition: int, trace_id: bytes) -> Snapshot:
         """The rows after H of one trace."""
-        return await self._take([partition], trace_id)
+        snapshot = Snapshot(unpacked=self.unpacked)
+        ends = await self._ends([partition], snapshot.reasons)
+        return await self._take(snapshot, ends, trace_id, [partition])
 
     def horizons(self, partitions: Iterable[int]) -> dict[int, int]:
         """H of each partition as the catalog knows it; 0 where nothing is stored."""
@@ -190,9 +248,10 @@ class Snapshots:
         """Run what blocks off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    async def _take(self, partitions: Iterable[int], trace_id: bytes) -> Snapshot:
-        snapshot = Snapshot(unpacked=self.unpacked)
-        horizons = self.horizons(partitions)
+    async def _take(
+        self, snapshot: Snapshot, ends: Ends, trace_id: bytes, partitions: Iterable[int] | None = None
+    ) -> Snapshot:
+        horizons = self.horizons(range(self._partitions) if partitions is None else partitions)
         answers = await self._ask(horizons, trace_id)
         for _attempt in range(CATALOG_TRIES):
             # The worker has dropped what is stored: the catalog is behind the bucket.
@@ -201,7 +260,6 @@ class Snapshots:
                 break
             await self._refresh(behind, horizons, snapshot)
             answers |= await self._ask({p: horizons[p] for p in behind}, trace_id)
-        ends = await self._ends(answers, snapshot)
         late = [p for p, (low, _) in ends.items() if low > _reached(answers[p], horizons[p])]
         if late:  # Kafka has deleted it: it must be stored by then, or it is lost
             await self._refresh(late, horizons, snapshot)
@@ -223,11 +281,11 @@ class Snapshots:
                 snapshot.reasons.append(f"the manifests of partition {partition} cannot be listed: {exc}")
         horizons.update(self.horizons(partitions))
 
-    async def _ends(self, answers: Mapping[int, LiveAnswer], snapshot: Snapshot) -> dict[int, tuple[int, int]]:
+    async def _ends(self, partitions: Iterable[int], reasons: list[str]) -> dict[int, tuple[int, int]]:
         try:
-            return await self.in_thread(lambda: self._tail.ends(list(answers)))
+            return await self.in_thread(lambda: self._tail.ends(list(partitions)))
         except KafkaUnavailableError as exc:
-            snapshot.reasons.append(f"what the workers have not reached is missing: {exc}")
+            reasons.append(f"what the workers have not reached is missing: {exc}")
             return {}
 
     async def _read_tails(

@@ -97,7 +97,7 @@ class Tags:
         await self._engine.run(work)
         names = {scope: sorted(keys) for scope, keys in found.items()}
         cut = any(len(keys) > limit for keys in names.values())
-        return TagAnswer(names={s: keys[:limit] for s, keys in names.items()}, reasons=snapshot.reasons, cut=cut)
+        return TagAnswer(names={s: keys[:limit] for s, keys in names.items()}, reasons=list(snapshot.reasons), cut=cut)
 
     def _stored_names(self, tenant: str, within: Range) -> Iterator[tuple[str, str]]:
         columns: Iterable[str] = self._catalog.attributes(tenant)
@@ -117,7 +117,7 @@ class Tags:
         """The values that a tag has, sorted, up to `limit`; several types side by side."""
         listed = isinstance(of, Attribute) or of.name in INTRINSICS
         snapshot = await self._snapshots.take() if listed else Snapshot()
-        answer = TagAnswer(reasons=snapshot.reasons)
+        answer = TagAnswer(reasons=list(snapshot.reasons))
         found: set[TagValue] = set()
 
         def work(session: Session) -> None:
@@ -151,7 +151,7 @@ class Tags:
                 break
             snapshot = await self._snapshots.take()  # a range was stored meanwhile: it would count twice
             totals = self._totals(tenants)
-        reasons = snapshot.reasons
+        reasons = list(snapshot.reasons)
         total: Services = {} if within is not None else totals
 
         def work(session: Session) -> None:
@@ -254,12 +254,14 @@ def _attribute(scope: str, key: str, present: Present) -> Iterator[Expression]:
             yield Expression(flat, name, (several,))
         if present.has_more(scope, key):
             yield Expression(f"({entry}).{quoted(type_)}", name, (more,), parameters=(key,))
+            elements = f"unnest(array_elements(({entry}).\"any\", '{type_}_value'))"
+            yield Expression(elements, name, (more,), parameters=(key,))
 
 
 def text(type_: str, value: Any) -> str:
     """A value as the API writes it."""
     if type_ == "bool":
-        return "true" if value else "false"
+        return "true" if value in (True, "true") else "false"
     if type_ == "float":
         return repr(float(value))
     if type_ == "status":

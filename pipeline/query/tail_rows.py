@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.partition.window import Window
-from pipeline.query.blocks import LiveSegment, packed
+from pipeline.query.blocks import LiveSegment, held
 from pipeline.spans import dedup, from_otlp, schema, validate
 from pipeline.spans.record import Record
 from topics import spans_by_trace
@@ -68,7 +68,7 @@ class TailRows:
         spans = from_otlp.decode(records, attribute_columns_max=self._settings.worker.attribute_columns_max).spans
         spans = self._new(self._checked(self._own(spans)))
         if spans.num_rows:
-            self._segments.append(packed(records[0].offset, records[-1].offset, (), spans))
+            self._segments.append(held(records[0].offset, records[-1].offset, (), spans))
 
     def _own(self, spans: pa.Table) -> pa.Table:
         if not spans.num_rows:

@@ -28,7 +28,7 @@ class Unpacked:
 
     def read(self, segment: LiveSegment, columns: Iterable[str]) -> pa.Table:
         """As LiveSegment.read."""
-        if segment.ipc or not segment.spans:
+        if not segment.columns:
             return segment.read(list(columns))
         return pa.table({name: self._column(segment.columns[name]) for name in columns if name in segment.columns})
 

@@ -155,9 +155,8 @@ def empty_table() -> pa.Table:
 
 def fixed_bytes(spans: pa.Table, name: str, width: int) -> npt.NDArray[np.uint8]:
     """A fixed-size binary column without nulls as an array of shape (rows, width); no copy where it is one chunk."""
-    values = spans.column(name).combine_chunks()
-    if isinstance(values, pa.ChunkedArray):
-        values = values.chunk(0) if values.num_chunks else pa.array([], pa.binary(width))
+    chunks = spans.column(name).chunks
+    values = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.array([], pa.binary(width))
     if values.null_count:
         raise SpanSchemaError(f"column {name} has nulls")
     data = values.buffers()[1]

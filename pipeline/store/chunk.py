@@ -15,7 +15,7 @@ from pipeline.spans import schema, tree
 from pipeline.store import trace_filter
 from pipeline.store.manifest import Services
 from pipeline.store.own_rows import only_own
-from pipeline.store.tables import NO_SERVICE, index_of
+from pipeline.store.tables import NO_SERVICE, SERVICE_COLUMN, index_of
 from pipeline.store.totals import CHUNK_OPERATIONS_MAX, bounded
 from topics.errors import FormatVersionError
 
@@ -23,7 +23,6 @@ FORMAT = 1
 FORMAT_KEY = b"spanstream.format"
 OUTLIERS_MAX = 1000  # of one chunk's entry; with more of them the chunk counts as of all times
 STATUS_ERROR = 2
-SERVICE_COLUMN = schema.column_name("resource", "service.name", "string")
 NOT_STORED = ("tenant", "record_offset", "parent_span_id")
 # Times too: zstd finds more in plain ones than in delta-packed ones, and DuckDB reads BYTE_STREAM_SPLIT of floats only.
 PLAIN = (

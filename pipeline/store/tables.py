@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,13 +29,14 @@ from rocksdict import (
     WriteOptions,
 )
 
-from pipeline.partition.segment import Segment
+from pipeline.partition.segment import Segment, rows_of_trace
 from pipeline.spans import schema
 from topics.errors import NotOwnerError
 
 LIVE, SEGMENTS, SERVICES, ATTRIBUTES = "live", "segments", "services", "attributes"
 TABLES = (LIVE, SEGMENTS, SERVICES, ATTRIBUTES)
 NO_SERVICE = "unknown_service"
+SERVICE_COLUMN = schema.column_name("resource", "service.name", "string")
 IPC_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", unify_dictionaries=True)
 OPERATIONS_MAX = 5000  # of one segment's index row; more are counted together under "…", so that a row stays bounded
 
@@ -131,11 +134,10 @@ class Tables:
         ipc = self.segment_ipc(slot, segment)
         names = pa.ipc.open_stream(ipc).schema.names
         only_ids = pa.ipc.IpcReadOptions(included_fields=[names.index("trace_id")])
-        ids = pa.ipc.open_stream(ipc, options=only_ids).read_all().column("trace_id")
-        hit = pc.equal(ids, pa.scalar(trace_id, ids.type))
-        if not pc.any(hit).as_py():
+        ids = pa.ipc.open_stream(ipc, options=only_ids).read_all()
+        if not rows_of_trace(ids, trace_id).num_rows:
             return schema.empty_table()
-        return pa.ipc.open_stream(ipc).read_all().filter(hit)
+        return rows_of_trace(pa.ipc.open_stream(ipc).read_all(), trace_id)
 
     def rows(self, table: str, slot: Slot) -> Iterator[tuple[int, Any]]:
         """(first offset, value) of an assignment's rows of an index table, in offset order."""
@@ -179,28 +181,48 @@ def index_of(spans: pa.Table) -> tuple[Services, Attributes]:
     attributes: Attributes = {}
     if not spans.num_rows:
         return services, attributes
-    service = schema.column(spans, schema.column_name("resource", "service.name", "string"))
-    named = pa.table(
-        {
-            "tenant": spans.column("tenant").cast(pa.string()),
-            "service": pc.fill_null(service.cast(pa.string()), NO_SERVICE),
-            "name": pc.fill_null(schema.column(spans, "name").cast(pa.string()), ""),
-        }
-    )
-    by_name = named.group_by(["tenant", "service", "name"], use_threads=False).aggregate([([], "count_all")])
-    for tenant, name, operation, spans_count in zip(*(column.to_pylist() for column in by_name.columns), strict=True):
-        operations = services.setdefault(tenant, {}).setdefault(name, {})
-        counted_as = operation if len(operations) < OPERATIONS_MAX else "…"
-        operations[counted_as] = operations.get(counted_as, 0) + spans_count
-    for tenant in services:
-        mine = spans if len(services) == 1 else spans.filter(pc.equal(named.column("tenant"), tenant))
-        attributes[tenant] = {
+    tenant, service, name = (_coded(spans, column) for column in ("tenant", SERVICE_COLUMN, "name"))
+    combined = (tenant.codes * len(service.values) + service.codes) * len(name.values) + name.codes
+    for code, count in zip(*map(np.ndarray.tolist, np.unique(combined, return_counts=True)), strict=True):
+        rest, name_code = divmod(code, len(name.values))
+        tenant_code, service_code = divmod(rest, len(service.values))
+        mine = services.setdefault(tenant.values[tenant_code] or "", {})
+        operations = mine.setdefault(service.values[service_code] or NO_SERVICE, {})
+        operation = name.values[name_code] or ""
+        counted_as = operation if operation in operations or len(operations) < OPERATIONS_MAX else "…"
+        operations[counted_as] = operations.get(counted_as, 0) + count
+    for tenant_name in services:
+        own = (
+            spans
+            if len(services) == 1
+            else spans.filter(pc.equal(spans.column("tenant").cast(pa.string()), tenant_name))
+        )
+        attributes[tenant_name] = {
             column: counted
-            for column in mine.column_names
+            for column in own.column_names
             if schema.parse_column(column) is not None
-            and (counted := mine.num_rows - mine.column(column).null_count)  # else it is another tenant's
+            and (counted := own.num_rows - own.column(column).null_count)  # else it is another tenant's
         }
     return services, attributes
+
+
+class _Coded(NamedTuple):
+    """A text column as numbers: values[codes[row]]; the last value is that of nulls."""
+
+    values: list[str | None]
+    codes: npt.NDArray[np.int64]
+
+
+def _coded(spans: pa.Table, column: str) -> _Coded:
+    values: list[str | None] = []
+    codes = []
+    for chunk in schema.column(spans, column).cast(schema.TEXT).chunks:
+        codes.append(pc.fill_null(chunk.indices, len(chunk.dictionary)).to_numpy() + len(values))
+        values += [*chunk.dictionary.to_pylist(), None]
+    if len(codes) == 1:
+        return _Coded(values, codes[0].astype(np.int64))
+    places = {value: at for at, value in enumerate(values)}  # pieces have dictionaries of their own
+    return _Coded(values, np.array([places[value] for value in values])[np.concatenate(codes)])
 
 
 def add_services(total: Services, more: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:

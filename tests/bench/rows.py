@@ -35,7 +35,7 @@ from topics.settings import KafkaSettings, QuerierSettings, ReceiverSettings, Se
 SEED = 11
 TRACES_ASKED = 200
 POLL_S = 0.01
-AT_ONCE = 4
+AT_ONCE = 2
 RATE = 10_000.0
 Figures = dict[str, float]
 

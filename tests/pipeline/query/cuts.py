@@ -76,9 +76,9 @@ def deduplicated(records: dict[int, list[OneSpan]]) -> dict[int, list[OneSpan]]:
     return kept
 
 
-def range_of(records: dict[int, list[OneSpan]], first: int, last: int) -> pa.Table:
+def range_of(records: dict[int, list[OneSpan]], first: int, last: int, columns_max: int) -> pa.Table:
     inside = {offset: spans for offset, spans in records.items() if first <= offset <= last and spans}
-    return rows(inside) if inside else schema.empty_table()
+    return rows(inside, columns_max=columns_max) if inside else schema.empty_table()
 
 
 def ranges(lasts: Sequence[int], first: int = 0) -> Iterator[tuple[int, int]]:
@@ -140,11 +140,14 @@ def _lay(
     cut: Cut,
 ) -> None:
     server, catalog, tail, owners = parts
+    columns_max = settings.worker.attribute_columns_max
     tail.log[partition] = {offset: otlp(spans) for offset, spans in offsets.items()}
     kept = deduplicated(offsets)
     topic, horizon = f"t{uuid.uuid4().hex}", 0  # no range is stored twice under one name
     for first, last in ranges(cut.chunks):
-        catalog.manifests.append(stored(settings, partition, first, last, range_of(kept, first, last), topic=topic))
+        catalog.manifests.append(
+            stored(settings, partition, first, last, range_of(kept, first, last, columns_max), topic=topic)
+        )
         horizon = last + 1
     if not cut.owner:
         return
@@ -154,11 +157,11 @@ def _lay(
     server.held[partition] = Held(
         low=low,
         next=max([horizon, *(last + 1 for _, last in bounds)]) if bounds else horizon,
-        segments=[(first, last, range_of(kept, first, last)) for first, last in bounds],
+        segments=[(first, last, range_of(kept, first, last, columns_max)) for first, last in bounds],
     )
     if bounds and server.held[partition].next > bounds[-1][1] + 1:
         held = server.held[partition]
         first = bounds[-1][1] + 1
-        held.segments.append((first, held.next - 1, range_of(kept, first, held.next - 1)))
+        held.segments.append((first, held.next - 1, range_of(kept, first, held.next - 1, columns_max)))
     elif not bounds:
         server.held[partition].low = horizon

@@ -29,7 +29,7 @@ def world(kafka_settings: KafkaSettings) -> Settings:
 
 
 def write(world: Settings, values: list[bytes], partition: int = 1) -> None:
-    producer = Producer(admin.client_config(world.kafka) | {"compression.type": "zstd"})
+    producer = Producer(admin.client_config(world.kafka) | {"compression.type": "zstd", "enable.idempotence": True})
     topic = full_name(spans_by_trace.TOPIC, world.kafka)
     for value in values:
         producer.produce(topic, value, partition=partition, headers=spans_by_trace.headers_of("single-tenant", 1))
