@@ -161,7 +161,7 @@ class WorkerSettings(Section):
     )
     rocksdb_bytes: int = setting(32 * MIB, "RocksDB block cache and write buffers, part of the above", ge=4 * MIB)
     live_bytes_max: int = setting(
-        160 * MIB, "In-memory copies of segments, part of the above; beyond, RocksDB serves them", ge=4 * MIB
+        112 * MIB, "In-memory copies of segments, part of the above; beyond, RocksDB serves them", ge=4 * MIB
     )
     unsealed_bytes_max: int = setting(
         4096 * MIB,
@@ -187,7 +187,7 @@ class WorkerSettings(Section):
 class ChunkSettings(Section):
     """How chunks are encoded."""
 
-    row_group_spans: int = setting(65_536, "Spans of one Parquet row group", ge=1000)
+    row_group_spans: int = setting(16_384, "Spans of one Parquet row group", ge=1000)
     zstd_level: int = setting(1, "Compression level", ge=1, le=19)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ PLAIN = (
     "link_span_id",
 )
 KEY_COLUMNS = ["trace_id", "span_id", "kind"]
+TRACE_COLUMNS = ["trace_id", "start_unix_ns", "duration_ns", "status_code", "name", SERVICE_COLUMN]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,30 +62,57 @@ def encode_chunk(
 ) -> EncodedChunk:
     """Encode the spans of one tenant, at least one, in any order. outlier: which of their starts cannot be, shape (n,).
 
-    3 us of CPU a span, off the GIL for the most part. Memory: about twice the table.
+    3 us of CPU a span, off the GIL for the most part. Memory beside the table: the traces, and a row group.
     """
     tenant = spans.column("tenant")[0].as_py()
     spans = only_own(spans)
     services, attributes = index_of(spans)
     arranged = tree.arrange(spans)
-    order = pa.array(arranged.order)
-    kept = [name for name in spans.column_names if name not in NOT_STORED]
-    rows = spans.select(kept).take(order)
-    rows = rows.append_column("parent_row", arranged.parent_row)
-    rows = rows.append_column("outside_parent_span_id", arranged.outside_parent_span_id)
-    traces = _traces(rows)
+    rows = _Rows(_with_small_dictionaries(spans, row_group_spans // 4), arranged)
+    traces = _traces(rows.take(0, spans.num_rows, TRACE_COLUMNS))
     distinct = schema.fixed_bytes(traces, "trace_id", 16)
     return EncodedChunk(
-        parquet=_parquet(rows, row_group_spans=row_group_spans, zstd_level=zstd_level),
-        traces=_parquet(traces, row_group_spans=row_group_spans, zstd_level=zstd_level),
+        parquet=_parquet(
+            (rows.take(at, row_group_spans) for at in range(0, spans.num_rows, row_group_spans)), zstd_level
+        ),
+        traces=_parquet(
+            (traces.slice(at, row_group_spans) for at in range(0, traces.num_rows, row_group_spans)), zstd_level
+        ),
         trace_filter=trace_filter.build(distinct),
-        spans=rows.num_rows,
+        spans=spans.num_rows,
         traces_count=traces.num_rows,
         **_times(spans, outlier),
         services=bounded(services[tenant], CHUNK_OPERATIONS_MAX),
         attributes=attributes[tenant],
-        more_keys=_more_keys(rows),
+        more_keys=_more_keys(spans),
     )
+
+
+class _Rows:
+    """A chunk's rows, made as they are written: a whole sorted copy would be the largest thing in memory."""
+
+    def __init__(self, spans: pa.Table, arranged: tree.Arranged) -> None:
+        self._spans = spans.select([name for name in spans.column_names if name not in NOT_STORED])
+        self._arranged = arranged
+
+    def take(self, first: int, count: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Up to `count` rows from place `first` on; columns: those wanted, where the table has them."""
+        spans = self._spans
+        if columns is not None:
+            spans = spans.select([name for name in columns if name in spans.column_names])
+        rows = spans.take(pa.array(self._arranged.order[first : first + count]))
+        rows = rows.append_column("parent_row", self._arranged.parent_row.slice(first, count))
+        return rows.append_column("outside_parent_span_id", self._arranged.outside_parent_span_id.slice(first, count))
+
+
+def _with_small_dictionaries(spans: pa.Table, entries_max: int) -> pa.Table:
+    """Texts of many values as plain strings: each row group would hold the whole dictionary."""
+    for at, field in enumerate(spans.schema):
+        if pa.types.is_dictionary(field.type):
+            column = spans.column(at)
+            if sum(len(chunk.dictionary) for chunk in column.chunks) > entries_max:
+                spans = spans.set_column(at, field.name, column.cast(field.type.value_type))
+    return spans
 
 
 def decode_rows(rows: pa.Table) -> pa.Table:
@@ -102,24 +131,33 @@ def read_chunk(parquet: bytes, columns: list[str] | None = None) -> pa.Table:
     return file.read(columns=columns)
 
 
-def _parquet(rows: pa.Table, *, row_group_spans: int, zstd_level: int) -> bytes:
+def _parquet(row_groups: Iterable[pa.Table], zstd_level: int) -> bytes:
     """Plain Parquet: no Arrow schema inside, so that every engine sees the same types."""
     sink = pa.BufferOutputStream()
-    coded = [name for name in rows.column_names if name not in PLAIN and not _is_split(rows.schema.field(name))]
-    pq.write_table(
-        rows.replace_schema_metadata({FORMAT_KEY: str(FORMAT).encode()}),
+    writer: pq.ParquetWriter | None = None
+    for rows in row_groups:
+        if writer is None:
+            writer = _writer(sink, rows.schema, zstd_level)
+        writer.write_table(rows.cast(writer.schema), row_group_size=rows.num_rows)
+    assert writer is not None
+    writer.close()
+    return sink.getvalue().to_pybytes()
+
+
+def _writer(sink: pa.BufferOutputStream, fields: pa.Schema, zstd_level: int) -> pq.ParquetWriter:
+    coded = [field for field in fields if field.name not in PLAIN and not _is_split(field)]
+    return pq.ParquetWriter(
         sink,
-        row_group_size=row_group_spans,
+        fields.with_metadata({FORMAT_KEY: str(FORMAT).encode()}),
         compression="zstd",
         compression_level=zstd_level,
-        use_dictionary=[_leaf(rows.schema.field(name)) for name in coded],
-        column_encoding={field.name: "BYTE_STREAM_SPLIT" for field in rows.schema if _is_split(field)},
+        use_dictionary=[_leaf(field) for field in coded],
+        column_encoding={field.name: "BYTE_STREAM_SPLIT" for field in fields if _is_split(field)},
         write_page_index=True,
         write_page_checksum=True,
         store_schema=False,
         write_statistics=True,
     )
-    return sink.getvalue().to_pybytes()
 
 
 def _is_split(field: pa.Field) -> bool:

@@ -218,7 +218,7 @@ class Bench:
         with tempfile.TemporaryDirectory(prefix="spanstream-up-") as folder:
             ports = ("STACK_KAFKA", "STACK_KAFKA_CONTROLLER", "STACK_STORE", "RECEIVER_GRPC", "RECEIVER_HTTP")
             names = [f"SPANSTREAM_{name}_PORT" for name in (*ports, "QUERIER_HTTP", "WORKER")]
-            variables = os.environ | dict.fromkeys(names, "0") | {"SPANSTREAM_STACK_DATA_DIR": folder}
+            variables = os.environ | {name: str(free_port()) for name in names} | {"SPANSTREAM_STACK_DATA_DIR": folder}
             times_s = [_up_s(variables) for _ in range(2)]
         return {"start until ready": times_s[1]}
 
@@ -237,7 +237,7 @@ class Bench:
                         span.links.append(Span.Link(trace_id=random.bytes(16), span_id=random.bytes(8)))
                 records.append(Record("t", len(records), request.SerializeToString()))
         table = decode(records, attribute_columns_max=200).spans
-        chunk = encode_chunk(table, row_group_spans=65_536, zstd_level=1, outlier=np.zeros(table.num_rows, dtype=bool))
+        chunk = encode_chunk(table, row_group_spans=16_384, zstd_level=1, outlier=np.zeros(table.num_rows, dtype=bool))
         stored = len(chunk.parquet) + len(chunk.traces) + len(chunk.trace_filter)
         return {"stored, events on 10 % and links on 2 %": stored / table.num_rows}
 
