@@ -7,7 +7,7 @@ with `?here=1` it answers for itself alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import aiohttp
@@ -20,6 +20,7 @@ from agents.worker import Owned, Worker
 from pipeline.partition.segment import Segment, rows_from, rows_of_trace
 from pipeline.partition.state import Partition
 from pipeline.spans import schema
+from pipeline.store.manifest import ChunkEntry
 from pipeline.store.tables import (
     ATTRIBUTES,
     SEGMENTS,
@@ -37,7 +38,7 @@ LIMIT_DEFAULT, LIMIT_MAX = 100, 10_000
 PEER_TIMEOUT_S = 5.0
 WAIT_S_MAX = 5.0
 BLOCK_BYTES = 4 << 20  # of tables whose segments are sent as one block
-TABLES = ("partitions", "segments", "services", "operations", "attributes")
+TABLES = ("partitions", "segments", "chunks", "services", "operations", "attributes")
 
 
 def block(header: dict[str, Any], ipc: bytes = b"") -> bytes:
@@ -215,6 +216,8 @@ class TableEndpoint:
                 for owned, _ in held
                 for first, row in self._worker.tables.rows(SEGMENTS, owned.slot)
             }
+        if table == "chunks":
+            return {f"{owned.partition}/{one.name}": row for owned, _ in held for one, row in _chunk_rows(owned)}
         services: Services = {}
         attributes: Attributes = {}
         for owned, _ in held:
@@ -275,6 +278,26 @@ def _header(state: Partition, low: int, upto: int, *, spans: int) -> dict[str, A
         "losses": state.losses,
         "spans": spans,
     }
+
+
+def _chunk_rows(owned: Owned) -> Iterator[tuple[ChunkEntry, dict[str, Any]]]:
+    """The chunks that were stored last; the catalog of a querier has all."""
+    for manifest in list(owned.manifests):
+        for one in manifest.chunks:
+            yield (
+                one,
+                {
+                    "tenant": one.tenant,
+                    "bucket": one.bucket,
+                    "manifest": manifest.name,
+                    "first": manifest.first,
+                    "last": manifest.last,
+                    "spans": one.spans,
+                    "bytes": one.bytes,
+                    "start_min_unix_ns": one.start_min_unix_ns,
+                    "start_max_unix_ns": one.start_max_unix_ns,
+                },
+            )
 
 
 def _flat(table: str, services: Services, attributes: Attributes) -> dict[str, Any]:

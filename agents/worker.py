@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Ack = Callable[[], Awaitable[None]]
 STALLED_NS = 5_000_000_000
+MANIFESTS_KEPT = 100  # of each partition, for the table of chunks
 AWAY = (StoreUnavailableError, KafkaUnavailableError)
 
 
@@ -59,6 +61,7 @@ class Owned:
     heard_unix_ns: int = 0  # when records came or were asked for
     gap_checked: int = -1  # offset behind a gap that was read again and is still there
     moved: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced when a batch was taken
+    manifests: deque[Manifest] = field(default_factory=lambda: deque(maxlen=MANIFESTS_KEPT))  # stored last
 
     @property
     def slot(self) -> Slot:
@@ -160,6 +163,7 @@ class Worker:
         self.tables.clear(partition)
         state = Partition(partition=partition, mark=found.mark, window=window, limits=limits_of(self.settings))
         if (newest := found.newest) is not None:
+            owned.manifests.append(newest)
             await self._until_there("catalog entry", lambda: self._source.send_entry(newest))
         self._skip_lost(state, found.log_start)
         await self._ack_below(owned, found.mark)
@@ -312,6 +316,7 @@ class Worker:
             await self._until_there("catalog entry", lambda: self._source.send_entry(manifest))
             await self._ack_below(owned, plan.last + 1)
             state.stored(plan.last, self._clock_ns())
+            owned.manifests.append(manifest)
             telemetry.count_manifest(manifest)
             log.info(
                 "range_stored", partition=owned.partition, first=plan.first, last=plan.last, chunks=len(manifest.chunks)

@@ -21,12 +21,14 @@ from topics.topic import full_name
 class Workers:
     """Real worker processes on one consumer group."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        self._settings, self._folder = settings, folder
+    def __init__(self, settings: Settings, folder: Path, *, seal_age_s: float = 2) -> None:
+        self._settings, self._folder, self._seal_age_s = settings, folder, seal_age_s
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str) -> None:
+    def start(self, name: str) -> str:
+        """Start a worker; returns its URL."""
         kafka, store = self._settings.kafka, self._settings.store
+        port = free_port()
         variables = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
@@ -36,10 +38,10 @@ class Workers:
             "STORE_ACCESS_KEY": store.access_key,
             "STORE_SECRET_KEY": store.secret_key.get_secret_value(),
             "STORE_BUCKETS": ",".join(store.buckets),
-            "WORKER_PORT": str(free_port()),
+            "WORKER_PORT": str(port),
             "WORKER_DATA_DIR": str(self._folder / name),
             "WORKER_SEAL_SPANS": "400",
-            "WORKER_SEAL_AGE_S": "2",
+            "WORKER_SEAL_AGE_S": str(self._seal_age_s),
         }
         with (self._folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
@@ -48,6 +50,7 @@ class Workers:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+        return f"http://127.0.0.1:{port}"
 
     def end(self, name: str, number: signal.Signals) -> None:
         worker = self.running.pop(name)

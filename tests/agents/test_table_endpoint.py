@@ -1,0 +1,147 @@
+"""The table endpoint of real workers: tables over all of them, live segments, waiting for what is still on its way."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from pipeline.query.blocks import LiveSegment
+from tests.pipeline.query.world import OneSpan, otlp, trace_id
+from tests.waiting import wait_until
+from tests.workers import Workers
+from topics import admin, spans_by_trace
+from topics.partitioner import partition_of
+from topics.settings import KafkaSettings, Settings, StoreSettings
+from topics.topic import full_name
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+
+def send(settings: Settings, *spans: OneSpan) -> dict[int, int]:
+    """Each span a record of its own; returns the ends of the partitions."""
+    producer = Producer(admin.client_config(settings.kafka) | {"enable.idempotence": True})
+    for one in spans:
+        partition = partition_of(trace_id(one.trace), settings.kafka.partitions)
+        producer.produce(full_name(spans_by_trace.TOPIC, settings.kafka), otlp([one]), partition=partition)
+    assert producer.flush(10) == 0
+    return {partition: end for partition, (_, end) in admin.watermarks(settings, spans_by_trace.TOPIC).items()}
+
+
+def get(url: str) -> Any:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def live(url: str) -> list[tuple[dict[str, Any], LiveSegment | None]]:
+    """The blocks of a live answer: header, and the segment where it has rows."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        body = answer.read()
+    found, at = [], 0
+    while at < len(body):
+        length = int.from_bytes(body[at : at + 4], "big")
+        header = json.loads(body[at + 4 : at + 4 + length])
+        ipc = body[at + 4 + length : at + 4 + length + header["ipc_bytes"]]
+        at += 4 + length + len(ipc)
+        rows = LiveSegment(header["first"], header["last"], header["spans"], ipc=ipc) if ipc else None
+        found.append((header, rows))
+    return found
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(f"{url}/ready", timeout=1).status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def settings(kafka_settings: KafkaSettings, store_settings: StoreSettings) -> Settings:
+    found = Settings(kafka=kafka_settings, store=store_settings)
+    admin.ensure(found)
+    return found
+
+
+def test_any_worker_answers_for_all(settings: Settings, tmp_path: Path) -> None:
+    workers = Workers(settings, tmp_path)
+    try:
+        urls = [workers.start(name) for name in ("one", "two")]
+        for url in urls:
+            wait_until(lambda url=url: is_ready(url), 60, f"{url} is ready")  # type: ignore[misc]
+
+        def shared() -> bool:
+            owned = [get(f"{url}/tables/partitions?here=1")["total"] for url in urls]
+            return sum(owned) == settings.kafka.partitions and min(owned) > 0
+
+        wait_until(shared, 60, "both own partitions")
+        spans = [OneSpan(number, 1, name=f"GET /{number % 2}", service="shop") for number in range(1, 21)]
+        send(settings, *spans)
+        for url in urls:
+            wait_until(lambda url=url: _spans_of(url) == 20, 30, "all are counted")  # type: ignore[misc]
+            assert [table["name"] for table in get(f"{url}/tables")["tables"]][:3] == [
+                "partitions",
+                "segments",
+                "chunks",
+            ]
+            assert get(f"{url}/tables/services/single-tenant/shop")["rows"] == {
+                "single-tenant/shop": {"spans": 20, "operations": 2}
+            }
+            operations = get(f"{url}/tables/operations?prefix=single-tenant/shop&limit=1")
+            assert operations["rows"] == {"single-tenant/shop/GET /0": {"spans": 10}}
+            assert (operations["total"], operations["truncated"], operations["missing_workers"]) == (2, True, [])
+            attributes = get(f"{url}/tables/attributes/single-tenant/resource.service.name")
+            assert attributes["rows"]["single-tenant/resource.service.name"] == {"spans": 20}
+            assert get(f"{url}/tables/services/nobody")[0] == 404
+            assert get(f"{url}/tables/nothing")[0] == 404
+            assert get(f"{url}/tables/services?limit=0")[0] == 400
+        wait_until(lambda: _chunk_spans(urls[0]) == 20, 30, "all are in chunks")
+        chunk = next(iter(get(f"{urls[1]}/tables/chunks")["rows"].values()))
+        assert chunk["bucket"] in settings.store.buckets
+        assert chunk["first"] <= chunk["last"]
+    finally:
+        workers.end_all()
+
+
+def _spans_of(url: str) -> int:
+    rows = get(f"{url}/tables/services")["rows"]
+    return sum(row["spans"] for row in rows.values())
+
+
+def _chunk_spans(url: str) -> int:
+    return sum(row["spans"] for row in get(f"{url}/tables/chunks")["rows"].values())
+
+
+def test_a_live_answer_waits_for_what_is_on_its_way(settings: Settings, tmp_path: Path) -> None:
+    workers = Workers(settings, tmp_path, seal_age_s=600)
+    try:
+        url = workers.start("one")
+        wait_until(lambda: is_ready(url), 60, "the worker is ready")
+        for number in range(1, 6):
+            partition = partition_of(trace_id(1), settings.kafka.partitions)
+            end = send(settings, OneSpan(1, number))[partition]
+
+            *blocks, (last, _) = live(f"{url}/live?want={partition}:0&until={partition}:{end}&wait_s=5")
+
+            assert last["owner"]
+            assert last["next"] == end == number
+            ids = [one for _, rows in blocks if rows for one in rows.read().column("span_id").to_pylist()]
+            assert [int.from_bytes(one) for one in ids] == list(range(1, number + 1))
+            of_trace = live(f"{url}/live?want={partition}:0&trace_id={trace_id(1).hex()}")
+            assert sum(header["spans"] for header, _ in of_trace) == number
+        began_s = time.monotonic()
+        late = live(f"{url}/live?want={partition}:0&until={partition}:99&wait_s=0.5")
+        assert 0.5 <= time.monotonic() - began_s < 5
+        assert late[-1][0]["next"] == 5
+        elsewhere = live(f"{url}/live?want=1000:0&until=1000:5&wait_s=5")
+        assert [header["owner"] for header, _ in elsewhere] == [False]
+    finally:
+        workers.end_all()
