@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_any, wait_random_exponential
 
+from pipeline import telemetry
 from pipeline.partition.sealed import SealedRange
 from pipeline.spans import validate
 from pipeline.store import chunk
@@ -241,6 +242,7 @@ def _until_there(call: Callable[[], T], stop: threading.Event, wait_max_s: float
             try:
                 return call()
             except StoreUnavailableError as error:
+                telemetry.AWAY.labels(what="range").inc()
                 log.warning("store_away", error=str(error))
                 raise
     raise AssertionError("the retry loop ends by its return")
