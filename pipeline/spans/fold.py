@@ -16,7 +16,7 @@ import pyarrow as pa
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
 
 from pipeline.spans import schema
-from pipeline.spans.columns import Ints
+from pipeline.spans.key_values import Ints
 
 PINNED = schema.column_name("resource", "service.name", "string")  # services are counted by it
 COUNTED_BY = {"event": "event_name", "link": "link_trace_id"}  # the list that says how many there are

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,12 +18,13 @@ from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from pipeline.spans import schema
-from pipeline.spans.columns import Ints, attributes_of, columns_of, owned, varint
+from pipeline.spans import key_values, schema
+from pipeline.spans.columns import Attributes, attributes_of, columns_of, owned
+from pipeline.spans.key_values import Ints, MalformedValueError, varint
 from pipeline.spans.record import BadRecord, Record
 
 ENTITY_REFS_TAG = b"\x1a"  # Resource.entity_refs, field 3
-AS_BYTES = {("AnyValue", "array_value"), ("AnyValue", "kvlist_value"), ("Resource", "entity_refs")}
+AS_BYTES = ("attributes", "entity_refs")  # lists of messages that the decoder leaves as they came
 
 
 class Decoded(NamedTuple):
@@ -49,29 +50,39 @@ def decode(records: Sequence[Record], *, attribute_columns_max: int) -> Decoded:
     """Decode records into one span table. Never raises for bad input: one malformed record costs only itself.
 
     The caller bounds bytes and spans: an empty span takes 2 bytes here and about 40 times that in Arrow. Attributes
-    keep their type; their order within a span, how spans were grouped and unknown fields are not kept. 3 us a span in
+    keep their type; their order within a span, how spans were grouped and unknown fields are not kept. 2 us a span in
     batches of 20,000.
     """
     batch, good, bad = _messages(records)
     if batch is None:
         return Decoded(schema.empty_table(), bad, Counter())
+    try:
+        return _decoded(batch, [records[index] for index in good], bad, attribute_columns_max)
+    except MalformedValueError:
+        reasons = _malformed(batch)
+    assert reasons, "an attribute was refused that protobuf takes"
+    bad = sorted([*bad, *(BadRecord(good[row], f"no_otlp: {reason}") for row, reason in reasons.items())])
+    rest = [records[index] for row, index in enumerate(good) if row not in reasons]
+    if not rest:
+        return Decoded(schema.empty_table(), bad, Counter())
+    return _decoded(_handler().list_to_record_batch([one.value for one in rest]), rest, bad, attribute_columns_max)
+
+
+def _decoded(batch: pa.RecordBatch, records: list[Record], bad: list[BadRecord], columns_max: int) -> Decoded:
+    """The spans of a batch of one message a record. Raises MalformedValueError for an attribute that is none."""
     rows = _rows(batch)
+    attributes = attributes_of({scope: lists for scope, lists, _ in _attribute_lists(batch)})
+    columns = _resource_columns(rows, attributes, columns_max) | _scope_columns(rows, attributes, columns_max)
     if not len(rows.spans):
         return Decoded(schema.empty_table(), bad, Counter())
     columns = {
-        **_place(rows, [records[index] for index in good]),
+        **_place(rows, records),
         **_ids(rows.spans),
         **_span_fields(rows.spans),
-        **_resource_columns(rows, attribute_columns_max),
-        **_scope_columns(rows, attribute_columns_max),
-        **columns_of(
-            attributes_of(rows.spans.field("attributes")),
-            scope="span",
-            owners=len(rows.spans),
-            columns_max=attribute_columns_max,
-        ),
-        **_events(rows.spans.field("events"), attribute_columns_max),
-        **_links(rows.spans.field("links"), attribute_columns_max),
+        **columns,
+        **columns_of(attributes, "span", owners=len(rows.spans), columns_max=columns_max),
+        **_events(rows.spans.field("events"), attributes, columns_max),
+        **_links(rows.spans.field("links"), attributes, columns_max),
     }
     faults = columns.pop("fault").to_numpy(zero_copy_only=False)
     spans = pa.table(columns)
@@ -87,14 +98,15 @@ def decode(records: Sequence[Record], *, attribute_columns_max: int) -> Decoded:
 
 @cache
 def _handler() -> Any:
-    """The decoder of TracesData. AnyValue is recursive, which Arrow is not: its lists and maps stay bytes."""
+    """The decoder of TracesData. It leaves attributes as bytes: three quarters of its time would go into them, and a
+    value is recursive, which Arrow is not."""
     pool = descriptor_pool.DescriptorPool()
     for module in (common_pb2, resource_pb2, trace_pb2):
         file = descriptor_pb2.FileDescriptorProto()
         module.DESCRIPTOR.CopyToProto(file)
-        for message in file.message_type:
+        for message in (one for outer in file.message_type for one in (outer, *outer.nested_type)):
             for field in message.field:
-                if (message.name, field.name) in AS_BYTES:
+                if field.name in AS_BYTES:
                     field.type = FieldDescriptorProto.TYPE_BYTES
                     field.ClearField("type_name")
         pool.Add(file)
@@ -130,6 +142,37 @@ def _one_by_one(
             bad.append(BadRecord(index, f"no_otlp: {error}"))
     bad.sort()
     return (_handler().list_to_record_batch([records[i].value for i in good]) if good else None), good, bad
+
+
+def _malformed(batch: pa.RecordBatch) -> dict[int, str]:
+    """Row of the batch -> what is wrong, for the records with an attribute that is none."""
+    reasons: dict[int, str] = {}
+    for _, lists, record in _attribute_lists(batch):
+        owner = record[_owners(lists)]
+        for at, reason in key_values.malformed(lists.flatten()).items():
+            reasons.setdefault(int(owner[at]), reason)
+    return reasons
+
+
+def _attribute_lists(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.ListArray, Ints]]:
+    """The lists of attributes of each scope, and the row of the batch that each list is of."""
+    resource_lists = batch.column("resource_spans")
+    resources, record = resource_lists.flatten(), _owners(resource_lists)
+    yield "resource", _attributes_in(resources.field("resource")), record
+    scope_lists = resources.field("scope_spans")
+    scopes, record = scope_lists.flatten(), record[_owners(scope_lists)]
+    yield "scope", _attributes_in(scopes.field("scope")), record
+    span_lists = scopes.field("spans")
+    spans, record = span_lists.flatten(), record[_owners(span_lists)]
+    yield "span", spans.field("attributes"), record
+    for scope, lists in (("event", spans.field("events")), ("link", spans.field("links"))):
+        yield scope, lists.flatten().field("attributes"), record[_owners(lists)]
+
+
+def _attributes_in(carriers: pa.StructArray) -> pa.ListArray:
+    """The lists of attributes of messages some of which may be missing."""
+    fields = dict(zip([field.name for field in carriers.type], carriers.flatten(), strict=True))
+    return _no_nulls(fields["attributes"])
 
 
 def _rows(batch: pa.RecordBatch) -> Rows:
@@ -244,13 +287,12 @@ def _says_something(array: pa.Array) -> bool:
     return bool(pc.min_max(array)["max"].as_py() or pc.min_max(array)["min"].as_py())
 
 
-def _resource_columns(rows: Rows, columns_max: int) -> dict[str, pa.Array]:
+def _resource_columns(rows: Rows, attributes: dict[str, Attributes], columns_max: int) -> dict[str, pa.Array]:
     """Columns of resources: made once a resource, then handed to its spans by row number."""
     envelopes = rows.resource_spans
     resource = envelopes.field("resource")
     fields = dict(zip([field.name for field in resource.type], resource.flatten(), strict=True))
-    attributes = _no_nulls(fields["attributes"])
-    columns = columns_of(attributes_of(attributes), scope="resource", owners=len(envelopes), columns_max=columns_max)
+    columns = columns_of(attributes, "resource", owners=len(envelopes), columns_max=columns_max)
     columns |= _where_set(
         {
             "resource_dropped_attributes_count": pc.fill_null(fields["dropped_attributes_count"], 0),
@@ -264,12 +306,11 @@ def _resource_columns(rows: Rows, columns_max: int) -> dict[str, pa.Array]:
     return _for_spans(columns, rows.resource)
 
 
-def _scope_columns(rows: Rows, columns_max: int) -> dict[str, pa.Array]:
+def _scope_columns(rows: Rows, attributes: dict[str, Attributes], columns_max: int) -> dict[str, pa.Array]:
     envelopes = rows.scope_spans
     scope = envelopes.field("scope")
     fields = dict(zip([field.name for field in scope.type], scope.flatten(), strict=True))
-    attributes = _no_nulls(fields["attributes"])
-    columns = columns_of(attributes_of(attributes), scope="scope", owners=len(envelopes), columns_max=columns_max)
+    columns = columns_of(attributes, "scope", owners=len(envelopes), columns_max=columns_max)
     columns |= _where_set(
         {
             "scope_name": pc.fill_null(fields["name"], ""),
@@ -302,7 +343,7 @@ def _no_nulls(lists: pa.ListArray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), lists.flatten())
 
 
-def _events(lists: pa.ListArray, columns_max: int) -> dict[str, pa.Array]:
+def _events(lists: pa.ListArray, attributes: dict[str, Attributes], columns_max: int) -> dict[str, pa.Array]:
     events = lists.flatten()
     if not len(events):
         return {}
@@ -311,13 +352,11 @@ def _events(lists: pa.ListArray, columns_max: int) -> dict[str, pa.Array]:
         "event_name": owned(events.field("name")),
         "event_dropped_attributes_count": owned(events.field("dropped_attributes_count")),
     }
-    columns |= columns_of(
-        attributes_of(events.field("attributes")), scope="event", owners=len(events), columns_max=columns_max
-    )
+    columns |= columns_of(attributes, "event", owners=len(events), columns_max=columns_max)
     return _in_lists(lists, columns)
 
 
-def _links(lists: pa.ListArray, columns_max: int) -> dict[str, pa.Array]:
+def _links(lists: pa.ListArray, attributes: dict[str, Attributes], columns_max: int) -> dict[str, pa.Array]:
     links = lists.flatten()
     if not len(links):
         return {}
@@ -328,9 +367,7 @@ def _links(lists: pa.ListArray, columns_max: int) -> dict[str, pa.Array]:
         "link_flags": owned(links.field("flags")),
         "link_dropped_attributes_count": owned(links.field("dropped_attributes_count")),
     }
-    columns |= columns_of(
-        attributes_of(links.field("attributes")), scope="link", owners=len(links), columns_max=columns_max
-    )
+    columns |= columns_of(attributes, "link", owners=len(links), columns_max=columns_max)
     return _in_lists(lists, columns)
 
 
