@@ -213,8 +213,8 @@ def _ids(spans: pa.StructArray) -> dict[str, pa.Array]:
     fault = np.zeros(len(spans), dtype=np.uint8)
     trace_id = _fixed(spans.field("trace_id"), 16, fault, 1, pad=True)
     span_id = _fixed(spans.field("span_id"), 8, fault, 3, pad=False)
-    fault[(fault == 0) & ~trace_id.any(axis=1)] = 2
-    fault[(fault == 0) & ~span_id.any(axis=1)] = 4
+    fault[(fault == 0) & _all_zero(trace_id)] = 2
+    fault[(fault == 0) & _all_zero(span_id)] = 4
     parent = spans.field("parent_span_id")
     return {
         "fault": pa.array(fault),
@@ -222,6 +222,13 @@ def _ids(spans: pa.StructArray) -> dict[str, pa.Array]:
         "span_id": _fixed_array(span_id),
         "parent_span_id": pc.if_else(pc.equal(pc.binary_length(parent), 0), pa.scalar(None, pa.binary()), parent),
     }
+
+
+def _all_zero(ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    zero = np.ones(len(ids), dtype=bool)
+    for words in ids.view(np.uint64).T:  # any(axis=1) takes ten times as long
+        zero &= words == 0
+    return zero
 
 
 def _fixed(
