@@ -7,6 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.query.chunks import Present
 from pipeline.query.engine import quoted
 from pipeline.spans import schema
@@ -19,16 +22,28 @@ SERVICE = "service.name"
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A row can only fit where one of these columns is, or one of these keys (`scope.key`) in a map column."""
+    """A row can only fit where one of these columns is, or one of these keys (`scope.key`) in a map column.
+
+    values: column and value, of which one must be in the row; empty where the columns do not tell it so simply.
+    """
 
     columns: frozenset[str]
     keys: frozenset[str]
+    values: tuple[tuple[str, Any], ...] = ()
 
     def met_by(self, columns: Container[str], more_keys: Container[str] | None) -> bool:
         """Whether something with these columns and keys may have a fitting row. more_keys: None where unknown."""
         if any(column in columns for column in self.columns):
             return True
         return bool(self.keys) and (more_keys is None or any(key in more_keys for key in self.keys))
+
+    def met_in(self, spans: pa.Table) -> bool:
+        """Whether these rows, with the columns of `values` as far as they exist, may have a fitting one."""
+        return not self.values or any(
+            pc.any(pc.equal(spans.column(column), value)).as_py()
+            for column, value in self.values
+            if column in spans.column_names
+        )
 
 
 @dataclass(slots=True)
@@ -102,6 +117,7 @@ def _equals(key: str, value: str, present: Present) -> Condition:
     parts: list[str] = []
     values: list[Any] = []
     columns: set[str] = set()
+    equal: list[tuple[str, Any]] = []
     for scope in ("resource", "span"):
         more = schema.more_column(scope)
         for type_, typed in _typed(value).items():
@@ -113,12 +129,15 @@ def _equals(key: str, value: str, present: Present) -> Condition:
                     test = f"list_contains({quoted(column)}, ?)" if several else f"{quoted(column)} = ?"
                     parts.append(f"coalesce({test}, false)")
                     values.append(typed)
+                    equal.append((column, typed))
             if present.has_more(scope, key):
                 columns.add(more)
                 parts.append(f"coalesce({quoted(more)}[?].{quoted(type_)} = ?, false)")
                 parts.append(f'coalesce(list_contains(array_elements({quoted(more)}[?]."any", ?), ?), false)')
                 values += [key, typed, key, f"{type_}_value", value if type_ != "double" else str(typed)]
-    need = Need(frozenset(columns), frozenset(f"{scope}.{key}" for scope in ("resource", "span")))
+    simple = all(schema.parse_column(column) is not None and not column.endswith("[]") for column in columns)
+    keys = frozenset(f"{scope}.{key}" for scope in ("resource", "span"))
+    need = Need(frozenset(columns), keys, tuple(equal) if simple else ())
     return Condition(f"({' OR '.join(parts)})" if parts else "false", values, columns, [need])
 
 

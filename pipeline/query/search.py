@@ -237,7 +237,8 @@ class _Run:
         columns = sorted({"trace_id", "start_unix_ns", "duration_ns", *condition.columns})
         live = self._snapshot.no_rows(columns)
         if with_live:
-            live = self._snapshot.rows(columns, self._tenant, fits=partial(_segment_may_fit, condition))
+            fits = partial(_segment_may_fit, condition)
+            live = self._snapshot.rows(columns, self._tenant, fits=fits, needs=condition.needs)
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
             return _candidate_sql(urls, condition, question)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query.blocks import LiveSegment, Loss
+from pipeline.query.conditions import Need
 from pipeline.query.live import LiveAnswer, LiveClient
 from pipeline.query.tail import Ends, TailRead
 from pipeline.query.tail_copies import TailCopies
@@ -92,20 +93,26 @@ class Snapshot:
         tenant: str,
         trace_ids: pa.Array | None = None,
         fits: Callable[[Container[str]], bool] | None = None,
+        needs: Sequence[Need] = (),
     ) -> pa.Table:
         """The rows after H of a tenant (and of some traces) with these columns, typed as schema.type_of says.
 
-        fits: whether a segment with such columns is wanted. The order is that of partitions and offsets. Only the
-        columns asked for are unpacked.
+        fits: whether a segment with such columns is wanted; needs: what its rows must meet to be. The order is that of
+        partitions and offsets. Only the columns asked for are unpacked.
         """
         parts = [
             rows
             for view in self._views(trace_ids)
             for segment in view.segments
             if (fits is None or fits(segment.column_names))
+            and self._meets(segment, needs)
             and (rows := self._rows_of(segment, view.horizon, columns, tenant, trace_ids)) is not None
         ]
         return pa.concat_tables([self.no_rows(columns), *parts])
+
+    def _meets(self, segment: LiveSegment, needs: Sequence[Need]) -> bool:
+        """Looks at the columns of the needed values alone: most segments have none, and no more is unpacked of them."""
+        return all(need.met_in(self.unpacked.read(segment, [column for column, _ in need.values])) for need in needs)
 
     def _views(self, trace_ids: pa.Array | None) -> list[PartitionView]:
         """The partitions of these traces; all of them where none are given. For a snapshot of all partitions."""
