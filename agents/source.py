@@ -7,7 +7,6 @@ import threading
 import time
 
 import faust
-import structlog
 from faust.types import TP
 
 from agents.ports import Assignment
@@ -21,8 +20,6 @@ from topics import admin, span_chunks, spans_by_trace, spans_dead
 from topics.errors import KafkaUnavailableError
 from topics.producer import RecordProducer
 from topics.settings import Settings
-
-log = structlog.get_logger(__name__)
 
 
 class KafkaSource:
@@ -94,12 +91,10 @@ class StoreRanges:
         self._store = store
         self._topic = topic
         self._worker_url = worker_url
-        self._conditional: bool | None = None  # not yet asked
-        self._asking = threading.Lock()
 
     def assignment(self, partition: int, secret: bytes) -> Assignment:
         """The mark and the window from the manifests, the log's start and the committed offset from Kafka."""
-        self._ask_for_conditional_puts()
+        self._store.refuses_second_put()  # now, so that it is told before anything is stored
         window_s, keys_max = self._settings.worker.window_s, self._settings.worker.window_keys_max
         found = commit.read_mark(self._store, self._topic, partition)
         window = [
@@ -123,13 +118,4 @@ class StoreRanges:
             worker=self._worker_url,
             now_unix_ns=time.time_ns(),
             stop=stop,
-            conditional=self._conditional is not False,
         )
-
-    def _ask_for_conditional_puts(self) -> None:
-        """Once, before the first partition is loaded: does the store refuse the second writer of a manifest?"""
-        with self._asking:
-            if self._conditional is None:
-                self._conditional = self._store.conditional_put_works()
-                if not self._conditional:
-                    log.warning("store_takes_second_writers", what_to_do="run one worker only, or use MinIO or S3")

@@ -31,7 +31,6 @@ from pipeline.partition.sealed import SealedRange
 from pipeline.partition.segment import Segment
 from pipeline.partition.state import Partition, PartitionLimits, SealPlan, merged
 from pipeline.partition.window import Window
-from pipeline.spans import fold
 from pipeline.store.manifest import Manifest
 from pipeline.store.tables import Slot, Tables
 from topics.errors import KafkaUnavailableError, StoreUnavailableError
@@ -326,21 +325,18 @@ class Worker:
             await self.reload(owned)
 
     def _store_range(self, ticket: SealTicket) -> Manifest | None:
-        plan = ticket.plan
-        tables = [self.segment_rows(ticket.owned.slot, segment) for segment in plan.segments]
-        times = [s for s in plan.segments if s.record_time_max_unix_ns]
+        whole = self._merged(ticket.owned.slot, ticket.plan.segments)
         sealed = SealedRange(
             topic=self.topic,
             partition=ticket.owned.partition,
             partitions=self.partitions,
-            first=plan.first,
-            last=plan.last,
-            spans=fold.concat(tables, attribute_columns_max=self.settings.worker.attribute_columns_max),
-            record_time_min_unix_ns=min((s.record_time_min_unix_ns for s in times), default=0),
-            record_time_max_unix_ns=max((s.record_time_max_unix_ns for s in times), default=0),
-            losses=tuple(loss for s in plan.segments for loss in s.losses),
+            first=ticket.plan.first,
+            last=ticket.plan.last,
+            spans=whole.spans,
+            record_time_min_unix_ns=whole.record_time_min_unix_ns,
+            record_time_max_unix_ns=whole.record_time_max_unix_ns,
+            losses=whole.losses,
         )
-        del tables
         manifest = self._ranges.store(sealed, ticket.owned.stop)
         release_memory()
         return manifest
@@ -418,7 +414,7 @@ class Worker:
         spans = segment.spans
         return spans if spans is not None else self.tables.segment_rows(slot, segment)
 
-    def _merged(self, slot: Slot, olds: list[Segment]) -> Segment:
+    def _merged(self, slot: Slot, olds: Sequence[Segment]) -> Segment:
         columns_max = self.settings.worker.attribute_columns_max
         return merged(olds, [self.segment_rows(slot, old) for old in olds], attribute_columns_max=columns_max)
 

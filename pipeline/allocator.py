@@ -1,33 +1,61 @@
-"""Memory that is used again at once: the C allocator's settings for processes that work in large batches."""
+"""The C allocator's settings, one function a kind of process. Elsewhere than on glibc nothing changes.
+
+None of them loads pyarrow: a receiver has no use for it, and Arrow reads the name of its allocator when it is loaded.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from typing import Any
 
-import pyarrow as pa
-
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8  # glibc's malloc.h
-KEEP_BYTES = 64 << 20
-LARGE_BYTES = 32 << 20  # glibc's greatest mmap threshold
+KEPT_BYTES = 64 << 20
+KEPT_BLOCK_BYTES = 32 << 20  # glibc's greatest mmap threshold
+RETURNED_BLOCK_BYTES = 128 << 10
 ARENAS_MAX = 2
 
 
+def keep_freed_memory() -> bool:
+    """For receivers: keep up to 64 MB of freed memory. Returns whether the C library is glibc.
+
+    A request's buffers are larger than what glibc keeps by default, so each would come as fresh pages from the kernel:
+    0.06 page faults a span, and with them 0.8 of 5.1 us of CPU a span. The highest memory stays the same, it is
+    only not given back in quiet times.
+    """
+    return _set({M_MMAP_THRESHOLD: KEPT_BLOCK_BYTES, M_TRIM_THRESHOLD: KEPT_BYTES})
+
+
 def reuse_memory() -> None:
-    """Let Arrow use the C allocator, and let that keep freed memory for the next batch instead of giving it back.
+    """For workers: let Arrow use the C allocator, and let that keep freed memory for the next batch.
 
     By default each batch maps fresh pages and gives them back: the page faults cost 1 us of CPU a span. Few arenas,
-    since one a thread keeps that many copies of the largest batch. Without glibc nothing changes.
+    since one a thread keeps that many copies of the largest batch.
     """
-    mallopt = _glibc("mallopt")
-    if mallopt is None:
-        return
-    mallopt(M_ARENA_MAX, ARENAS_MAX)
-    mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-    mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
-    mallopt(M_TOP_PAD, KEEP_BYTES // 4)
-    pa.set_memory_pool(pa.system_memory_pool())
+    found = _set(
+        {
+            M_ARENA_MAX: ARENAS_MAX,
+            M_MMAP_THRESHOLD: KEPT_BLOCK_BYTES,
+            M_TRIM_THRESHOLD: KEPT_BYTES,
+            M_TOP_PAD: KEPT_BYTES // 4,
+        }
+    )
+    if found:
+        import pyarrow as pa
+
+        pa.set_memory_pool(pa.system_memory_pool())
+
+
+def give_memory_back() -> None:
+    """For queriers, before pyarrow is loaded: Arrow on the C allocator, which returns each freed large block at once.
+
+    By default both keep what one question needed for the next: measured with 500,000 live spans, the process's peak was
+    596 MB so and 462 MB with this.
+    """
+    limits = {M_ARENA_MAX: ARENAS_MAX, M_MMAP_THRESHOLD: RETURNED_BLOCK_BYTES, M_TRIM_THRESHOLD: RETURNED_BLOCK_BYTES}
+    if _set(limits):
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 def release_memory() -> None:
@@ -38,6 +66,11 @@ def release_memory() -> None:
     malloc_trim = _glibc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+def _set(limits: dict[int, int]) -> bool:
+    mallopt = _glibc("mallopt")
+    return mallopt is not None and all(mallopt(name, value) for name, value in limits.items())
 
 
 def _glibc(function: str) -> Any:

@@ -25,15 +25,16 @@ LAYERS = {
     "infra": {"topics", "infra"},
     "agents": {"topics", "pipeline", "infra", "agents"},
 }
-# What a room of pipeline may import of the other rooms; telemetry is for all that do I/O
+# What a room of pipeline may import of the other rooms; telemetry is for all that do I/O, PROCESS for processes' starts
+PROCESS = {"allocator", "http_server"}
 ROOMS = {
     "spans": set[str](),
     "partition": {"spans"},
     "store": {"spans", "partition", "telemetry"},
     "traceql": set[str](),
     "query": {"spans", "partition", "store", "traceql", "telemetry"},
-    "serve": {"spans", "partition", "store", "traceql", "query", "telemetry"},
-    "receive": {"spans", "telemetry"},
+    "serve": {"spans", "partition", "store", "traceql", "query", "telemetry", *PROCESS},
+    "receive": {"spans", "telemetry", *PROCESS},
 }
 PURE_ROOMS = ("spans", "partition", "traceql")
 OUTSIDE_WORLD = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from infra.stack import LocalStack
 from pipeline.store.objects import ObjectStore
+from tests.metrics import metric
 from tests.test_kill_and_rebalance import Load
 from tests.waiting import wait_until
 from tests.workers import Workers, everything_is_stored, stored_span_ids
@@ -18,13 +18,6 @@ from topics.settings import Settings, StackSettings, StoreSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 STOP_S = 30.0
-
-
-def metric(url: str, name: str) -> float:
-    """A metric, its labels summed."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
 
 def answers(settings: Settings) -> bool:

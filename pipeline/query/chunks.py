@@ -9,10 +9,20 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import telemetry
-from pipeline.query.engine import Session
+from pipeline.query.engine import Session, quoted
 from pipeline.spans import schema
 from pipeline.store.manifest import ChunkEntry
 from topics.errors import StoreUnavailableError
+
+MORE_KEYS_MAX = 1000  # an entry that lists so many keys of map columns may not list all
+# SQL over rows of chunks. Columns are matched by name, since each chunk has its own
+FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
+SERVICE_SQL = f"coalesce({quoted(schema.SERVICE_COLUMN)}, resource_more['service.name'].string)"
+ROOT = "parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0"
+# A negative duration is an end before its start: such a span is where it starts. Values: end, start, start
+IN_RANGE = (
+    "start_unix_ns <= ? AND (start_unix_ns >= ? OR (duration_ns > 0 AND start_unix_ns::HUGEINT + duration_ns >= ?))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +55,6 @@ def refs_of(entries: Iterable[ChunkEntry], horizons: Mapping[int, int]) -> list[
         if ref.last < horizons.get(ref.partition, 0):
             refs.append(ref)
     return refs
-
-
-MORE_KEYS_MAX = 1000  # an entry that lists so many keys of map columns may not list all
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.query import summary
-from pipeline.query.chunks import MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of
+from pipeline.query.chunks import FROM_CHUNKS, IN_RANGE, MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of
 from pipeline.query.conditions import SERVICE, TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
 from pipeline.query.snapshot import Snapshot, Snapshots
@@ -38,7 +38,6 @@ GROUP_CHUNKS = 16
 BATCH_TRACES_MAX = 32_768
 FILTERED_TRACES_MAX = 64
 UINT64_MAX = 2**64 - 1
-FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,11 +286,9 @@ def _segment_may_fit(condition: Condition, columns: Container[str]) -> bool:
 
 def _candidate_sql(urls: list[str], condition: Condition, question: SearchQuestion) -> tuple[str, list[Any]]:
     source = (FROM_CHUNKS if urls else "") + "SELECT * FROM {live}"
-    # A negative duration is an end before its start: such a span is where it starts
     text = (
-        f"SELECT trace_id, min(start_unix_ns) AS start FROM ({source}) WHERE start_unix_ns <= ? "
-        "AND (start_unix_ns >= ? OR (duration_ns > 0 AND start_unix_ns::HUGEINT + duration_ns >= ?)) "
-        f"AND {condition.sql} GROUP BY trace_id ORDER BY start DESC, trace_id"
+        f"SELECT trace_id, min(start_unix_ns) AS start FROM ({source}) WHERE {IN_RANGE} AND {condition.sql} "
+        "GROUP BY trace_id ORDER BY start DESC, trace_id"
     )
     values: list[Any] = [question.end_ns, question.start_ns, question.start_ns, *condition.values]
     return text, ([urls] if urls else []) + values

@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.query.chunks import ChunkReader, ChunkRef
+from pipeline.query.chunks import ROOT, SERVICE_SQL, ChunkReader, ChunkRef
+from pipeline.spans.schema import SERVICE_COLUMN, STATUS_ERROR
 from pipeline.store.tables import NO_SERVICE
 
 COLUMNS = (
@@ -21,16 +22,14 @@ COLUMNS = (
     "status_code",
     "name",
     "record_offset",
-    "resource.service.name",
+    SERVICE_COLUMN,
     "resource_more",
 )
-ERROR = 2
 FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true, filename = true) UNION ALL BY NAME "
 FROM_LIVE = (
     "SELECT *, NULL::INTEGER AS parent_row, parent_span_id AS outside_parent_span_id, NULL::VARCHAR AS filename "
     "FROM {live}"
 )
-SERVICE_SQL = "coalesce(\"resource.service.name\", resource_more['service.name'].string)"
 # A root has no parent at all; of several the first by start, then by span ID. Of copies of a span the one at the least
 # offset counts: a chunk's name starts with its offsets, and live rows lie after all chunks. Neither a chunk nor what
 # is live has copies within itself, so only traces of several sources are looked through for them.
@@ -39,7 +38,7 @@ WITH spans AS (
     SELECT trace_id, span_id, coalesce(kind, 0) AS kind, start_unix_ns AS started, status_code, name,
         start_unix_ns::HUGEINT + duration_ns AS ended, {SERVICE_SQL} AS service,
         (coalesce(split_part(filename, '/', -1), '~'), record_offset) AS place,
-        parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0 AS root,
+        {ROOT} AS root,
         hash(coalesce(filename, '')) AS source
     FROM ({{source}}) WHERE trace_id IN (SELECT trace_id FROM {{ids}})
 ), spread AS (
@@ -58,7 +57,7 @@ WITH spans AS (
     SELECT * FROM traces WHERE {{condition}} ORDER BY first DESC, trace_id LIMIT ?
 )
 SELECT trace_id, any_value(first) AS first, any_value(last)::VARCHAR AS last, any_value(top) AS top, service,
-    count(*) AS spans, count(*) FILTER (status_code = {ERROR}) AS errors
+    count(*) AS spans, count(*) FILTER (status_code = {STATUS_ERROR}) AS errors
 FROM once JOIN picked USING (trace_id) GROUP BY trace_id, service
 """
 

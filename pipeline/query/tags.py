@@ -15,19 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query.blocks import LiveSegment
-from pipeline.query.chunks import ChunkReader, Present, refs_of
+from pipeline.query.chunks import FROM_CHUNKS, IN_RANGE, ROOT, SERVICE_SQL, ChunkReader, Present, refs_of
 from pipeline.query.engine import Engine, Session, quoted
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
 from pipeline.spans import schema
+from pipeline.spans.schema import SERVICE_COLUMN
 from pipeline.store.manifest import ChunkEntry
 from pipeline.store.tables import NO_SERVICE, Services, add_services
 
 KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 STATUSES = ("unset", "ok", "error")
 TYPE_NAMES = {"string": "string", "int": "int", "double": "float", "bool": "bool"}
-SERVICE_COLUMN = schema.column_name("resource", "service.name", "string")
-ROOT = "parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0"
 ALWAYS = (0, 2**64 - 1)
 STORED_MEANWHILE_TRIES = 3
 Range = tuple[int, int] | None
@@ -236,7 +235,7 @@ def expressions_of(of: Attribute | Intrinsic, present: Present) -> list[Expressi
         return [INTRINSICS[of.name]] if of.name in INTRINSICS else []
     found = [each for scope in of.scopes for each in _attribute(scope, of.key, present)]
     if of.key == "error" and "span" in of.scopes:
-        found.append(Expression("true", "bool", ("status_code",), where="status_code = 2"))
+        found.append(Expression("true", "bool", ("status_code",), where=f"status_code = {schema.STATUS_ERROR}"))
     return found
 
 
@@ -282,19 +281,14 @@ def _live_rows(snapshot: Snapshot, tenant: str, expressions: Sequence[Expression
 
 
 def _source(urls: list[str]) -> str:
-    chunks = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME " if urls else ""
-    return chunks + "SELECT * FROM {live}"
+    return (FROM_CHUNKS if urls else "") + "SELECT * FROM {live}"
 
 
 def _in_range(within: Range) -> tuple[str, list[int]]:
     if within is None:
         return "true", []
     start_ns, end_ns = within
-    return (
-        "start_unix_ns <= ? AND (start_unix_ns >= ? OR "
-        "(duration_ns > 0 AND start_unix_ns::HUGEINT + duration_ns >= ?))",
-        [end_ns, start_ns, start_ns],
-    )
+    return IN_RANGE, [end_ns, start_ns, start_ns]
 
 
 def _values_sql(urls: list[str], *, each: Expression, within: Range, limit: int) -> tuple[str, list[Any]]:
@@ -307,7 +301,7 @@ def _values_sql(urls: list[str], *, each: Expression, within: Range, limit: int)
 # ---- services
 
 SERVICES_SQL = (
-    f"SELECT coalesce({quoted(SERVICE_COLUMN)}, resource_more['service.name'].string, '{NO_SERVICE}') AS service, "
+    f"SELECT coalesce({SERVICE_SQL}, '{NO_SERVICE}') AS service, "
     "coalesce(name, '') AS name, count(*) AS spans FROM ({source}) GROUP BY ALL"
 )
 

@@ -3,47 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import socket
 import time
-from collections.abc import Iterator
 
 import structlog
-import uvicorn
 
+from pipeline.allocator import keep_freed_memory
+from pipeline.http_server import HttpServer, bind
 from pipeline.receive.batch import Batcher
 from pipeline.receive.grpc import GrpcReceiver
 from pipeline.receive.http import HttpReceiver
 from pipeline.receive.ingest import Ingest
-from pipeline.receive.memory import keep_freed_memory
 from pipeline.spans.wire import CutLimits
 from topics.admin import partition_count
 from topics.errors import KafkaUnavailableError, SettingsError
 from topics.producer import RecordProducer
-from topics.settings import Settings
+from topics.settings import ReceiverSettings, Settings
 from topics.spans_by_trace import TOPIC
 
 WAIT_FOR_KAFKA_S = 1.0
 READY_SECONDS = 2.0
 
 log = structlog.get_logger("receiver")
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: who runs the receiver decides when it stops. `up` is set when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
 
 
 class Receiver:
@@ -63,7 +44,7 @@ class Receiver:
     async def start(self) -> None:
         """Listen on both ports, and take spans as soon as Kafka answers. Raises SettingsError when a port is taken."""
         receiver = self._settings.receiver
-        listener = _bind(receiver.host, receiver.http_port)
+        listener = bind(receiver.host, receiver.http_port, "receiver.http_port")
         self.http_port = listener.getsockname()[1]
         self._grpc = GrpcReceiver(self._ingest, receiver)
         try:
@@ -72,7 +53,7 @@ class Receiver:
             listener.close()
             raise SettingsError(f"receiver.grpc_port {receiver.grpc_port} on {receiver.host} is taken: {exc}") from exc
         self.grpc_port = self._grpc.port
-        self._http = _Server(self._http_config(HttpReceiver(self._ingest, receiver, self._missing)))
+        self._http = self._http_server(receiver)
         self._serving = asyncio.create_task(self._http.serve(sockets=[listener]))
         await self._http.up.wait()
         self._opening = asyncio.create_task(self._open())
@@ -131,18 +112,10 @@ class Receiver:
         self._kafka_problem = None if count else missing
         return count
 
-    def _http_config(self, app: HttpReceiver) -> uvicorn.Config:
-        receiver = self._settings.receiver
-        return uvicorn.Config(
-            app,
-            http="httptools",
-            lifespan="off",
+    def _http_server(self, receiver: ReceiverSettings) -> HttpServer:
+        return HttpServer(
+            HttpReceiver(self._ingest, receiver, self._missing),
             interface="asgi3",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
             proxy_headers=False,
             backlog=1024,
             limit_concurrency=receiver.connections_max,
@@ -167,16 +140,3 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     gc.freeze()  # what stands after the start stands until the end: the collector need not walk it again
     await stop.wait()
     await receiver.stop()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as exc:
-        listener.close()
-        raise SettingsError(f"receiver.http_port {port} on {host} is taken or not ours: {exc.strerror}") from exc
-    listener.set_inheritable(True)
-    return listener

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pipeline.serve.memory import give_memory_back
+from pipeline.allocator import give_memory_back
 from topics.settings import Settings
 
 

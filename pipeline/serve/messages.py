@@ -8,6 +8,8 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 
+from pipeline.spans.rewrite import varint
+
 PACKAGE = "spanstream.tempopb"
 TYPES = {"string": Field.TYPE_STRING, "uint32": Field.TYPE_UINT32, "uint64": Field.TYPE_UINT64}
 # message -> fields: name, number, type (a message's name otherwise), repeated
@@ -85,21 +87,12 @@ def encoded(name: str, answer: dict[str, Any]) -> bytes:
 
 def trace_response(trace: bytes, inspected_bytes: int, reasons: str) -> bytes:
     """TraceByIDResponse: trace = 1, metrics = 2 { inspectedBytes = 1 }, status = 3, message = 4."""
-    metrics = b"\x08" + _varint(inspected_bytes) if inspected_bytes else b""
+    metrics = b"\x08" + varint(inspected_bytes) if inspected_bytes else b""
     body = _length_delimited(1, trace) + _length_delimited(2, metrics)
     if reasons:
-        body += b"\x18" + _varint(PARTIAL) + _length_delimited(4, reasons.encode())
+        body += b"\x18" + varint(PARTIAL) + _length_delimited(4, reasons.encode())
     return body
 
 
 def _length_delimited(number: int, value: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return varint(number << 3 | 2) + varint(len(value)) + value

@@ -18,7 +18,6 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
 from pipeline.spans import schema
 from pipeline.spans.key_values import Ints
 
-PINNED = schema.column_name("resource", "service.name", "string")  # services are counted by it
 COUNTED_BY = {"event": "event_name", "link": "link_trace_id"}  # the list that says how many there are
 FIELD_OF = {"string": "string_value", "int": "int_value", "double": "double_value", "bool": "bool_value"}
 FIELDS = list(schema.MORE_VALUE)
@@ -52,7 +51,8 @@ def rare_columns(tables: Iterable[pa.Table], attribute_columns_max: int) -> froz
     for names in columns.values():
         if len(names) > attribute_columns_max:
             counts = _values_in(tables, names)
-            ranked = sorted(names, key=lambda name: (name != PINNED, -counts[name], name))
+            # Services are counted by their column: it stays, however rare it is
+            ranked = sorted(names, key=lambda name: (name != schema.SERVICE_COLUMN, -counts[name], name))
             rare.update(ranked[attribute_columns_max:])
     return frozenset(rare)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,8 +20,9 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from pipeline.spans import key_values, schema
 from pipeline.spans.columns import Attributes, attributes_of, columns_of, owned
-from pipeline.spans.key_values import Ints, MalformedValueError, varint
+from pipeline.spans.key_values import Ints, MalformedValueError
 from pipeline.spans.record import BadRecord, Record
+from pipeline.spans.rewrite import varint
 
 ENTITY_REFS_TAG = b"\x1a"  # Resource.entity_refs, field 3
 AS_BYTES = ("attributes", "entity_refs")  # lists of messages that the decoder leaves as they came
@@ -36,7 +37,11 @@ class Decoded(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Where each span stands: its row of ScopeSpans, of ResourceSpans and its record, and the Span structs."""
+    """The messages of a batch, flat, and where each stands.
+
+    scope, resource, record: of each span its row of ScopeSpans, of ResourceSpans and of the batch. record_of_scope,
+    record_of_resource: the row of the batch of each ScopeSpans and ResourceSpans.
+    """
 
     scope_spans: pa.StructArray
     resource_spans: pa.StructArray
@@ -44,6 +49,8 @@ class Rows(NamedTuple):
     scope: Ints
     resource: Ints
     record: Ints
+    record_of_scope: Ints
+    record_of_resource: Ints
 
 
 def decode(records: Sequence[Record], *, attribute_columns_max: int) -> Decoded:
@@ -71,7 +78,7 @@ def decode(records: Sequence[Record], *, attribute_columns_max: int) -> Decoded:
 def _decoded(batch: pa.RecordBatch, records: list[Record], bad: list[BadRecord], columns_max: int) -> Decoded:
     """The spans of a batch of one message a record. Raises MalformedValueError for an attribute that is none."""
     rows = _rows(batch)
-    attributes = attributes_of({scope: lists for scope, lists, _ in _attribute_lists(batch)})
+    attributes = attributes_of(_attribute_lists(rows))
     columns = _resource_columns(rows, attributes, columns_max) | _scope_columns(rows, attributes, columns_max)
     if not len(rows.spans):
         return Decoded(schema.empty_table(), bad, Counter())
@@ -146,27 +153,31 @@ def _one_by_one(
 
 def _malformed(batch: pa.RecordBatch) -> dict[int, str]:
     """Row of the batch -> what is wrong, for the records with an attribute that is none."""
+    rows = _rows(batch)
+    record_of = {
+        "resource": rows.record_of_resource,
+        "scope": rows.record_of_scope,
+        "span": rows.record,
+        "event": rows.record[_owners(rows.spans.field("events"))],
+        "link": rows.record[_owners(rows.spans.field("links"))],
+    }
     reasons: dict[int, str] = {}
-    for _, lists, record in _attribute_lists(batch):
-        owner = record[_owners(lists)]
+    for scope, lists in _attribute_lists(rows).items():
+        owner = record_of[scope][_owners(lists)]
         for at, reason in key_values.malformed(lists.flatten()).items():
             reasons.setdefault(int(owner[at]), reason)
     return reasons
 
 
-def _attribute_lists(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.ListArray, Ints]]:
-    """The lists of attributes of each scope, and the row of the batch that each list is of."""
-    resource_lists = batch.column("resource_spans")
-    resources, record = resource_lists.flatten(), _owners(resource_lists)
-    yield "resource", _attributes_in(resources.field("resource")), record
-    scope_lists = resources.field("scope_spans")
-    scopes, record = scope_lists.flatten(), record[_owners(scope_lists)]
-    yield "scope", _attributes_in(scopes.field("scope")), record
-    span_lists = scopes.field("spans")
-    spans, record = span_lists.flatten(), record[_owners(span_lists)]
-    yield "span", spans.field("attributes"), record
-    for scope, lists in (("event", spans.field("events")), ("link", spans.field("links"))):
-        yield scope, lists.flatten().field("attributes"), record[_owners(lists)]
+def _attribute_lists(rows: Rows) -> dict[str, pa.ListArray]:
+    """Scope -> the lists of attributes, one for each message that carries some."""
+    return {
+        "resource": _attributes_in(rows.resource_spans.field("resource")),
+        "scope": _attributes_in(rows.scope_spans.field("scope")),
+        "span": rows.spans.field("attributes"),
+        "event": rows.spans.field("events").flatten().field("attributes"),
+        "link": rows.spans.field("links").flatten().field("attributes"),
+    }
 
 
 def _attributes_in(carriers: pa.StructArray) -> pa.ListArray:
@@ -182,9 +193,18 @@ def _rows(batch: pa.RecordBatch) -> Rows:
     scopes = scope_lists.flatten()
     span_lists = scopes.field("spans")
     spans = span_lists.flatten()
-    scope = _owners(span_lists)
-    resource = _owners(scope_lists)[scope]
-    return Rows(scopes, resources, spans, scope, resource, _owners(resource_lists)[resource])
+    scope, resource_of_scope, record_of_resource = map(_owners, (span_lists, scope_lists, resource_lists))
+    record_of_scope = record_of_resource[resource_of_scope]
+    return Rows(
+        scopes,
+        resources,
+        spans,
+        scope,
+        resource_of_scope[scope],
+        record_of_scope[scope],
+        record_of_scope,
+        record_of_resource,
+    )
 
 
 def _owners(lists: pa.ListArray) -> Ints:

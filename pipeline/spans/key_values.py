@@ -18,6 +18,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1 import common_pb2
 
+from pipeline.spans.rewrite import varint
+
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
@@ -126,16 +128,6 @@ def malformed(raw: pa.BinaryArray) -> dict[int, str]:
             reasons[row] = str(error)
     rows = encoded.indices.to_numpy()
     return {at: reasons[rows[at]] for at in np.flatnonzero(np.isin(rows, list(reasons))).tolist()}
-
-
-def varint(number: int) -> bytes:
-    """Protobuf's variable-length form of a length."""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 # ---- messages in another form

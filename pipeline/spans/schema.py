@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.spans.rewrite import MARKS_KEY
 from topics.errors import SpanSchemaError
 
 TEXT = pa.dictionary(pa.int32(), pa.string())  # strings that repeat: cheap to sort, written to Parquet as they are
@@ -73,8 +74,9 @@ MORE_VALUE = pa.struct(
     [("string", pa.string()), ("int", pa.int64()), ("double", pa.float64()), ("bool", pa.bool_()), ("any", pa.binary())]
 )
 MORE = pa.map_(pa.string(), MORE_VALUE)
-MARKS_KEY = "spanstream.marks"
 MARKS_COLUMN = f"span.{MARKS_KEY}:string[]"
+SERVICE_COLUMN = "resource.service.name"
+STATUS_ERROR = 2
 
 
 class AttributeColumn(NamedTuple):

@@ -16,14 +16,13 @@ from pipeline.spans import schema, tree
 from pipeline.store import trace_filter
 from pipeline.store.manifest import Services
 from pipeline.store.own_rows import only_own
-from pipeline.store.tables import NO_SERVICE, SERVICE_COLUMN, index_of
+from pipeline.store.tables import NO_SERVICE, index_of
 from pipeline.store.totals import CHUNK_OPERATIONS_MAX, bounded
 from topics.errors import FormatVersionError
 
 FORMAT = 1
 FORMAT_KEY = b"spanstream.format"
 OUTLIERS_MAX = 1000  # of one chunk's entry; with more of them the chunk counts as of all times
-STATUS_ERROR = 2
 NOT_STORED = ("tenant", "record_offset", "parent_span_id")
 # Times too: zstd finds more in plain ones than in delta-packed ones, and DuckDB reads BYTE_STREAM_SPLIT of floats only.
 PLAIN = (
@@ -36,7 +35,7 @@ PLAIN = (
     "link_span_id",
 )
 KEY_COLUMNS = ["trace_id", "span_id", "kind"]
-TRACE_COLUMNS = ["trace_id", "start_unix_ns", "duration_ns", "status_code", "name", SERVICE_COLUMN]
+TRACE_COLUMNS = ["trace_id", "start_unix_ns", "duration_ns", "status_code", "name", schema.SERVICE_COLUMN]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,8 +169,7 @@ def _leaf(field: pa.Field) -> str:
 
 
 def _times(spans: pa.Table, outlier: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    start = spans.column("start_unix_ns").to_numpy()
-    end = np.maximum(start, start + spans.column("duration_ns").to_numpy().view(np.uint64))
+    start, end = _starts_and_ends(spans)
     odd = np.flatnonzero(outlier)
     if len(odd) > OUTLIERS_MAX:
         limits = {"start_min_unix_ns": 0, "start_max_unix_ns": 2**64 - 1, "end_max_unix_ns": 2**64 - 1}
@@ -187,6 +185,12 @@ def _times(spans: pa.Table, outlier: npt.NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
+def _starts_and_ends(rows: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Of each span; one that ends before its start ends with it."""
+    start = rows.column("start_unix_ns").to_numpy()
+    return start, np.maximum(start, start + rows.column("duration_ns").to_numpy().view(np.uint64))
+
+
 def _traces(rows: pa.Table) -> pa.Table:
     """One row a trace of a chunk's rows; such tables of several chunks merge by minimum, maximum, sum and union.
 
@@ -197,11 +201,10 @@ def _traces(rows: pa.Table) -> pa.Table:
     number = np.zeros(rows.num_rows, dtype=np.int64)
     number[first[1:]] = 1
     number = np.cumsum(number)
-    start = rows.column("start_unix_ns").to_numpy()
-    end = np.maximum(start, start + rows.column("duration_ns").to_numpy().view(np.uint64))
-    failed = pc.equal(schema.column(rows, "status_code"), STATUS_ERROR).fill_null(False).to_numpy()
+    start, end = _starts_and_ends(rows)
+    failed = pc.equal(schema.column(rows, "status_code"), schema.STATUS_ERROR).fill_null(False).to_numpy()
     root = _root_rows(rows, number, len(first))
-    service = pc.fill_null(schema.column(rows, SERVICE_COLUMN).cast(pa.string()), NO_SERVICE).combine_chunks()
+    service = pc.fill_null(schema.column(rows, schema.SERVICE_COLUMN).cast(pa.string()), NO_SERVICE).combine_chunks()
     return pa.table(
         {
             "trace_id": rows.column("trace_id").take(pa.array(first)),

@@ -104,7 +104,7 @@ def _within(store: ObjectStore, found: Found, newest: Manifest, window_s: float,
     return within
 
 
-def store_range(  # noqa: PLR0913 - an attempt: where, what, who, when, until when
+def store_range(
     store: ObjectStore,
     settings: Settings,
     sealed: SealedRange,
@@ -112,13 +112,12 @@ def store_range(  # noqa: PLR0913 - an attempt: where, what, who, when, until wh
     worker: str,
     now_unix_ns: int,
     stop: threading.Event,
-    conditional: bool | None = None,
 ) -> Manifest | None:
     """Steps 1 and 2 of the commit: write each tenant's chunk, then the manifest. From then on the range is stored.
 
     Tries for as long as the store is away; `stop` ends it. Returns the manifest when this attempt's stands, None when
-    another's does or `stop` was set. conditional: whether the store refuses the second writer, None: find out, once a
-    process. A store that does not is written to all the same, after a look; only one worker may run then.
+    another's does or `stop` was set. A store that does not refuse a second writer is written to all the same, after a
+    look; only one worker may run then.
     """
     token = secrets.token_hex(TOKEN_BYTES)
     wait = settings.store.retry_wait_max_s
@@ -140,8 +139,7 @@ def store_range(  # noqa: PLR0913 - an attempt: where, what, who, when, until wh
             losses=sealed.losses,
             chunks=tuple(written),
         )
-        if conditional is None:
-            conditional = _until_there(store.refuses_second_put, stop, wait)
+        conditional = _until_there(store.refuses_second_put, stop, wait)
         ours = _until_there(partial(_put_manifest, store, manifest, conditional), stop, wait)
     except _StoppedError:
         return None

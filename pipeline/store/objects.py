@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+import structlog
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error
@@ -19,6 +20,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from topics.errors import StoreConflictError, StoreUnavailableError
 from topics.settings import StoreSettings
 
+log = structlog.get_logger(__name__)
 T = TypeVar("T")
 MISSING = ("NoSuchKey", "NoSuchBucket", "NoSuchVersion")
 READ_ATTEMPTS = 4
@@ -133,6 +135,8 @@ class ObjectStore:
         with self._probe:
             if self._conditional is None:
                 self._conditional = self.conditional_put_works()
+                if not self._conditional:
+                    log.warning("store_takes_second_writers", what_to_do="run one worker only, or use MinIO or S3")
             return self._conditional
 
     def close(self) -> None:

@@ -31,14 +31,14 @@ from rocksdict import (
 
 from pipeline.partition.segment import Segment, rows_of_trace
 from pipeline.spans import schema
+from pipeline.store.totals import OTHERS
 from topics.errors import NotOwnerError
 
 LIVE, SEGMENTS, SERVICES, ATTRIBUTES = "live", "segments", "services", "attributes"
 TABLES = (LIVE, SEGMENTS, SERVICES, ATTRIBUTES)
 NO_SERVICE = "unknown_service"
-SERVICE_COLUMN = schema.column_name("resource", "service.name", "string")
 IPC_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", unify_dictionaries=True)
-OPERATIONS_MAX = 5000  # of one segment's index row; more are counted together under "…", so that a row stays bounded
+OPERATIONS_MAX = 5000  # of one segment's index row; more are counted together, so that a row stays bounded
 
 Services = dict[str, dict[str, dict[str, int]]]  # tenant -> service -> operation -> spans
 Attributes = dict[str, dict[str, int]]  # tenant -> column -> spans that have it
@@ -181,7 +181,7 @@ def index_of(spans: pa.Table) -> tuple[Services, Attributes]:
     attributes: Attributes = {}
     if not spans.num_rows:
         return services, attributes
-    tenant, service, name = (_coded(spans, column) for column in ("tenant", SERVICE_COLUMN, "name"))
+    tenant, service, name = (_coded(spans, column) for column in ("tenant", schema.SERVICE_COLUMN, "name"))
     combined = (tenant.codes * len(service.values) + service.codes) * len(name.values) + name.codes
     for code, count in zip(*map(np.ndarray.tolist, np.unique(combined, return_counts=True)), strict=True):
         rest, name_code = divmod(code, len(name.values))
@@ -189,7 +189,7 @@ def index_of(spans: pa.Table) -> tuple[Services, Attributes]:
         mine = services.setdefault(tenant.values[tenant_code] or "", {})
         operations = mine.setdefault(service.values[service_code] or NO_SERVICE, {})
         operation = name.values[name_code] or ""
-        counted_as = operation if operation in operations or len(operations) < OPERATIONS_MAX else "…"
+        counted_as = operation if operation in operations or len(operations) < OPERATIONS_MAX else OTHERS
         operations[counted_as] = operations.get(counted_as, 0) + count
     for tenant_name in services:
         own = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import urllib.error
@@ -9,10 +10,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from confluent_kafka import Producer
 
-from pipeline.query.blocks import LiveSegment
+from agents.commands.local_run import is_ready
+from pipeline.query.blocks import Block, read_blocks
 from tests.pipeline.query.world import OneSpan, otlp, trace_id
 from tests.waiting import wait_until
 from tests.workers import Workers
@@ -42,26 +45,22 @@ def get(url: str) -> Any:
         return error.code, json.loads(error.read())
 
 
-def live(url: str) -> list[tuple[dict[str, Any], LiveSegment | None]]:
-    """The blocks of a live answer: header, and the segment where it has rows."""
+def live(url: str) -> list[Block]:
+    """The blocks of a live answer, as a querier reads them."""
+
+    async def read(body: bytes) -> list[Block]:
+        reader = asyncio.StreamReader()
+        reader.feed_data(body)
+        reader.feed_eof()
+        return [block async for block in read_blocks(reader)]
+
     with urllib.request.urlopen(url, timeout=10) as answer:
-        body = answer.read()
-    found, at = [], 0
-    while at < len(body):
-        length = int.from_bytes(body[at : at + 4], "big")
-        header = json.loads(body[at + 4 : at + 4 + length])
-        ipc = body[at + 4 + length : at + 4 + length + header["ipc_bytes"]]
-        at += 4 + length + len(ipc)
-        rows = LiveSegment(header["first"], header["last"], header["spans"], ipc=ipc) if ipc else None
-        found.append((header, rows))
-    return found
+        return asyncio.run(read(answer.read()))
 
 
-def is_ready(url: str) -> bool:
-    try:
-        return bool(urllib.request.urlopen(f"{url}/ready", timeout=1).status == 200)
-    except OSError:
-        return False
+def span_ids(block: Block) -> list[int]:
+    rows = pa.ipc.open_stream(block.ipc).read_all()
+    return [int.from_bytes(one) for one in rows.column("span_id").to_pylist()]
 
 
 @pytest.fixture
@@ -129,19 +128,18 @@ def test_a_live_answer_waits_for_what_is_on_its_way(settings: Settings, tmp_path
             partition = partition_of(trace_id(1), settings.kafka.partitions)
             end = send(settings, OneSpan(1, number))[partition]
 
-            *blocks, (last, _) = live(f"{url}/live?want={partition}:0&until={partition}:{end}&wait_s=5")
+            *blocks, last = live(f"{url}/live?want={partition}:0&until={partition}:{end}&wait_s=5")
 
-            assert last["owner"]
-            assert last["next"] == end == number
-            ids = [one for _, rows in blocks if rows for one in rows.read().column("span_id").to_pylist()]
-            assert [int.from_bytes(one) for one in ids] == list(range(1, number + 1))
+            assert last.owner
+            assert last.next == end == number
+            assert [one for block in blocks if block.ipc for one in span_ids(block)] == list(range(1, number + 1))
             of_trace = live(f"{url}/live?want={partition}:0&trace_id={trace_id(1).hex()}")
-            assert sum(header["spans"] for header, _ in of_trace) == number
+            assert sum(block.spans for block in of_trace) == number
         began_s = time.monotonic()
         late = live(f"{url}/live?want={partition}:0&until={partition}:99&wait_s=0.5")
         assert 0.5 <= time.monotonic() - began_s < 5
-        assert late[-1][0]["next"] == 5
+        assert late[-1].next == 5
         elsewhere = live(f"{url}/live?want=1000:0&until=1000:5&wait_s=5")
-        assert [header["owner"] for header, _ in elsewhere] == [False]
+        assert [block.owner for block in elsewhere] == [False]
     finally:
         workers.end_all()

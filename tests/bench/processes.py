@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 from agents.commands.local_run import is_ready, variables_of
+from tests.metrics import metric
 from topics.settings import Settings
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -71,10 +71,8 @@ class Measured:
         return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
     def metric(self, name: str) -> float:
-        """A metric without labels, from /metrics."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+        """A metric, its labels summed."""
+        return metric(self.url, name)
 
 
 def until(condition: object, timeout_s: float, what: str) -> None:

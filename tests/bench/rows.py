@@ -30,7 +30,15 @@ from pipeline.store.chunk import encode_chunk
 from pipeline.store.objects import ObjectStore
 from tests.bench.processes import Measured, load_command, send_load, until
 from tests.bench.report import Report
-from topics.settings import KafkaSettings, QuerierSettings, ReceiverSettings, Settings, StackSettings, WorkerSettings
+from topics.settings import (
+    ChunkSettings,
+    KafkaSettings,
+    QuerierSettings,
+    ReceiverSettings,
+    Settings,
+    StackSettings,
+    WorkerSettings,
+)
 
 SEED = 11
 TRACES_ASKED = 200
@@ -197,14 +205,12 @@ class Bench:
             ids = [one.tobytes() for block in range(load.blocks) for one in load.trace_ids(block)[:20]]
             asyncio.run(ask_all(querier.url, ids[:8]))
             worker.end(signal.SIGKILL)
-            killed_s = time.monotonic()
             from_kafka_ms = asyncio.run(ask_all(querier.url, ids[:12]))
             worker.start()
             began_s = time.monotonic()
             worker.wait_ready()
             until(lambda: worker.metric("spanstream_worker_spans_total") >= load.spans, 120, "all is taken again")
             asyncio.run(ask_all(querier.url, ids[:TRACES_ASKED]))
-            del killed_s
             return {
                 "restart after kill -9, 1 M unsealed spans": time.monotonic() - began_s,
                 "trace by ID meanwhile, from Kafka, p50": median(from_kafka_ms),
@@ -237,7 +243,10 @@ class Bench:
                         span.links.append(Span.Link(trace_id=random.bytes(16), span_id=random.bytes(8)))
                 records.append(Record("t", len(records), request.SerializeToString()))
         table = decode(records, attribute_columns_max=200).spans
-        chunk = encode_chunk(table, row_group_spans=16_384, zstd_level=1, outlier=np.zeros(table.num_rows, dtype=bool))
+        limits, outlier = ChunkSettings(), np.zeros(table.num_rows, dtype=bool)
+        chunk = encode_chunk(
+            table, row_group_spans=limits.row_group_spans, zstd_level=limits.zstd_level, outlier=outlier
+        )
         stored = len(chunk.parquet) + len(chunk.traces) + len(chunk.trace_filter)
         return {"stored, events on 10 % and links on 2 %": stored / table.num_rows}
 

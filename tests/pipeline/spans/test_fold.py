@@ -64,7 +64,7 @@ def test_a_service_keeps_its_column_however_rare_it_is() -> None:
 
     joined = fold.concat(tables, attribute_columns_max=1)
 
-    assert joined.column(fold.PINNED).to_pylist() == ["shop", None, None]
+    assert joined.column(schema.SERVICE_COLUMN).to_pylist() == ["shop", None, None]
     assert attribute_columns(joined)["resource"] == 1
 
 

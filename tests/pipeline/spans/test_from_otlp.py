@@ -11,8 +11,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from pipeline.spans.from_otlp import Decoded, decode
-from pipeline.spans.key_values import varint
 from pipeline.spans.record import BadRecord, Record
+from pipeline.spans.rewrite import varint
 from pipeline.spans.to_otlp import to_proto
 from tests.pipeline.spans.otlp_strategies import TRACES_DATA, VALUES, spans_of
 

@@ -1,10 +1,10 @@
-"""Memory that a receiver keeps."""
+"""What the C allocator keeps and gives back."""
 
 from __future__ import annotations
 
 import platform
 
-from pipeline.receive.memory import keep_freed_memory
+from pipeline.allocator import keep_freed_memory
 
 
 def test_glibc_is_told_to_keep_freed_memory() -> None:
