@@ -14,17 +14,26 @@ from tests.test_kill_and_rebalance import Load
 from tests.waiting import wait_until
 from tests.workers import Workers, everything_is_stored, stored_span_ids
 from topics import admin, spans_by_trace
+from topics.errors import KafkaUnavailableError, StoreUnavailableError
 from topics.settings import Settings, StackSettings, StoreSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 STOP_S = 30.0
 
 
-def answers(settings: Settings) -> bool:
+def kafka_answers(settings: Settings) -> bool:
     try:
         return bool(admin.watermarks(settings, spans_by_trace.TOPIC))
-    except Exception:
+    except KafkaUnavailableError:
         return False
+
+
+def store_answers(store: ObjectStore) -> bool:
+    try:
+        store.ensure_buckets()
+    except StoreUnavailableError:
+        return False
+    return True
 
 
 def test_a_worker_outlives_the_store_and_kafka(tmp_path: Path) -> None:
@@ -49,11 +58,12 @@ def test_a_worker_outlives_the_store_and_kafka(tmp_path: Path) -> None:
             wait_until(lambda: metric(url, "spanstream_worker_spans_total") >= len(load.sent), 60, "all is taken")
             wait_until(lambda: metric(url, "spanstream_worker_waits_total") > waits, 60, "the worker waits")
             minio.start()
+            wait_until(lambda: store_answers(store), 60, "the store answers again")
             wait_until(lambda: everything_is_stored(store, settings), 60, "what waited is stored")
 
             assert kafka.stop(STOP_S)
             kafka.start()
-            wait_until(lambda: answers(settings), 60, "Kafka answers again")
+            wait_until(lambda: kafka_answers(settings), 60, "Kafka answers again")
             load.send(20)
             wait_until(lambda: everything_is_stored(store, settings), 90, "the worker reads on")
 
