@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 import orjson
@@ -20,19 +20,12 @@ from agents.worker import Owned, Worker
 from pipeline.partition.segment import Segment, rows_from, rows_of_trace
 from pipeline.partition.state import Partition
 from pipeline.spans import schema
+from pipeline.spans.index import Attributes, Services, add_attributes, add_services
 from pipeline.store.manifest import ChunkEntry
-from pipeline.store.tables import (
-    ATTRIBUTES,
-    SEGMENTS,
-    SERVICES,
-    Attributes,
-    Services,
-    add_attributes,
-    add_services,
-    ipc_bytes,
-)
+from pipeline.store.tables import ATTRIBUTES, SEGMENTS, SERVICES, ipc_bytes
 from topics.errors import NotOwnerError
 
+T = TypeVar("T")
 Owners = Callable[[], Awaitable[dict[int, str]]]
 LIMIT_DEFAULT, LIMIT_MAX = 100, 10_000
 PEER_TIMEOUT_S = 5.0
@@ -94,44 +87,56 @@ class TableEndpoint:
         answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         await answer.prepare(request)
         await asyncio.gather(*(self._worker.reached(partition, end, wait_s) for partition, end in until))
-        for partition, after in wanted:
-            async for part in self._live_partition(partition, after, trace_id):
-                await answer.write(part)
+        async for part in self._live_blocks(dict(wanted), trace_id):
+            await answer.write(part)
         await answer.write_eof()
         return answer
 
-    async def _live_partition(self, partition: int, after: int, trace_id: bytes) -> AsyncIterator[bytes]:
-        owned = self._worker.owned.get(partition)
-        sent = after
-        while owned is not None and (state := owned.state) is not None:
-            low, upto = state.low, state.next
-            if low > sent:
-                break
-            segments = [segment for segment in state.segments if segment.last >= sent]
-            if not segments:
-                yield block(_header(state, low, upto, spans=0))
-                return
-            if not trace_id:
-                del segments[_few(segments) :]  # whole segments a few at a time, so that not all are held
-            try:
-                parts = await asyncio.get_running_loop().run_in_executor(
-                    self._worker.pools.read, self._segment_blocks, owned, state, segments, sent, trace_id
-                )
-            except NotOwnerError:  # merged or let go while we read: look again
-                await asyncio.sleep(0)
-                owned = self._worker.owned.get(partition)
-                continue
-            for part in parts:
-                yield part
-            sent = segments[-1].last + 1
-        if owned is None or owned.state is None:
-            yield block({"partition": partition, "owner": False, "spans": 0})
-        else:
-            yield block(_header(owned.state, owned.state.low, sent, spans=0))
+    async def _live_blocks(self, sent: dict[int, int], trace_id: bytes) -> AsyncIterator[bytes]:
+        """sent: partition -> first offset that is still to be sent.
 
-    def _segment_blocks(
-        self, owned: Owned, state: Partition, segments: list[Segment], after: int, trace_id: bytes
-    ) -> list[bytes]:
+        All partitions together, some segments of each at a time: each turn costs a change of threads, whatever it does.
+        """
+        while sent:
+            turn: list[_Piece] = []
+            for partition, after in list(sent.items()):
+                piece = self._next_piece(partition, after, all_at_once=bool(trace_id))
+                if isinstance(piece, bytes):
+                    del sent[partition]
+                    yield piece
+                elif trace_id or sum(map(_piece_bytes, turn)) < BLOCK_BYTES:
+                    turn.append(piece)
+            if turn:
+                for piece, parts in zip(turn, await self._in_thread(self._turn_blocks, turn, trace_id), strict=True):
+                    if parts is not None:
+                        sent[piece.state.partition] = piece.segments[-1].last + 1
+                        for part in parts:
+                            yield part
+
+    def _next_piece(self, partition: int, after: int, *, all_at_once: bool) -> _Piece | bytes:
+        """The segments that are to be sent next, or the partition's last block."""
+        owned = self._worker.owned.get(partition)
+        if owned is None or (state := owned.state) is None:
+            return block({"partition": partition, "owner": False, "spans": 0})
+        if state.low > after:
+            return block(_header(state, state.low, after, spans=0))
+        segments = [segment for segment in state.segments if segment.last >= after]
+        if not segments:
+            return block(_header(state, state.low, state.next, spans=0))
+        return _Piece(owned, state, segments if all_at_once else segments[: _few(segments)], after)
+
+    def _turn_blocks(self, turn: list[_Piece], trace_id: bytes) -> list[list[bytes] | None]:
+        """The blocks of each piece; None where it was merged or let go meanwhile: it is to be looked for again."""
+        found: list[list[bytes] | None] = []
+        for piece in turn:
+            try:
+                found.append(self._segment_blocks(piece, trace_id))
+            except NotOwnerError:
+                found.append(None)
+        return found
+
+    def _segment_blocks(self, piece: _Piece, trace_id: bytes) -> list[bytes]:
+        owned, state, segments, after = piece
         if trace_id:
             return [part for one in segments if (part := self._trace_block(owned, state, one, trace_id))]
         first, losses = segments[0], [loss for segment in segments for loss in segment.losses]
@@ -195,7 +200,7 @@ class TableEndpoint:
             limit = 0
         if not 1 <= limit <= LIMIT_MAX:
             return _json({"error": f"limit must be a whole number from 1 to {LIMIT_MAX}"}, status=400)
-        rows = await asyncio.get_running_loop().run_in_executor(self._worker.pools.read, self._rows, table)
+        rows = await self._in_thread(self._rows, table)
         missing: list[str] = []
         if "here" not in request.query:
             missing = await self._add_peers(table, rows)
@@ -240,6 +245,9 @@ class TableEndpoint:
                 rows[key] = _added(rows.get(key), row)
         return [url for url, answer in zip(sorted(urls), answers, strict=True) if answer is None]
 
+    async def _in_thread(self, work: Callable[..., T], *given: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker.pools.read, work, *given)
+
     async def _ask(self, url: str, table: str) -> dict[str, Any] | None:
         assert self._peers is not None
         try:
@@ -248,6 +256,19 @@ class TableEndpoint:
                 return rows
         except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
             return None
+
+
+class _Piece(NamedTuple):
+    """Some segments of a partition, of which the offsets from `after` on are to be sent."""
+
+    owned: Owned
+    state: Partition
+    segments: list[Segment]
+    after: int
+
+
+def _piece_bytes(piece: _Piece) -> int:
+    return sum(segment.nbytes for segment in piece.segments)
 
 
 def _few(segments: list[Segment]) -> int:

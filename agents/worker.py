@@ -257,7 +257,7 @@ class Worker:
         owned.moved.set()
         owned.moved = asyncio.Event()
         telemetry.count_batch(prepared)
-        await self._in(self.pools.read, self.tables.index_segment, owned.slot, segment, prepared.spans)
+        await self._in(self.pools.read, self.tables.index_segment, owned.slot, segment, prepared.index)
         while olds := state.merge_due():
             one = await self._in(self.pools.decode, self._merged, owned.slot, olds)
             if not state.replace(olds, one):

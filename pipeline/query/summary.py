@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.query.chunks import ROOT, SERVICE_SQL, ChunkReader, ChunkRef
+from pipeline.spans.index import NO_SERVICE
 from pipeline.spans.schema import SERVICE_COLUMN, STATUS_ERROR
-from pipeline.store.tables import NO_SERVICE
 
 COLUMNS = (
     "trace_id",

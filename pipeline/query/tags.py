@@ -20,9 +20,9 @@ from pipeline.query.engine import Engine, Session, quoted
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
 from pipeline.spans import schema
+from pipeline.spans.index import NO_SERVICE, Services, add_services
 from pipeline.spans.schema import SERVICE_COLUMN
 from pipeline.store.manifest import ChunkEntry
-from pipeline.store.tables import NO_SERVICE, Services, add_services
 
 KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 STATUSES = ("unset", "ok", "error")

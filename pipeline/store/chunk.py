@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.spans import schema, tree
+from pipeline.spans.index import NO_SERVICE, index_of
 from pipeline.store import trace_filter
 from pipeline.store.manifest import Services
 from pipeline.store.own_rows import only_own
-from pipeline.store.tables import NO_SERVICE, index_of
 from pipeline.store.totals import CHUNK_OPERATIONS_MAX, bounded
 from topics.errors import FormatVersionError
 

@@ -7,16 +7,12 @@ database may be lost at any time and needs no write-ahead log.
 from __future__ import annotations
 
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 from rocksdict import (
     AccessType,
     BlockBasedOptions,
@@ -31,17 +27,14 @@ from rocksdict import (
 
 from pipeline.partition.segment import Segment, rows_of_trace
 from pipeline.spans import schema
-from pipeline.store.totals import OTHERS
+from pipeline.spans.index import Attributes, Index, Services, add_attributes, add_services
 from topics.errors import NotOwnerError
 
 LIVE, SEGMENTS, SERVICES, ATTRIBUTES = "live", "segments", "services", "attributes"
 TABLES = (LIVE, SEGMENTS, SERVICES, ATTRIBUTES)
-NO_SERVICE = "unknown_service"
 IPC_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", unify_dictionaries=True)
-OPERATIONS_MAX = 5000  # of one segment's index row; more are counted together, so that a row stays bounded
-
-Services = dict[str, dict[str, dict[str, int]]]  # tenant -> service -> operation -> spans
-Attributes = dict[str, dict[str, int]]  # tenant -> column -> spans that have it
+PLAIN_OPTIONS = pa.ipc.IpcWriteOptions(unify_dictionaries=True)
+COMPRESSED_BYTES_MIN = 1 << 20  # of a table: the least cost of compressing is 20 us a buffer, and there are 180
 
 
 class Slot(NamedTuple):
@@ -78,10 +71,10 @@ class Tables:
         self._no_log = WriteOptions()
         self._no_log.disable_wal = True
 
-    def index_segment(self, slot: Slot, segment: Segment, spans: pa.Table) -> None:
+    def index_segment(self, slot: Slot, segment: Segment, index: Index) -> None:
         """Write a segment's index rows in one batch."""
         batch = WriteBatch(raw_mode=True)
-        self._put_index(batch, slot, segment, *index_of(spans))
+        self._put_index(batch, slot, segment, index)
         self._db.write(batch, self._no_log)
 
     def put_rows(self, slot: Slot, segment: Segment, spans: pa.Table) -> None:
@@ -99,7 +92,7 @@ class Tables:
             add_attributes(attributes, self._json(ATTRIBUTES, key))
             for name in TABLES:
                 batch.delete(key, self._handles[name])
-        self._put_index(batch, slot, merged, services, attributes)
+        self._put_index(batch, slot, merged, Index(services, attributes))
         self._db.write(batch, self._no_log)
 
     def drop_segments(self, slot: Slot, segments: list[Segment]) -> None:
@@ -154,13 +147,11 @@ class Tables:
         self._handles.clear()  # the folder is free when nothing refers to the database any more
         self._db.close()
 
-    def _put_index(
-        self, batch: WriteBatch, slot: Slot, segment: Segment, services: Services, attributes: Attributes
-    ) -> None:
+    def _put_index(self, batch: WriteBatch, slot: Slot, segment: Segment, index: Index) -> None:
         key = slot.key(segment)
         batch.put(key, orjson.dumps(_segment_row(segment)), self._handles[SEGMENTS])
-        batch.put(key, orjson.dumps(services), self._handles[SERVICES])
-        batch.put(key, orjson.dumps(attributes), self._handles[ATTRIBUTES])
+        batch.put(key, orjson.dumps(index.services), self._handles[SERVICES])
+        batch.put(key, orjson.dumps(index.attributes), self._handles[ATTRIBUTES])
 
     def _json(self, table: str, key: bytes) -> dict[str, Any]:
         value = self._families[table].get(key)
@@ -168,78 +159,12 @@ class Tables:
 
 
 def ipc_bytes(spans: pa.Table) -> pa.Buffer | bytes:
-    """A span table as one Arrow IPC stream, lz4."""
+    """A span table as one Arrow IPC stream; lz4 where it is large."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, spans.schema, options=IPC_OPTIONS) as writer:
+    options = IPC_OPTIONS if spans.nbytes >= COMPRESSED_BYTES_MIN else PLAIN_OPTIONS
+    with pa.ipc.new_stream(sink, spans.schema, options=options) as writer:
         writer.write_table(spans)
     return sink.getvalue().to_pybytes()
-
-
-def index_of(spans: pa.Table) -> tuple[Services, Attributes]:
-    """Services with their operations, and attribute columns, of a span table, a tenant at a time, with span counts."""
-    services: Services = {}
-    attributes: Attributes = {}
-    if not spans.num_rows:
-        return services, attributes
-    tenant, service, name = (_coded(spans, column) for column in ("tenant", schema.SERVICE_COLUMN, "name"))
-    combined = (tenant.codes * len(service.values) + service.codes) * len(name.values) + name.codes
-    for code, count in zip(*map(np.ndarray.tolist, np.unique(combined, return_counts=True)), strict=True):
-        rest, name_code = divmod(code, len(name.values))
-        tenant_code, service_code = divmod(rest, len(service.values))
-        mine = services.setdefault(tenant.values[tenant_code] or "", {})
-        operations = mine.setdefault(service.values[service_code] or NO_SERVICE, {})
-        operation = name.values[name_code] or ""
-        counted_as = operation if operation in operations or len(operations) < OPERATIONS_MAX else OTHERS
-        operations[counted_as] = operations.get(counted_as, 0) + count
-    for tenant_name in services:
-        own = (
-            spans
-            if len(services) == 1
-            else spans.filter(pc.equal(spans.column("tenant").cast(pa.string()), tenant_name))
-        )
-        attributes[tenant_name] = {
-            column: counted
-            for column in own.column_names
-            if schema.parse_column(column) is not None
-            and (counted := own.num_rows - own.column(column).null_count)  # else it is another tenant's
-        }
-    return services, attributes
-
-
-class _Coded(NamedTuple):
-    """A text column as numbers: values[codes[row]]; the last value is that of nulls."""
-
-    values: list[str | None]
-    codes: npt.NDArray[np.int64]
-
-
-def _coded(spans: pa.Table, column: str) -> _Coded:
-    values: list[str | None] = []
-    codes = []
-    for chunk in schema.column(spans, column).cast(schema.TEXT).chunks:
-        codes.append(pc.fill_null(chunk.indices, len(chunk.dictionary)).to_numpy() + len(values))
-        values += [*chunk.dictionary.to_pylist(), None]
-    if len(codes) == 1:
-        return _Coded(values, codes[0].astype(np.int64))
-    places = {value: at for at, value in enumerate(values)}  # pieces have dictionaries of their own
-    return _Coded(values, np.array([places[value] for value in values])[np.concatenate(codes)])
-
-
-def add_services(total: Services, more: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
-    """Add the counts of `more` to `total`."""
-    for tenant, services in more.items():
-        for service, operations in services.items():
-            mine = Counter(total.setdefault(tenant, {}).get(service, {}))
-            mine.update(operations)
-            total[tenant][service] = dict(mine)
-
-
-def add_attributes(total: Attributes, more: Mapping[str, Mapping[str, int]]) -> None:
-    """Add the counts of `more` to `total`."""
-    for tenant, columns in more.items():
-        mine = Counter(total.get(tenant, {}))
-        mine.update(columns)
-        total[tenant] = dict(mine)
 
 
 def _segment_row(segment: Segment) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import orjson
 
+from pipeline.spans.index import OTHERS
 from pipeline.store.manifest import ChunkEntry, Services
 
-OTHERS = "…"  # the service or operation under which all that found no place is counted
 NAME_CHARS_MAX = 200
 CHUNK_OPERATIONS_MAX = 5000
 TENANT_OPERATIONS_MAX = 50_000

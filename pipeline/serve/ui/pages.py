@@ -16,7 +16,7 @@ from pipeline.query.search import SearchAnswer, SearchQuestion
 from pipeline.query.trace_by_id import FoundTrace
 from pipeline.serve import tempo
 from pipeline.spans import to_otlp
-from pipeline.store.tables import NO_SERVICE
+from pipeline.spans.index import NO_SERVICE
 
 SPANS_SHOWN_MAX = 10_000
 COLOURS = 12

@@ -20,11 +20,12 @@ from pipeline.query.blocks import LiveSegment
 from pipeline.query.tail import TailRead
 from pipeline.query.tail_rows import TailRows
 from pipeline.spans import from_otlp, schema
+from pipeline.spans.index import Services, add_services
 from pipeline.spans.record import Record
 from pipeline.store.commit import store_range
 from pipeline.store.manifest import ChunkEntry, Manifest
 from pipeline.store.objects import ObjectStore
-from pipeline.store.tables import Services, add_services, ipc_bytes
+from pipeline.store.tables import ipc_bytes
 from topics.settings import Settings
 
 T0 = 1_700_000_000 * 10**9
