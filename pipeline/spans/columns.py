@@ -211,4 +211,6 @@ def _more(attributes: Attributes, at: Ints, owners: int) -> pa.MapArray:
 
 def owned(array: pa.Array) -> pa.Array:
     """A copy with memory of its own: what the decoder gives belongs to its whole batch, and one column keeps it all."""
+    if pa.types.is_integer(array.type) and not array.null_count:
+        return pa.array(array.to_numpy().copy())  # 3 us, taking all rows 26
     return array.take(pa.array(np.arange(len(array))))

@@ -309,9 +309,9 @@ def _where_set(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
 
 
 def _says_something(array: pa.Array) -> bool:
-    if pa.types.is_string(array.type) or pa.types.is_binary(array.type):
-        return bool(pc.max(pc.binary_length(array)).as_py())
-    return bool(pc.min_max(array)["max"].as_py() or pc.min_max(array)["min"].as_py())
+    if pa.types.is_string(array.type):
+        return bool(pc.sum(pc.binary_length(array)).as_py())
+    return bool(array.to_numpy(zero_copy_only=not array.null_count).any())
 
 
 def _resource_columns(rows: Rows, attributes: dict[str, Attributes], columns_max: int) -> dict[str, pa.Array]:
