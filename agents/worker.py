@@ -28,7 +28,7 @@ from pipeline import telemetry
 from pipeline.allocator import release_memory
 from pipeline.partition.batch import Prepared, SourceRecord
 from pipeline.partition.sealed import SealedRange
-from pipeline.partition.segment import Segment
+from pipeline.partition.segment import Segment, traces_of
 from pipeline.partition.state import Partition, PartitionLimits, SealPlan, merged
 from pipeline.partition.window import Window
 from pipeline.store.manifest import Manifest
@@ -405,7 +405,7 @@ class Worker:
                 break
             if not segment.in_table:
                 await self._in(self.pools.read, self.tables.put_rows, owned.slot, segment, segment.spans)
-                segment.in_table = True
+                segment.in_table, segment.traces = True, await self._in(self.pools.read, traces_of, segment.spans)
             segment.spans = None
             spare -= segment.nbytes
 

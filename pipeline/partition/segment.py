@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.spans import schema
 
 MERGE_FAN_IN = 8  # segments that are merged at once; settings bound how many there may be
+
+
+Halves = npt.NDArray[np.uint64]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -18,7 +22,8 @@ class Segment:
 
     spans: a span table, or None while only the live table in RocksDB holds it (see `spans_count` for its size).
     arrived_unix_ns: the worker's clock when its first record came; record times are Kafka's.
-    losses: offset ranges within it that Kafka deleted before they were read. in_table: RocksDB has the rows too.
+    losses: offset ranges within it that Kafka deleted before they were read. in_table: RocksDB has the rows too, and
+    `traces` says of which traces they are.
     """
 
     first: int
@@ -31,6 +36,15 @@ class Segment:
     record_time_max_unix_ns: int
     losses: tuple[tuple[int, int], ...] = ()
     in_table: bool = False
+    traces: Halves | None = None
+
+    def may_hold(self, trace_id: bytes) -> bool:
+        """False: it has no span of the trace (16 bytes). Known without its rows once they are in the table."""
+        if self.traces is None:
+            return True
+        low = _halves_of(trace_id)[1]
+        at = int(np.searchsorted(self.traces, low))
+        return at < len(self.traces) and bool(self.traces[at] == low)
 
 
 def rows_from(spans: pa.Table, offset: int) -> pa.Table:
@@ -39,9 +53,18 @@ def rows_from(spans: pa.Table, offset: int) -> pa.Table:
     return spans.slice(int(np.searchsorted(offsets, offset)))
 
 
+def traces_of(spans: pa.Table) -> Halves:
+    """The second halves of the rows' trace IDs, sorted, each once: the random ones, where a sender pads short IDs."""
+    return np.unique(schema.fixed_bytes(spans, "trace_id", 16).view("<u8")[:, 1])
+
+
 def rows_of_trace(spans: pa.Table, trace_id: bytes) -> pa.Table:
     """The rows of one trace (16 bytes); other columns are touched only on a hit."""
     halves = schema.fixed_bytes(spans, "trace_id", 16).view("<u8")
-    high, low = np.frombuffer(trace_id, dtype="<u8").tolist()
+    high, low = _halves_of(trace_id)
     rows = np.flatnonzero((halves[:, 0] == high) & (halves[:, 1] == low))
     return spans.take(pa.array(rows)) if len(rows) else schema.empty_table()
+
+
+def _halves_of(trace_id: bytes) -> Halves:
+    return np.frombuffer(trace_id, dtype="<u8")

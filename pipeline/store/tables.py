@@ -25,8 +25,7 @@ from rocksdict import (
     WriteOptions,
 )
 
-from pipeline.partition.segment import Segment, rows_of_trace
-from pipeline.spans import schema
+from pipeline.partition.segment import Segment
 from pipeline.spans.index import Attributes, Index, Services, add_attributes, add_services
 from topics.errors import NotOwnerError
 
@@ -121,16 +120,6 @@ class Tables:
     def segment_rows(self, slot: Slot, segment: Segment) -> pa.Table:
         """A segment's rows. Raises NotOwnerError when they are gone."""
         return pa.ipc.open_stream(self.segment_ipc(slot, segment)).read_all()
-
-    def trace_rows(self, slot: Slot, segment: Segment, trace_id: bytes) -> pa.Table:
-        """A segment's rows of one trace; other columns are unpacked only on a hit. NotOwnerError when they are gone."""
-        ipc = self.segment_ipc(slot, segment)
-        names = pa.ipc.open_stream(ipc).schema.names
-        only_ids = pa.ipc.IpcReadOptions(included_fields=[names.index("trace_id")])
-        ids = pa.ipc.open_stream(ipc, options=only_ids).read_all()
-        if not rows_of_trace(ids, trace_id).num_rows:
-            return schema.empty_table()
-        return rows_of_trace(pa.ipc.open_stream(ipc).read_all(), trace_id)
 
     def rows(self, table: str, slot: Slot) -> Iterator[tuple[int, Any]]:
         """(first offset, value) of an assignment's rows of an index table, in offset order."""
