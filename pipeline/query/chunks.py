@@ -89,7 +89,7 @@ class ChunkReader:
     """Runs statements over a list of chunks. One that cannot be read is left out and named in `reasons`."""
 
     def __init__(self, session: Session, reasons: list[str]) -> None:
-        self._session = session
+        self.session = session
         self._reasons = reasons
         self._broken: set[str] = set()
 
@@ -104,7 +104,7 @@ class ChunkReader:
         text, values = statement(urls)
         telemetry.CHUNKS_OPENED.inc(len(urls))
         try:
-            return self._session.sql(text, values, **tables)
+            return self.session.sql(text, values, **tables)
         except StoreUnavailableError as exc:
             broken = self._find_broken(urls)
             if not broken:
@@ -119,7 +119,7 @@ class ChunkReader:
         broken = {}
         for url in urls:
             try:
-                self._session.sql("SELECT max(span_id) FROM read_parquet(?)", [url])
+                self.session.sql("SELECT max(span_id) FROM read_parquet(?)", [url])
             except StoreUnavailableError as exc:
                 broken[url] = str(exc)[:200]
         return broken

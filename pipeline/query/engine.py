@@ -131,6 +131,17 @@ class Engine:
                 raise
             raise QueryTimeoutError("the query took longer than querier.query_timeout_s and was ended") from exc
 
+    def regex_error(self, pattern: str) -> str | None:
+        """What is wrong with a regular expression, None where nothing is. Below 1 ms."""
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute("SELECT regexp_full_match('', ?, 's')", [pattern])
+        except duckdb.Error as exc:
+            return str(exc).removeprefix("Invalid Input Error: ")
+        finally:
+            cursor.close()
+        return None
+
     def nbytes(self) -> int:
         """Memory that the engine holds, its cache of chunks included."""
         cursor = self._connection.cursor()
@@ -151,12 +162,14 @@ def _heard(future: asyncio.Future[Any]) -> None:
 
 
 def array_elements(any_value: bytes, field: str) -> list[str]:
-    """In SQL: the elements of a rare attribute's array that set this field of AnyValue, as texts; of others none."""
+    """In SQL: the elements of a rare attribute's array, as texts, where all set this field of AnyValue; else none."""
     try:
-        elements = AnyValue.FromString(any_value).array_value.values
+        elements = list(AnyValue.FromString(any_value).array_value.values)
     except DecodeError:
         return []
-    found = [getattr(element, field) for element in elements if element.WhichOneof("value") == field]
+    if any(element.WhichOneof("value") != field for element in elements):
+        return []  # an array of several types: it has no column of its own either, and matches nothing
+    found = [getattr(element, field) for element in elements]
     return [str(value).lower() if isinstance(value, bool) else str(value) for value in found]
 
 

@@ -184,6 +184,10 @@ class Questions:
         """Run what takes long (encoding an answer) off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
+    def regex_error(self, pattern: str) -> str | None:
+        """What is wrong with a regular expression (RE2), None where nothing is."""
+        return self._engine.regex_error(pattern)
+
     def observe(self) -> None:
         """Set the gauges."""
         telemetry.LIVE_COPY_BYTES.set(self._live.nbytes)

@@ -23,14 +23,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.query import summary
+from pipeline.query import plan, summary, trace_rows
 from pipeline.query.chunks import FROM_CHUNKS, IN_RANGE, MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of
 from pipeline.query.conditions import SERVICE, TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
+from pipeline.query.plan import SpanSet
 from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.query.summary import Pick, TraceSummary
 from pipeline.spans import schema
 from pipeline.store.manifest import ChunkEntry
+from pipeline.traceql import tree
 from topics.errors import BadQuestionError
 from topics.partitioner import partition_of
 
@@ -42,9 +44,14 @@ UINT64_MAX = 2**64 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchQuestion:
-    """What is searched. Times in Unix ns, inclusive; durations in ns; cursor: the `next_cursor` of an answer."""
+    """What is searched. Times in Unix ns, inclusive; durations in ns; cursor: the `next_cursor` of an answer.
+
+    query: a TraceQL pipeline, in the place of tags; span_set_spans: how many spans of each spanset are wanted.
+    """
 
     tags: dict[str, str] = field(default_factory=dict)
+    query: tree.Pipeline | None = None
+    span_set_spans: int = 3
     start_ns: int = 0
     end_ns: int = UINT64_MAX
     limit: int = 20
@@ -175,11 +182,15 @@ class _Run:
         self._reach_ns = reach_ns
         entries = catalog.chunks_for(tenant, question.start_ns, question.end_ns)
         self._refs = refs_of(entries, snapshot.horizons)
-        self._condition = conditions_of(question.tags, Present.of(self._refs, snapshot.column_names()))
+        self._condition = self._condition_over(Present.of(self._refs, snapshot.column_names()))
         self._refs = [ref for ref in self._refs if self._may_fit(ref)]
         self._live_rows: pa.Table | None = None
         self._batches = 0
         self.chunks = self.chunk_bytes = self.seen = 0
+
+    def _condition_over(self, present: Present) -> Condition:
+        query = self._question.query
+        return conditions_of(self._question.tags, present) if query is None else plan.condition_of(query, present)
 
     def newest(self, pick: Pick) -> list[TraceSummary]:
         """The newest traces that fit, in order."""
@@ -248,12 +259,32 @@ class _Run:
         """How many candidates to look at first: more where something is asked that only whole traces tell."""
         question = self._question
         picky = question.duration_min_ns or question.duration_max_ns is not None or TRACE_TAGS & question.tags.keys()
+        picky = picky or (question.query is not None and not plan.rows_decide(question.query))
         return max(2048, 4 * wanted) if picky else wanted + 4
 
     def _summaries(self, trace_ids: list[bytes], pick: Pick) -> list[TraceSummary]:
         ids = pa.array(trace_ids, pa.binary(16))
         refs = refs_of(self._entries_around(trace_ids), self._snapshot.horizons)
-        return summary.summaries(self._reader, refs, self._live_summaries(ids), ids, pick)
+        span_sets: dict[bytes, list[SpanSet]] = {}
+        if self._question.query is not None:
+            span_sets = self._span_sets(self._question.query, refs, ids)
+            ids = pa.array(list(span_sets), pa.binary(16))
+            if not span_sets:
+                return []
+        found = summary.summaries(self._reader, refs, self._live_summaries(ids), ids, pick)
+        for one in found:
+            one.span_sets = span_sets.get(one.trace_id, [])
+        return found
+
+    def _span_sets(self, query: tree.Pipeline, refs: list[ChunkRef], ids: pa.Array) -> dict[bytes, list[SpanSet]]:
+        """Of these traces those that the query finds, decided on all their rows."""
+        question = self._question
+        compiled = plan.Plan(query, Present.of(refs, self._snapshot.column_names()))
+        live = self._snapshot.rows(trace_rows.columns_read(compiled.columns), self._tenant, ids)
+        rows = trace_rows.read(self._reader, refs, live, ids, compiled.columns)
+        return compiled.evaluate(
+            self._reader.session, rows, (question.start_ns, question.end_ns), question.span_set_spans
+        )
 
     def _live_summaries(self, ids: pa.Array) -> pa.Table:
         """Live rows of these traces; after the first batch all live rows are unpacked, once."""

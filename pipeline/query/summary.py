@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.query.chunks import ROOT, SERVICE_SQL, ChunkReader, ChunkRef
+from pipeline.query.plan import SpanSet
 from pipeline.spans.index import NO_SERVICE
 from pipeline.spans.schema import SERVICE_COLUMN, STATUS_ERROR
 
@@ -73,7 +74,10 @@ class Pick:
 
 @dataclass(slots=True, kw_only=True)
 class TraceSummary:
-    """One trace of a list. has_root: a span without a parent is known; services: name -> [spans, errors]."""
+    """One trace of a list. has_root: a span without a parent is known; services: name -> [spans, errors].
+
+    span_sets: what a TraceQL query found in it.
+    """
 
     trace_id: bytes
     start_unix_ns: int
@@ -82,6 +86,7 @@ class TraceSummary:
     root_service: str = ""
     root_name: str = ""
     services: dict[str, list[int]] = field(default_factory=dict)
+    span_sets: list[SpanSet] = field(default_factory=list)
 
     @property
     def duration_ns(self) -> int:

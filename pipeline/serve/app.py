@@ -177,14 +177,14 @@ class Api:
 
     async def search(self, request: Request) -> Response:
         """Traces by tags, newest first."""
-        question = params.search_question(request.query_params, self._querier)
+        question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
         answer = await self._questions.search(self._tenants(request), question)
         self._count_partial("search", answer.reasons)
         return _answer(request, "SearchResponse", tempo.search(answer))
 
     async def newest_page(self, request: Request) -> Response:
         """The newest traces as a page; takes the parameters of /api/search."""
-        question = params.search_question(request.query_params, self._querier)
+        question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
         answer = await self._questions.search(self._tenants(request), question)
         body = pages.newest_page(answer, question, dict(request.query_params))
         return Response(body, media_type="text/html; charset=utf-8")

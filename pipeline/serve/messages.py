@@ -11,17 +11,44 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 from pipeline.spans.rewrite import varint
 
 PACKAGE = "spanstream.tempopb"
-TYPES = {"string": Field.TYPE_STRING, "uint32": Field.TYPE_UINT32, "uint64": Field.TYPE_UINT64}
+TYPES = {
+    "string": Field.TYPE_STRING,
+    "uint32": Field.TYPE_UINT32,
+    "uint64": Field.TYPE_UINT64,
+    "int64": Field.TYPE_INT64,
+    "double": Field.TYPE_DOUBLE,
+    "bool": Field.TYPE_BOOL,
+}
+ONE_OF = "AnyValue"  # of its fields one is set, zero or not
 # message -> fields: name, number, type (a message's name otherwise), repeated
 MESSAGES: dict[str, list[tuple[str, int, str, bool]]] = {
     "ServiceStats": [("spanCount", 1, "uint32", False), ("errorCount", 2, "uint32", False)],
     "ServiceStatsEntry": [("key", 1, "string", False), ("value", 2, "ServiceStats", False)],
+    "KeyValue": [("key", 1, "string", False), ("value", 2, "AnyValue", False)],
+    "AnyValue": [
+        ("stringValue", 1, "string", False),
+        ("boolValue", 2, "bool", False),
+        ("intValue", 3, "int64", False),
+        ("doubleValue", 4, "double", False),
+        ("arrayValue", 5, "ArrayValue", False),
+    ],
+    "ArrayValue": [("values", 1, "AnyValue", True)],
+    "Span": [
+        ("spanID", 1, "string", False),
+        ("name", 2, "string", False),
+        ("startTimeUnixNano", 3, "uint64", False),
+        ("durationNanos", 4, "uint64", False),
+        ("attributes", 5, "KeyValue", True),
+    ],
+    "SpanSet": [("spans", 1, "Span", True), ("matched", 2, "uint32", False), ("attributes", 3, "KeyValue", True)],
     "TraceSearchMetadata": [
         ("traceID", 1, "string", False),
         ("rootServiceName", 2, "string", False),
         ("rootTraceName", 3, "string", False),
         ("startTimeUnixNano", 4, "uint64", False),
         ("durationMs", 5, "uint32", False),
+        ("spanSet", 6, "SpanSet", False),
+        ("spanSets", 7, "SpanSet", True),
         ("serviceStats", 8, "ServiceStatsEntry", True),
     ],
     "SearchMetrics": [
@@ -57,6 +84,8 @@ def message(name: str) -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="spanstream/tempo.proto", package=PACKAGE, syntax="proto3")
     for message_name, fields in MESSAGES.items():
         described = file.message_type.add(name=message_name)
+        if message_name == ONE_OF:
+            described.oneof_decl.add(name="value")
         for field_name, number, type_, repeated in fields:
             field = described.field.add(
                 name=field_name,
@@ -65,6 +94,8 @@ def message(name: str) -> Any:
                 label=Field.LABEL_REPEATED if repeated else Field.LABEL_OPTIONAL,
                 type=TYPES.get(type_, Field.TYPE_MESSAGE),
             )
+            if message_name == ONE_OF:
+                field.oneof_index = 0
             if type_ not in TYPES:
                 field.type_name = f".{PACKAGE}.{type_}"
     pool = descriptor_pool.DescriptorPool()

@@ -10,16 +10,18 @@ from starlette.datastructures import QueryParams
 
 from pipeline.query.search import SearchQuestion
 from pipeline.query.texts import LONG_UNITS_NS, duration_ns, tags_of
+from pipeline.traceql import tree
+from pipeline.traceql.check import RegexError, compiled
 from topics.errors import BadQuestionError, NotSupportedYetError, UnknownTenantError
 from topics.settings import QuerierSettings
 from topics.spans_by_trace import DEFAULT_TENANT, TENANT_HEADER, is_tenant_name
 
 SECOND_NS = 10**9
 SEARCH_DEFAULT_NS = 15 * 60 * SECOND_NS
-SPANS_PER_SPAN_SET_MAX = 100
+SPANS_PER_SPAN_SET, SPANS_PER_SPAN_SET_MAX = 3, 100
 UINT32_MAX = 2**32 - 1
 QUERY_BYTES_MAX = 131_072
-NO_TRACEQL = "TraceQL (q=) is not answered in this version: search with tags=, minDuration= and maxDuration="
+NO_TRACEQL = "TraceQL (q=) is answered by /api/search alone in this version"
 ORDERS = ("newest", "oldest", "longest", "shortest")
 SEARCH_PARAMETERS = frozenset(
     ("q", "tags", "minDuration", "maxDuration", "limit", "spss", "start", "end", "since", "cursor", "order")
@@ -109,7 +111,7 @@ def tag_limit_of(params: QueryParams, default: int) -> int:
 
 
 def refuse_query(params: QueryParams) -> None:
-    """TraceQL is for later. An empty filter is none, and means every span."""
+    """TraceQL is for searches. An empty filter is none, and means every span."""
     query = params.get("q", "")
     if len(query.encode()) > QUERY_BYTES_MAX:
         raise BadQuestionError(f"TraceQL query is larger than {QUERY_BYTES_MAX} bytes")
@@ -117,11 +119,10 @@ def refuse_query(params: QueryParams) -> None:
         raise NotSupportedYetError(NO_TRACEQL)
 
 
-def search_question(params: QueryParams, querier: QuerierSettings) -> SearchQuestion:
-    """All parameters of /api/search."""
+def search_question(params: QueryParams, querier: QuerierSettings, regex_error: RegexError) -> SearchQuestion:
+    """All parameters of /api/search. regex_error: what is wrong with a regex, None where nothing is."""
     if params.get("q") and params.get("tags"):
         raise BadQuestionError("invalid request: can't specify tags and q in the same query")
-    refuse_query(params)
     tags = tags_of(params.get("tags", ""))
     if not {"q", "tags", "start", "end"} & set(params.keys()):
         tags = {name: value for name, value in params.items() if name not in SEARCH_PARAMETERS}
@@ -138,6 +139,8 @@ def search_question(params: QueryParams, querier: QuerierSettings) -> SearchQues
     start_ns, end_ns = search_times(params, querier.search_range_h_max, now_ns) or (now_ns - SEARCH_DEFAULT_NS, now_ns)
     return SearchQuestion(
         tags=tags,
+        query=pipeline_of(compiled(params["q"], regex_error).body) if params.get("q") else None,
+        span_set_spans=spans or SPANS_PER_SPAN_SET,
         start_ns=start_ns,
         end_ns=end_ns,
         limit=limit_of(params, querier.search_limit_default, querier.search_limit_max),
@@ -145,6 +148,14 @@ def search_question(params: QueryParams, querier: QuerierSettings) -> SearchQues
         duration_max_ns=high,
         cursor=params.get("cursor", ""),
     )
+
+
+def pipeline_of(body: tree.Pipeline | tree.MetricsPipeline | tree.MetricsMath | float) -> tree.Pipeline:
+    """What a search looks for: of a metrics query the spans that it measures, of several the first's."""
+    if isinstance(body, tree.MetricsMath):
+        return pipeline_of(body.right if isinstance(body.left, float) else body.left)
+    assert not isinstance(body, float), "the checks refuse a sum of numbers"
+    return body if isinstance(body, tree.Pipeline) else body.pipeline
 
 
 def _durations(params: QueryParams) -> tuple[int | None, int | None]:

@@ -12,6 +12,7 @@ from pipeline.query.search import SearchAnswer
 from pipeline.query.summary import TraceSummary
 from pipeline.query.tags import TagAnswer
 from pipeline.query.trace_by_id import FoundTrace
+from pipeline.serve.span_sets import span_sets
 
 NO_ROOT = "<root span not yet received>"
 UINT32_MAX = 2**32 - 1
@@ -169,7 +170,8 @@ def search_hit(hit: TraceSummary) -> Json:
         "serviceStats": {
             service: _some(spanCount=spans, errorCount=errors)
             for service, (spans, errors) in sorted(hit.services.items())
-        }
+        },
+        **span_sets(hit.span_sets),
     }
 
 

@@ -39,7 +39,7 @@ def arrange(spans: pa.Table) -> Arranged:
     parent_id, named = _parent_ids(spans)
     parent = _find_parents(trace, span_id, parent_id, named)
     start = schema.column(spans, "start_unix_ns").to_numpy()
-    parent, depth, after = _climb(parent, start)
+    parent, depth, after = climb(parent, start)
     order = np.lexsort((depth, after, trace[:, 1], trace[:, 0]))
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
@@ -111,7 +111,7 @@ def _find_parents(
     return np.where(same & (found != np.arange(len(found))), found, -1)
 
 
-def _climb(parent: Ints, start: npt.NDArray[np.uint64]) -> tuple[Ints, Ints, npt.NDArray[np.uint64]]:
+def climb(parent: Ints, start: npt.NDArray[np.uint64]) -> tuple[Ints, Ints, npt.NDArray[np.uint64]]:
     """Parents without cycles, depths, and the latest start on each row's way up: pointer jumping, O(n log depth).
 
     A row on a cycle, or below one, loses its parent.
@@ -130,5 +130,5 @@ def _climb(parent: Ints, start: npt.NDArray[np.uint64]) -> tuple[Ints, Ints, npt
         jump = further
     endless = parent[jump] >= 0  # whoever has not come to a root by then goes in circles
     if endless.any():
-        return _climb(np.where(endless, -1, parent), start)
+        return climb(np.where(endless, -1, parent), start)
     return parent, depth, after

@@ -48,6 +48,7 @@ class OneSpan:
     status: int = 0
     attributes: tuple[tuple[str, Any], ...] = ()
     resource: tuple[tuple[str, Any], ...] = ()
+    events: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
 
     @property
     def trace_id(self) -> bytes:
@@ -102,6 +103,10 @@ def otlp(spans: Iterable[OneSpan]) -> bytes:
                                 end_time_unix_nano=start + one.duration_ms * 10**6,
                                 attributes=pairs(one.attributes),
                                 status=Status(code=one.status),  # type: ignore[arg-type]
+                                events=[
+                                    Span.Event(name=name, time_unix_nano=start + at, attributes=pairs(attributes))
+                                    for at, (name, attributes) in enumerate(one.events)
+                                ],
                             )
                         ],
                     )

@@ -134,7 +134,7 @@ def test_a_trace_above_the_limit_is_422_in_version_1_and_partial_in_version_2(tm
         ("/api/search?tags=a%3Db%20a%3Dc", 400, "invalid tags: tag a has been set twice"),
         ("/api/search?tags=a&q=%7B.b%3D1%7D", 400, "invalid request: can't specify tags and q in the same query"),
         ("/api/search?minDuration=2s&maxDuration=1s", 400, "invalid maxDuration: must be greater than minDuration"),
-        ("/api/search?q=%7B.b%3D1%7D", 501, "TraceQL (q=) is not answered in this version"),
+        ("/api/search/tags?q=%7B.b%3D1%7D", 501, "TraceQL (q=) is answered by /api/search alone in this version"),
         ("/api/search?order=longest", 501, "order=longest is not answered in this version"),
         ("/api/search?cursor=x", 400, "invalid cursor: x"),
         ("/api/search/tags?scope=x", 400, "invalid scope: x"),

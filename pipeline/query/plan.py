@@ -1,0 +1,274 @@
+"""A TraceQL pipeline as what the engine is asked: which rows may be in its answer, and what it must know of a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.query.chunks import Present
+from pipeline.query.conditions import Condition, Need
+from pipeline.query.engine import Session
+from pipeline.query.fields import SCOPE_OF, FieldSql, leaves, necessary, operands
+from pipeline.query.spansets import Computed, Evaluation, Keys, Numbers
+from pipeline.query.sql import TRUE, Sql, all_of, any_of, sql
+from pipeline.query.trace_rows import TraceRows
+from pipeline.query.values import CLASS_OF, Value
+from pipeline.spans import schema
+from pipeline.traceql import tree
+from topics.errors import BadQuestionError
+
+LISTED = ("event", "link")
+FIRST = dict.fromkeys(LISTED, "1")  # where a value of an event is wanted and not a condition: that of the first
+NOT_SHOWN = (
+    "span:duration",
+    "span:name",
+    "trace:duration",
+    "trace:rootName",
+    "trace:rootService",
+    "span:id",
+    "trace:id",
+)
+UINT64_MAX = np.uint64(2**64 - 1)
+
+
+class FoundSpan(NamedTuple):
+    """A span of a spanset. name: where the query speaks of it. attributes: (what, type of the value, value)."""
+
+    span_id: bytes
+    start_unix_ns: int
+    duration_ns: int
+    name: str | None
+    attributes: list[tuple[tree.Attribute | tree.Intrinsic, str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class SpanSet:
+    """One spanset of a found trace. attributes: of by() and aggregates; (type, value), a number, or None."""
+
+    matched: int
+    spans: list[FoundSpan]
+    attributes: list[tuple[tree.GroupBy | tree.Aggregate, Any]] = field(default_factory=list)
+
+
+# ---- which rows may be in the answer
+
+
+def condition_of(pipeline: tree.Pipeline, present: Present) -> Condition:
+    """What every span of the answer's spansets fulfils by its row alone. Raises BadQuestionError."""
+    _refuse_several_spansets(pipeline)
+    compiler = FieldSql(present)
+    found = _condition(pipeline, compiler)
+    return Condition(found.text, list(found.values), set(compiler.columns), list(_needs(pipeline)))
+
+
+def _refuse_several_spansets(pipeline: tree.Pipeline) -> None:
+    """Operators between spansets want one spanset a trace, whatever a trace has: before by(), or after coalesce()."""
+    several = False
+    for stage in pipeline.stages:
+        if several and (isinstance(stage, tree.SpansetOperation | tree.Wrapped) or _has_scalar_pipeline(stage)):
+            raise BadQuestionError(
+                "invalid TraceQL query: spanset operators are not supported for multiple spansets per trace. "
+                "consider using coalesce()"
+            )
+        several = isinstance(stage, tree.GroupBy) or (several and not isinstance(stage, tree.Coalesce))
+
+
+def _has_scalar_pipeline(stage: tree.Stage | tree.Scalar) -> bool:
+    if isinstance(stage, tree.ScalarFilter | tree.ScalarOperation):
+        return _has_scalar_pipeline(stage.left) or _has_scalar_pipeline(stage.right)
+    return isinstance(stage, tree.ScalarPipeline)
+
+
+def _condition(stage: tree.Pipeline | tree.Stage, compiler: FieldSql) -> Sql:
+    if isinstance(stage, tree.Pipeline):
+        return all_of(_condition(each, compiler) for each in stage.stages)
+    if isinstance(stage, tree.Filter):
+        return all_of(compiler.truth(each) for each in necessary(stage.condition))
+    if isinstance(stage, tree.Wrapped):
+        return _condition(stage.pipeline, compiler)
+    if not isinstance(stage, tree.SpansetOperation):
+        return TRUE
+    right = _condition(stage.right, compiler)
+    both = stage.op in tree.SET_OPERATORS or stage.op.startswith("&")
+    return any_of((_condition(stage.left, compiler), right)) if both else right
+
+
+def _needs(pipeline: tree.Pipeline) -> Iterator[Need]:
+    """Attributes that every such span has: chunks without them are not opened."""
+    for stage in pipeline.stages:
+        if isinstance(stage, tree.Filter):
+            for each in operands(stage.condition, "&&"):
+                yield from _needs_of(each)
+
+
+def _needs_of(node: tree.Field) -> Iterator[Need]:
+    if not isinstance(node, tree.Binary) or node.op not in tree.COMPARISONS:
+        return
+    sides = (node.left, node.right)
+    if any(isinstance(side, tree.Static) and side.type == "nil" for side in sides):
+        return
+    for side in sides:
+        if isinstance(side, tree.Attribute) and not side.parent and side != tree.Attribute("resource", "service.name"):
+            scopes = ("span", "resource") if not side.scope else (SCOPE_OF[side.scope],)
+            columns = [(scope, type_) for scope in scopes for type_ in schema.TYPES if type_ != "any"]
+            names = frozenset(schema.column_name(scope, side.name, type_) for scope, type_ in columns)
+            keys = frozenset(f"{scope}.{side.name}" for scope in scopes)
+            yield Need(names, keys)
+
+
+def rows_decide(pipeline: tree.Pipeline) -> bool:
+    """Whether every row that fulfils the condition is in the answer."""
+    return all(
+        isinstance(stage, tree.Select)
+        or (isinstance(stage, tree.Filter) and len(necessary(stage.condition)) == len(operands(stage.condition, "&&")))
+        for stage in pipeline.stages
+    )
+
+
+# ---- what is computed of each row
+
+
+class Plan:
+    """The expressions of a pipeline, compiled for rows of whole traces. `columns`: what those rows must have."""
+
+    def __init__(self, pipeline: tree.Pipeline, present: Present) -> None:
+        self._pipeline = pipeline
+        self._compiler = FieldSql(present)
+        self._first = FieldSql(present, self._compiler.columns, FIRST)
+        stages = list(_stages(pipeline))
+        conditions = [stage.condition for stage in stages if isinstance(stage, tree.Filter)]
+        aggregated = [one.argument for one in stages if isinstance(one, tree.Aggregate) and one.argument is not None]
+        grouped = [stage.expression for stage in stages if isinstance(stage, tree.GroupBy)]
+        selected = [one for stage in stages if isinstance(stage, tree.Select) for one in stage.fields]
+        read = [leaf for each in (*conditions, *aggregated, *grouped) for leaf in leaves(each)]
+        self._truths = {node: self._compiler.truth(node) for node in conditions}
+        self._numbers = {node: self._first.value(node) for node in aggregated}
+        self._keys = {node: self._first.value(node) for node in grouped}
+        self._shown = {leaf: self._first.value(leaf) for leaf in (*read, *selected) if _is_shown(leaf)}
+        self._with_name = tree.Intrinsic("span:name") in (*read, *selected)
+        self.columns = sorted(self._compiler.columns)
+
+    def evaluate(
+        self, session: Session, rows: TraceRows, range_ns: tuple[int, int], spans_max: int
+    ) -> dict[bytes, list[SpanSet]]:
+        """The traces with spansets of which a span overlaps the range; up to `spans_max` spans of each set."""
+        if not len(rows.trace):
+            return {}
+        table = self._computed(session, rows.table)
+        sets = Evaluation(rows, self._of(table)).run(self._pipeline)
+        inside = _overlap(rows.table, range_ns)
+        hit = np.unique(rows.trace[sets.rows[inside[sets.rows]]])
+        found: dict[bytes, list[SpanSet]] = {}
+        firsts = np.searchsorted(sets.of, np.arange(len(sets.trace) + 1)).tolist()
+        for number in np.flatnonzero(np.isin(sets.trace, hit)).tolist():
+            members = sets.rows[firsts[number] : firsts[number + 1]]
+            spans = [self._span(rows.table, table, row) for row in np.sort(members)[:spans_max].tolist()]
+            one = SpanSet(len(members), spans, list(sets.attributes[number]))
+            found.setdefault(rows.trace_ids[sets.trace[number]].tobytes(), []).append(one)
+        return found
+
+    def _computed(self, session: Session, rows: pa.Table) -> pa.Table:
+        """All expressions of all rows, in one statement."""
+        wanted: list[tuple[str, Sql]] = [(f"t{at}", one) for at, one in enumerate(self._truths.values())]
+        for at, value in enumerate(self._numbers.values()):
+            wanted += [(f"n{at}_{type_}", _number(type_, one)) for type_, one in value.of.items() if type_ in NUMBERS]
+        for letter, values in (("k", self._keys), ("s", self._shown)):
+            for at, value in enumerate(values.values()):
+                wanted += [(f"{letter}{at}_{type_}", _number(type_, one)) for type_, one in value.of.items()]
+        rows = rows.append_column(ROW, pa.array(np.arange(rows.num_rows)))
+        text, values_ = sql(", ".join([ROW, *(f'{{}} AS "{name}"' for name, _ in wanted)]), *(one for _, one in wanted))
+        return session.sql(f"SELECT {text} FROM {{rows}} ORDER BY {ROW}", values_, rows=rows)
+
+    def _of(self, table: pa.Table) -> Computed:
+        return Computed(
+            truths={node: table.column(f"t{at}").to_numpy() for at, node in enumerate(self._truths)},
+            numbers={node: _numbers(table, f"n{at}", value) for at, (node, value) in enumerate(self._numbers.items())},
+            keys={node: _keys(table, f"k{at}", value) for at, (node, value) in enumerate(self._keys.items())},
+        )
+
+    def _span(self, rows: pa.Table, table: pa.Table, row: int) -> FoundSpan:
+        attributes = []
+        for at, (leaf, value) in enumerate(self._shown.items()):
+            for type_ in value.of:
+                if (shown := table.column(f"s{at}_{type_}")[row].as_py()) is not None:
+                    attributes.append((leaf, type_, shown))
+                    break
+        return FoundSpan(
+            rows.column("span_id")[row].as_py(),
+            rows.column("start_unix_ns")[row].as_py(),
+            rows.column("duration_ns")[row].as_py(),
+            rows.column("name")[row].as_py() or "" if self._with_name else None,
+            attributes,
+        )
+
+
+ROW = "trace_row"
+NUMBERS = ("int", "float")
+
+
+def _stages(
+    node: tree.Pipeline | tree.Stage | tree.Scalar,
+) -> Iterator[tree.Stage | tree.Aggregate]:
+    """Every stage, filter and aggregate of a pipeline, those inside others too."""
+    if isinstance(node, tree.Pipeline):
+        for stage in node.stages:
+            yield from _stages(stage)
+    elif isinstance(node, tree.Wrapped):
+        yield from _stages(node.pipeline)
+    elif isinstance(node, tree.ScalarPipeline):
+        yield from _stages(node.pipeline)
+        yield node.aggregate
+    elif isinstance(node, tree.SpansetOperation | tree.ScalarFilter | tree.ScalarOperation):
+        yield from _stages(node.left)
+        yield from _stages(node.right)
+    elif not isinstance(node, tree.Static):
+        yield node
+
+
+def _is_shown(leaf: tree.Attribute | tree.Intrinsic) -> bool:
+    return isinstance(leaf, tree.Attribute) or leaf.name not in (*NOT_SHOWN, "parent")
+
+
+def _number(type_: str, value: Sql) -> Sql:
+    """HUGEINT has no Arrow type of its own."""
+    return sql("TRY_CAST({} AS BIGINT)", value) if type_ == "int" else value
+
+
+def _numbers(table: pa.Table, name: str, value: Value) -> Numbers:
+    columns = {type_: table.column(f"{name}_{type_}") for type_ in NUMBERS if type_ in value.of}
+    whole, parts = columns.get("int"), columns.get("float")
+    if parts is None or parts.null_count == len(parts):
+        if whole is None:
+            return Numbers(np.zeros(table.num_rows, dtype=np.int64), np.zeros(table.num_rows, dtype=bool))
+        return Numbers(pc.fill_null(whole, 0).to_numpy(), whole.is_valid().to_numpy())
+    found = parts if whole is None else pc.coalesce(parts, whole.cast(pa.float64(), safe=False))
+    return Numbers(pc.fill_null(found, 0.0).to_numpy(), found.is_valid().to_numpy())
+
+
+def _keys(table: pa.Table, name: str, value: Value) -> Keys:
+    """An array groups as no value."""
+    codes, values = np.zeros(table.num_rows, dtype=np.int64), list[tuple[str, Any] | None]([None])
+    for type_ in value.of:
+        if type_ in CLASS_OF:
+            coded = table.column(f"{name}_{type_}").combine_chunks().dictionary_encode()
+            coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+            there = coded.indices.is_valid().to_numpy(zero_copy_only=False)
+            codes[there] = coded.indices.drop_null().to_numpy() + len(values)
+            values += [(type_, one) for one in coded.dictionary.to_pylist()]
+    return Keys(codes, values)
+
+
+def _overlap(rows: pa.Table, range_ns: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Which spans overlap the range; one that ends before its start is where it starts."""
+    low, high = (np.uint64(min(max(one, 0), int(UINT64_MAX))) for one in range_ns)
+    start = rows.column("start_unix_ns").to_numpy()
+    length = np.maximum(rows.column("duration_ns").to_numpy(), 0).astype(np.uint64)
+    end = np.where(start > UINT64_MAX - length, UINT64_MAX, start + length)
+    found: npt.NDArray[np.bool_] = (start <= high) & (end >= low)
+    return found

@@ -1,0 +1,226 @@
+"""Whole traces as rows: from chunks and live segments, each span once, with its place in the tree of its trace.
+
+Every span is in a tree: one whose parent was not received is the root of its own. A server span that shares its ID with
+a client span is that one's child, and what names the ID as its parent hangs below the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.query import fields
+from pipeline.query.chunks import SERVICE_SQL, ChunkReader, ChunkRef
+from pipeline.query.engine import quoted
+from pipeline.spans import schema, tree
+
+Ints = npt.NDArray[np.int64]
+ALWAYS = ("trace_id", "span_id", "parent_span_id", "kind", "name", "start_unix_ns", "duration_ns", "record_offset")
+SERVICE = "service"
+SERVER = 2
+INT64_MAX = np.uint64(2**63 - 1)
+FROM_CHUNKS = (
+    "SELECT * FROM read_parquet(?, union_by_name = true, filename = true, file_row_number = true) UNION ALL BY NAME "
+)
+FROM_LIVE = (
+    "SELECT *, NULL::INTEGER AS parent_row, NULL::BLOB AS outside_parent_span_id, NULL::VARCHAR AS filename, "
+    "NULL::BIGINT AS file_row_number FROM {live}"
+)
+
+
+class TraceRows(NamedTuple):
+    """Rows of whole traces, sorted by trace, start and span ID. parent: the row of each row's parent, -1 for a root."""
+
+    table: pa.Table
+    trace_ids: npt.NDArray[np.uint8]  # of each trace, shape (n, 16)
+    trace: Ints  # the number of each row's trace, ascending
+    parent: Ints
+    depth: Ints
+
+
+def columns_read(wanted: Iterable[str]) -> list[str]:
+    """The columns of span tables that these columns of rows are made of."""
+    plain = {name.removeprefix(fields.PARENT) for name in wanted if not name.startswith("trace ")}
+    return sorted(plain | {*ALWAYS, schema.SERVICE_COLUMN, "resource_more"})
+
+
+def read(
+    reader: ChunkReader, refs: Sequence[ChunkRef], live: pa.Table, trace_ids: pa.Array, wanted: Iterable[str]
+) -> TraceRows:
+    """The rows of these traces with the columns `wanted`. live: rows with `columns_read(wanted)`, others too."""
+    wanted = list(wanted)
+    names = columns_read(wanted)
+
+    def statement(urls: list[str]) -> tuple[str, list[Any]]:
+        shown = ", ".join(quoted(name) for name in names if name != "parent_span_id")
+        text = (
+            f"SELECT {shown}, parent_span_id, parent_row, outside_parent_span_id, {SERVICE_SQL} AS {SERVICE}, "
+            "coalesce(split_part(split_part(filename, '/', -1), '-', 1)::BIGINT, record_offset) AS place, "
+            f"filename IS NOT NULL AS stored FROM ({FROM_CHUNKS if urls else ''}{FROM_LIVE}) "
+            "WHERE trace_id IN (SELECT trace_id FROM {ids}) ORDER BY filename, file_row_number"
+        )
+        return text, [urls] if urls else []
+
+    rows = reader.read(refs, statement, live=live, ids=pa.table({"trace_id": trace_ids}))
+    return _with_trace_columns(_arranged(_each_once(_with_parent_ids(rows))), wanted)
+
+
+def _with_parent_ids(rows: pa.Table) -> pa.Table:
+    """Chunks say how far up a parent stands; live rows have its ID."""
+    stored = rows.filter(rows.column("stored"))
+    live = rows.filter(pc.invert(rows.column("stored")))
+    at = rows.column_names.index("parent_span_id")
+    parents = tree.parent_span_ids(stored).cast(pa.binary())
+    return pa.concat_tables([stored.set_column(at, "parent_span_id", parents), live], promote_options="permissive")
+
+
+def _each_once(rows: pa.Table) -> pa.Table:
+    """Of copies of a span the one at the least offset."""
+    high, low = _halves(rows)
+    span_id = schema.fixed_bytes(_fixed(rows, "span_id", 8), "span_id", 8).view(">u8").ravel().astype(np.uint64)
+    kind = pc.fill_null(rows.column("kind"), 0).to_numpy()
+    start = rows.column("start_unix_ns").to_numpy()
+    order = np.lexsort((start, rows.column("place").to_numpy(), kind, span_id, low, high))
+    same = np.zeros(len(order), dtype=bool)
+    if len(order):
+        same[1:] = np.logical_and.reduce([key[order[1:]] == key[order[:-1]] for key in (high, low, span_id, kind)])
+    kept = order[~same]
+    kept = kept[np.lexsort((kind[kept], span_id[kept], start[kept], low[kept], high[kept]))]
+    return rows.take(pa.array(kept)).combine_chunks()
+
+
+def _arranged(rows: pa.Table) -> TraceRows:
+    high, low = _halves(rows)
+    new = np.ones(rows.num_rows, dtype=bool)
+    new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    trace = np.cumsum(new) - 1
+    ids = schema.fixed_bytes(_fixed(rows, "trace_id", 16), "trace_id", 16)[np.flatnonzero(new)]
+    start = rows.column("start_unix_ns").to_numpy()
+    parent, depth, _ = tree.climb(_parents(rows, trace), start)
+    return TraceRows(rows, ids, trace, parent, depth)
+
+
+def _parents(rows: pa.Table, trace: Ints) -> Ints:
+    """The row of each row's parent, -1 where there is none; cycles are left in."""
+    if not rows.num_rows:
+        return np.zeros(0, dtype=np.int64)
+    ids = rows.column("span_id").cast(pa.binary())
+    coded = pa.chunked_array([*ids.chunks, *rows.column("parent_span_id").cast(pa.binary()).chunks]).dictionary_encode()
+    codes = pc.fill_null(coded.combine_chunks().indices, -1).to_numpy().astype(np.int64)
+    values = int(codes.max()) + 1
+    own, named = trace * values + codes[: rows.num_rows], codes[rows.num_rows :]
+    server = pc.equal(pc.fill_null(rows.column("kind"), 0), SERVER).to_numpy()
+    order = np.lexsort((server, own))  # of spans that share an ID the server stands last
+    keys = own[order]
+    shares = np.searchsorted(keys, own)
+    below_client = server & (order[shares] != np.arange(len(own))) & ~server[order[shares]]
+    wanted = np.where(below_client, own, trace * values + named)
+    first, end = np.searchsorted(keys, wanted), np.searchsorted(keys, wanted, side="right")
+    at = np.where(server, first, end - 1)
+    found = order[np.minimum(np.maximum(at, 0), len(order) - 1)]
+    known = (end > first) & ((named >= 0) | below_client) & (found != np.arange(len(own)))
+    return np.where(known, found, -1)
+
+
+def _with_trace_columns(rows: TraceRows, wanted: Iterable[str]) -> TraceRows:
+    table = rows.table
+    for name in dict.fromkeys(wanted):
+        if name.startswith(fields.PARENT):
+            at = pa.array(rows.parent, mask=rows.parent < 0)
+            table = table.append_column(name, table.column(name.removeprefix(fields.PARENT)).take(at))
+        elif name in OF_TRACE:
+            table = table.append_column(name, OF_TRACE[name](rows))
+    return rows._replace(table=table)
+
+
+# ---- what only the whole trace tells
+
+
+def _child_count(rows: TraceRows) -> pa.Array:
+    return pa.array(np.bincount(rows.parent[rows.parent >= 0], minlength=len(rows.parent)))
+
+
+def _has_parent(rows: TraceRows) -> pa.Array:
+    return pa.array(rows.parent >= 0)
+
+
+def _trace_duration(rows: TraceRows) -> pa.Array:
+    """From the first start to the last end."""
+    if not len(rows.trace):
+        return pa.array([], pa.int64())
+    start = np.minimum(rows.table.column("start_unix_ns").to_numpy(), INT64_MAX).astype(np.int64)
+    end = np.maximum(start, start + rows.table.column("duration_ns").to_numpy())
+    first = _firsts(rows)
+    duration = np.maximum.reduceat(end, first) - np.minimum.reduceat(start, first)
+    return pa.array(duration[rows.trace])
+
+
+def _root_column(column: str) -> Callable[[TraceRows], pa.Array]:
+    def of_root(rows: TraceRows) -> pa.Array:
+        """Of the first span without a parent, by start and span ID; null where there is none."""
+        rootless = pc.fill_null(pc.equal(pc.binary_length(rows.table.column("parent_span_id")), 0), True).to_numpy()
+        at = np.flatnonzero(rootless & (rows.parent < 0))
+        root = np.full(len(rows.trace_ids), -1, dtype=np.int64)
+        root[rows.trace[at][::-1]] = at[::-1]
+        found = root[rows.trace]
+        texts = pc.fill_null(rows.table.column(column).cast(pa.string()), "")
+        return texts.take(pa.array(found, mask=found < 0))
+
+    return of_root
+
+
+def _nested(which: int) -> Callable[[TraceRows], pa.Array]:
+    def numbered(rows: TraceRows) -> pa.Array:
+        """Nested sets: left and right of each row, and its parent's left, -1 for a root. One counter a trace."""
+        children: dict[int, list[int]] = {}
+        for row, parent in enumerate(rows.parent.tolist()):
+            children.setdefault(parent if parent >= 0 else -1 - int(rows.trace[row]), []).append(row)
+        found = np.zeros((3, len(rows.parent)), dtype=np.int64)
+        for number in range(len(rows.trace_ids)):
+            counter = 0
+            waiting = [(row, False) for row in reversed(children.get(-1 - number, []))]
+            while waiting:
+                row, done = waiting.pop()
+                counter += 1
+                if done:
+                    found[1, row] = counter
+                    continue
+                found[0, row] = counter
+                parent = int(rows.parent[row])
+                found[2, row] = found[0, parent] if parent >= 0 else -1
+                waiting.append((row, True))
+                waiting += [(child, False) for child in reversed(children.get(row, []))]
+        return pa.array(found[which])
+
+    return numbered
+
+
+OF_TRACE: dict[str, Callable[[TraceRows], pa.Array]] = {
+    fields.CHILD_COUNT: _child_count,
+    fields.HAS_PARENT: _has_parent,
+    fields.TRACE_DURATION: _trace_duration,
+    fields.ROOT_NAME: _root_column("name"),
+    fields.ROOT_SERVICE: _root_column(SERVICE),
+    fields.NESTED_LEFT: _nested(0),
+    fields.NESTED_RIGHT: _nested(1),
+    fields.NESTED_PARENT: _nested(2),
+}
+
+
+def _firsts(rows: TraceRows) -> Ints:
+    """The first row of each trace."""
+    return np.searchsorted(rows.trace, np.arange(len(rows.trace_ids)))
+
+
+def _halves(rows: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    halves = schema.fixed_bytes(_fixed(rows, "trace_id", 16), "trace_id", 16).view(">u8").astype(np.uint64)
+    return halves[:, 0], halves[:, 1]
+
+
+def _fixed(rows: pa.Table, name: str, width: int) -> pa.Table:
+    return pa.table({name: rows.column(name).cast(pa.binary(width))})

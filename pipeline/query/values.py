@@ -1,0 +1,142 @@
+"""TraceQL's values in SQL: a field has a type in each row, so it is one nullable expression for each type it may have.
+
+A comparison is the OR over pairs of types that can be compared; what is missing or of another type matches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+
+from pipeline.query.sql import FALSE, Sql, any_of, bound, sql
+
+CLASS_OF = {"int": "number", "float": "number", "string": "string", "bool": "bool", "status": "status", "kind": "kind"}
+ORDERED = ("number", "string")
+NEGATED = {"!=": "=", "!~": "=~"}
+# Arithmetic stays whole where both sides are; HUGEINT has room for it. What cannot be computed is null: a non-match
+INT_ARITHMETIC = {
+    "+": "({} + {})",
+    "-": "({} - {})",
+    "*": "TRY({} * {})",
+    "/": "({} // {})",
+    "%": "({} % {})",
+    "^": "TRY_CAST(trunc(pow({}, {})) AS HUGEINT)",
+}
+FLOAT_ARITHMETIC = {
+    "+": "({} + {})",
+    "-": "({} - {})",
+    "*": "({} * {})",
+    "/": "({} / nullif({}, 0))",
+    "%": "({} % nullif({}, 0))",
+    "^": "TRY(pow({}, {}))",
+}
+Typed = tuple[str, Sql]  # a type and the expression of that type
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A field. of: type -> SQL, null where the row has no value of this type; `string[]` and so on are arrays.
+
+    there: whether it has a value of whatever type, opaque ones included; never null.
+    """
+
+    of: Mapping[str, Sql] = field(default_factory=dict)
+    there: Sql = FALSE
+
+    def typed(self, *types: str) -> Sql | None:
+        """The first of these types that it may have."""
+        return next((self.of[type_] for type_ in types if type_ in self.of), None)
+
+
+def alternative(first: Value, second: Value) -> Value:
+    """The first where it is there, else the second."""
+    types = dict.fromkeys((*first.of, *second.of))
+    of = {
+        type_: sql(
+            "CASE WHEN {} THEN {} ELSE {} END", first.there, *(_or_null(each, type_) for each in (first, second))
+        )
+        for type_ in types
+    }
+    return Value(of, any_of([first.there, second.there]))
+
+
+def _or_null(value: Value, type_: str) -> Sql:
+    return value.of.get(type_, Sql("NULL"))
+
+
+def compared(op: str, left: Value, right: Value) -> Sql:
+    """A comparison; never null. Of arrays any element may match; `!=` and `!~` want none that is equal or matches."""
+    how = _differs if op in NEGATED else _matches
+    return any_of(how(op, x, y) for x, y in _pairs(op, left, right))
+
+
+def _pairs(op: str, left: Value, right: Value) -> list[tuple[Typed, Typed]]:
+    found = []
+    for x, y in product(left.of.items(), right.of.items()):
+        class_ = CLASS_OF[x[0].removesuffix("[]")]
+        allowed = class_ == "string" if "~" in op else op in ("=", "!=") or class_ in ORDERED
+        if allowed and class_ == CLASS_OF[y[0].removesuffix("[]")]:
+            found.append((x, y))
+    return found
+
+
+def _differs(op: str, left: Typed, right: Typed) -> Sql:
+    equal = _matches(NEGATED[op], left, right)
+    return sql("({} IS NOT NULL AND {} IS NOT NULL AND NOT {})", left[1], right[1], equal)
+
+
+def _matches(op: str, left: Typed, right: Typed) -> Sql:
+    """Whether the values, or any elements of them, compare so; never null."""
+    (x_type, x), (y_type, y) = left, right
+    if x_type.endswith("[]"):
+        inner = _matches(op, (x_type.removesuffix("[]"), Sql("x")), right)
+        return sql("coalesce(len(list_filter({}, lambda x: {})) > 0, false)", x, inner)
+    if y_type.endswith("[]"):
+        inner = _matches(op, left, (y_type.removesuffix("[]"), Sql("y")))
+        return sql("coalesce(len(list_filter({}, lambda y: {})) > 0, false)", y, inner)
+    if op == "=~":
+        return sql("coalesce(regexp_full_match({}, {}, 's'), false)", x, y)
+    return sql(f"coalesce({{}} {op} {{}}, false)", x, y)
+
+
+def computed(op: str, left: Value, right: Value) -> Value:
+    """Arithmetic: whole numbers stay whole, all else is a float."""
+    of: dict[str, Sql] = {}
+    if "int" in left.of and "int" in right.of:
+        of["int"] = sql(INT_ARITHMETIC[op], _whole(left.of["int"]), _whole(right.of["int"]))
+    floats = [
+        sql(FLOAT_ARITHMETIC[op], _float(left.of[x]), _float(right.of[y]))
+        for x, y in product(("int", "float"), repeat=2)
+        if x in left.of and y in right.of and (x, y) != ("int", "int")
+    ]
+    if floats:
+        of["float"] = (
+            floats[0] if len(floats) == 1 else sql("coalesce(" + ", ".join(["{}"] * len(floats)) + ")", *floats)
+        )
+    return Value(of, _there(of))
+
+
+def negative(value: Value) -> Value:
+    """Unary minus."""
+    return computed("-", Value({"int": bound(0)}), value)
+
+
+def literal(type_: str, value: object) -> Value:
+    """A value of the query's text."""
+    if value is None:
+        return Value()
+    sql_type = {"int": "HUGEINT", "float": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}.get(type_, "INTEGER")
+    return Value({type_: sql(f"{{}}::{sql_type}", bound(value))}, Sql("true"))
+
+
+def _whole(value: Sql) -> Sql:
+    return sql("{}::HUGEINT", value)
+
+
+def _float(value: Sql) -> Sql:
+    return sql("{}::DOUBLE", value)
+
+
+def _there(of: Mapping[str, Sql]) -> Sql:
+    return any_of(sql("{} IS NOT NULL", each) for each in of.values())

@@ -1,0 +1,113 @@
+"""TraceQL over HTTP: spansets in Tempo's form, and what wrong queries get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from pipeline.serve import messages
+from tests.pipeline.query.world import T0, OneSpan, span_id, trace_id
+from tests.pipeline.serve.test_app import AROUND, get
+
+ROOT = OneSpan(1, 1, name="GET /cart", duration_ms=50, kind=2, attributes=(("code", 200), ("ratio", 0.5)))
+FAILED = OneSpan(1, 2, 1, 5, 1500, "SELECT", "db", status=2, attributes=(("tags", ["a", "b"]), ("ok", False)))
+OTHER = OneSpan(2, 3, name="job", start_ms=100)
+
+
+def search(tmp_path: Path, query: str, more: str = "", **options: Any) -> Any:
+    path = f"/api/search?start={AROUND['start']}&end={AROUND['end']}&q={quote(query)}{more}"
+    return get(tmp_path, path, [ROOT, FAILED, OTHER], **options)
+
+
+def test_a_found_trace_has_its_spansets(tmp_path: Path) -> None:
+    (hit,) = search(tmp_path, "{ status = error && name != nil } | select(.tags, span.ok)").json()["traces"]
+
+    found = {
+        "spans": [
+            {
+                "spanID": span_id(2).hex(),
+                "name": "SELECT",
+                "startTimeUnixNano": str(T0 + 5 * 10**6),
+                "durationNanos": "1500000000",
+                "attributes": [
+                    {"key": "status", "value": {"stringValue": "error"}},
+                    {"key": "tags", "value": {"arrayValue": {"values": [{"stringValue": "a"}, {"stringValue": "b"}]}}},
+                    {"key": "ok", "value": {"boolValue": False}},
+                ],
+            }
+        ],
+        "matched": 1,
+    }
+    assert hit["traceID"] == trace_id(1).hex()
+    assert hit["spanSets"] == [found]
+    assert hit["spanSet"] == found
+    assert hit["serviceStats"] == {"shop": {"spanCount": 1}, "db": {"spanCount": 1, "errorCount": 1}}
+
+
+def test_groups_and_aggregates_stand_beside_their_spansets(tmp_path: Path) -> None:
+    query = "{} | by(resource.service.name) | max(duration) > 1s | count() = 1"
+
+    (hit,) = search(tmp_path, query).json()["traces"]
+
+    assert hit["spanSets"][0]["attributes"] == [
+        {"key": "by(resource.service.name)", "value": {"stringValue": "db"}},
+        {"key": "max(duration)", "value": {"stringValue": "1.5s"}},
+        {"key": "count()", "value": {"intValue": "1"}},
+    ]
+
+
+def test_as_many_spans_of_a_set_are_shown_as_asked_and_all_are_counted(tmp_path: Path) -> None:
+    hits = search(tmp_path, "{ traceDuration > 1s }", "&spss=1").json()["traces"]
+
+    assert [(hit["spanSet"]["matched"], len(hit["spanSet"]["spans"])) for hit in hits] == [(2, 1)]
+
+
+def test_a_metrics_query_searches_for_the_spans_that_it_measures(tmp_path: Path) -> None:
+    hits = search(tmp_path, '{ name = "job" } | rate() by (resource.service.name)').json()["traces"]
+
+    assert [hit["traceID"] for hit in hits] == [trace_id(2).hex()]
+
+
+def test_spansets_come_as_protobuf_too(tmp_path: Path) -> None:
+    answer = search(tmp_path, "{ .ok = false && .ok != nil }", headers={"Accept": "application/protobuf"})
+
+    (hit,) = messages.message("SearchResponse").FromString(answer.content).traces
+    (span,) = hit.spanSets[0].spans
+    assert (span.spanID, hit.spanSets[0].matched, hit.spanSet.matched) == (span_id(2).hex(), 1, 1)
+    assert [(one.key, one.value.WhichOneof("value"), one.value.boolValue) for one in span.attributes] == [
+        ("ok", "boolValue", False)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("{ .a == 1 }", "invalid TraceQL query: parse error at line 1, col 6"),
+        ("{ .a", "invalid TraceQL query: parse error at line 1"),
+        ('{ name =~ "[" }', "invalid regex"),
+        ("{ name = 1 }", "binary operations must operate on the same type"),
+        ("{} | by(name) | { .a } && { .b }", "spanset operators are not supported for multiple spansets per trace"),
+    ],
+)
+def test_a_wrong_query_is_told_what_is_wrong(tmp_path: Path, query: str, said: str) -> None:
+    answer = search(tmp_path, query)
+
+    assert answer.status_code == 400
+    assert said in answer.text
+    assert answer.text.startswith("invalid TraceQL query: ")
+
+
+@pytest.mark.parametrize("text", ["'; DROP TABLE x; --", '"', "{live}", "{}", "?", "$1", "\\", "é\u202e\x00"])
+def test_hostile_names_and_values_are_names_and_values(tmp_path: Path, text: str) -> None:
+    escaped = "".join(f"\\u{ord(one):04x}" for one in text)
+    name = text.replace("\\", "\\\\").replace('"', '\\"')
+    spans = [OneSpan(1, 1, attributes=((text, text),)), OneSpan(2, 2, attributes=((text, "other"),))]
+    path = f"/api/search?start={AROUND['start']}&end={AROUND['end']}&q="
+
+    found = get(tmp_path, path + quote(f'{{ span."{name}" = "{escaped}" }} | by(span."{name}")'), spans).json()
+
+    assert [hit["traceID"] for hit in found["traces"]] == [trace_id(1).hex()]
+    assert found["traces"][0]["spanSet"]["attributes"][0]["value"] == {"stringValue": text}
