@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 import duckdb
 import duckdb_extension_httpfs
 import pyarrow as pa
+from duckdb.func import FunctionNullHandling
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
+from pipeline.query.values import int_power
 from topics.errors import QueryTimeoutError, QueryTooLargeError, StoreUnavailableError
 from topics.settings import QuerierSettings, StoreSettings
 
@@ -102,6 +104,8 @@ class Engine:
         self._connection.execute(f"SET http_timeout = {max(1, int(store.get_timeout_s))}")
         _create_secret(self._connection, store)
         self._connection.create_function("array_elements", array_elements, ["BLOB", "VARCHAR"], "VARCHAR[]")
+        special = FunctionNullHandling.SPECIAL  # it may answer null
+        self._connection.create_function("int_power", int_power, ["BIGINT", "BIGINT"], "BIGINT", null_handling=special)
         self._threads = ThreadPoolExecutor(querier.queries_max, "query")
 
     async def run(self, work: Callable[[Session], T]) -> T:

@@ -28,7 +28,7 @@ SQL_TYPES = {"string": "string", "int": "int", "double": "float", "bool": "bool"
 ELEMENT_TYPES = {"string": "VARCHAR", "int": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
 OF_TRACE = {
     "span:childCount": (CHILD_COUNT, "int"),
-    "trace:duration": (TRACE_DURATION, "int"),
+    "trace:duration": (TRACE_DURATION, "duration"),
     "trace:rootName": (ROOT_NAME, "string"),
     "trace:rootService": (ROOT_SERVICE, "string"),
     "nestedSetLeft": (NESTED_LEFT, "int"),
@@ -36,13 +36,13 @@ OF_TRACE = {
     "nestedSetParent": (NESTED_PARENT, "int"),
 }
 PLAIN = {
-    "span:duration": ("{}::HUGEINT", "duration_ns", "int"),
+    "span:duration": ("{}::HUGEINT", "duration_ns", "duration"),
     "span:name": ("coalesce({}, '')", "name", "string"),
     "span:status": ("coalesce({}, 0)", "status_code", "status"),
     "span:statusMessage": ("coalesce({}, '')", "status_message", "string"),
     "span:kind": ("coalesce({}, 0)", "kind", "kind"),
     "span:id": ("lower(hex({}))", "span_id", "string"),
-    "trace:id": ("ltrim(lower(hex({})), '0')", "trace_id", "string"),
+    "trace:id": ("lower(hex({}))", "trace_id", "string"),
     "span:parentID": (f"coalesce(nullif(lower(hex({{}})), ''), '{'0' * 16}')", "parent_span_id", "string"),
     "instrumentation:name": ("coalesce({}, '')", "scope_name", "string"),
     "instrumentation:version": ("coalesce({}, '')", "scope_version", "string"),
@@ -74,7 +74,7 @@ class FieldSql:
         if isinstance(node, tree.Static):
             return TRUE if node.value is True else FALSE
         if isinstance(node, tree.Unary) and node.op == "!":
-            return self._negation(node.operand)
+            return sql("NOT {}", self.truth(node.operand))
         if isinstance(node, tree.Binary) and node.op in tree.SET_OPERATORS:
             both = (self.truth(each) for each in operands(node, node.op))
             return all_of(both) if node.op == "&&" else any_of(both)
@@ -82,35 +82,26 @@ class FieldSql:
             return self._comparison(node)
         return compared("=", self.value(node), literal("bool", True))
 
-    def _negation(self, operand: tree.Field) -> Sql:
-        """Of a condition the true opposite; of a value the opposite where it is one of bool."""
-        if isinstance(operand, tree.Attribute | tree.Intrinsic):
-            return compared("=", self.value(operand), literal("bool", False))
-        return sql("NOT {}", self.truth(operand))
-
     def _comparison(self, node: tree.Binary) -> Sql:
         for one, other in ((node.left, node.right), (node.right, node.left)):
             if isinstance(other, tree.Static) and other.type == "nil":
                 return self._nil(one, absent=node.op == "=")
-        left, right = node.left, node.right
-        if tree.Intrinsic("trace:id") in (left, right):
+        left, right = self.value(node.left), self.value(node.right)
+        if tree.Intrinsic("trace:id") in (node.left, node.right) and node.op in ("=", "!="):
             left, right = _without_zeros(left), _without_zeros(right)
-        return compared(node.op, self.value(left), self.value(right))
+        return compared(node.op, left, right)
 
     def _nil(self, node: tree.Field, *, absent: bool) -> Sql:
         if isinstance(node, tree.Static):  # nil = nil, and nil != nil: neither holds
             return FALSE
         if node == tree.Intrinsic("parent"):
-            there = sql("{}", self._column(HAS_PARENT))
-        elif isinstance(node, tree.Intrinsic) or node == tree.Attribute("resource", "service.name"):
-            there = TRUE if isinstance(node, tree.Attribute) else self.value(node).there
+            there = typed = self._column(HAS_PARENT)
         elif isinstance(node, tree.Attribute) and not node.scope and absent:
             return any_of(self._nil(replace(node, scope=scope), absent=True) for scope in ("span", "resource"))
         else:
-            there = self.value(node).there
-        if not absent:
-            return there
-        return all_of([sql("NOT {}", there), *self._carrier_there(node)])
+            value = self.value(node)
+            there, typed = value.there, value.has_type()
+        return all_of([sql("NOT {}", there), *self._carrier_there(node)]) if absent else typed
 
     def _carrier_there(self, node: tree.Field) -> list[Sql]:
         """An attribute of an event, a link or a scope is absent only where that has some attribute."""
@@ -139,9 +130,9 @@ class FieldSql:
         if isinstance(node, tree.Binary) and node.op == "||":
             return any_of((self.truth(node.left), self.truth(node.right)))
         if isinstance(node, tree.Binary) and node.op == "&&":
-            inside = [each for each in operands(node, "&&") if reads_scope(each, scope)]
-            outside = [each for each in operands(node, "&&") if not reads_scope(each, scope)]
-            return all_of([self._some_element(scope, inside), *map(self.truth, outside)])
+            inside = [each for each in operands(node, "&&") if reads_scope(each, scope) and not _is_for_itself(each)]
+            outside = [each for each in operands(node, "&&") if each not in inside]
+            return all_of([*([self._some_element(scope, inside)] if inside else []), *map(self.truth, outside)])
         return self._some_element(scope, [node])
 
     def _some_element(self, scope: str, nodes: list[tree.Field]) -> Sql:
@@ -163,22 +154,33 @@ class FieldSql:
         """A value for the row."""
         if isinstance(node, tree.Static):
             return self._literal(node)
-        if isinstance(node, tree.Attribute):
-            return self._attribute(node)
-        if isinstance(node, tree.Intrinsic):
-            return self._intrinsic(node.name)
+        if isinstance(node, tree.Attribute | tree.Intrinsic):
+            scope = next((one for one in LISTED_BY if one not in self.element and reads_scope(node, one)), None)
+            return self._leaf(node) if scope is None else self._first(node, scope)
         if isinstance(node, tree.Unary) and node.op == "-":
             return negative(self.value(node.operand))
         if isinstance(node, tree.Binary) and node.op in tree.ARITHMETIC:
             return computed(node.op, self.value(node.left), self.value(node.right))
         return Value({"bool": self.truth(node)}, TRUE)
 
+    def _leaf(self, node: tree.Attribute | tree.Intrinsic) -> Value:
+        return self._attribute(node) if isinstance(node, tree.Attribute) else self._intrinsic(node.name)
+
+    def _first(self, node: tree.Attribute | tree.Intrinsic, scope: str) -> Value:
+        """Where a value is wanted and no condition: that of the first event (link) that has it."""
+        variable = f"at_{scope}"
+        inner = replace(self, element={**self.element, scope: variable})._leaf(node)
+        numbers = sql("range(1, len({}) + 1)", self._column(LISTED_BY[scope]))
+        template = f"list_filter(list_transform({{}}, lambda {variable}: {{}}), lambda found: found IS NOT NULL)[1]"
+        of = {type_: sql(template, numbers, each) for type_, each in inner.of.items()}
+        return Value(of, Value(of).has_type())
+
     @staticmethod
     def _literal(node: tree.Static) -> Value:
         words = {"status": STATUS, "kind": KINDS}
         if node.type in words:
             return literal(node.type, words[node.type][str(node.value)])
-        return literal("int" if node.type == "duration" else node.type, node.value)
+        return literal(node.type, node.value)
 
     def _attribute(self, node: tree.Attribute) -> Value:
         if not node.scope:
@@ -229,7 +231,7 @@ class FieldSql:
             return Value({type_: found}, sql("{} IS NOT NULL", found))
         if name == "event:timeSinceStart":
             time, start = self._element("event_time_unix_ns", "event"), self._column("start_unix_ns")
-            return Value({"int": sql("{}::HUGEINT - {}", time, start)}, sql("{} IS NOT NULL", time))
+            return Value({"duration": sql("{}::HUGEINT - {}", time, start)}, sql("{} IS NOT NULL", time))
         template, column = LISTED[name]
         text = sql(template, self._element(column, name.partition(":")[0]))
         return Value({"string": text}, sql("{} IS NOT NULL", text))
@@ -246,10 +248,15 @@ def operands(node: tree.Field, op: str) -> list[tree.Field]:
     return [node]
 
 
-def _without_zeros(node: tree.Field) -> tree.Field:
-    if isinstance(node, tree.Static) and isinstance(node.value, str):
-        return replace(node, value=node.value.lstrip("0"))
-    return node
+def _is_for_itself(node: tree.Field) -> bool:
+    """Operands of && that look at events for themselves."""
+    return isinstance(node, tree.Unary | tree.Binary) and node.op in ("!", *tree.SET_OPERATORS)
+
+
+def _without_zeros(value: Value) -> Value:
+    """Of a trace ID leading zeros do not count."""
+    of = {type_: sql("ltrim({}, '0')", each) for type_, each in value.of.items() if type_ == "string"}
+    return Value(of, value.there)
 
 
 def leaves(node: tree.Field) -> list[tree.Attribute | tree.Intrinsic]:

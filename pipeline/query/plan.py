@@ -18,13 +18,11 @@ from pipeline.query.fields import SCOPE_OF, FieldSql, leaves, necessary, operand
 from pipeline.query.spansets import Computed, Evaluation, Keys, Numbers
 from pipeline.query.sql import TRUE, Sql, all_of, any_of, sql
 from pipeline.query.trace_rows import TraceRows
-from pipeline.query.values import CLASS_OF, Value
+from pipeline.query.values import CLASS_OF, NUMBERS, Value
 from pipeline.spans import schema
 from pipeline.traceql import tree
 from topics.errors import BadQuestionError
 
-LISTED = ("event", "link")
-FIRST = dict.fromkeys(LISTED, "1")  # where a value of an event is wanted and not a condition: that of the first
 NOT_SHOWN = (
     "span:duration",
     "span:name",
@@ -71,18 +69,12 @@ def _refuse_several_spansets(pipeline: tree.Pipeline) -> None:
     """Operators between spansets want one spanset a trace, whatever a trace has: before by(), or after coalesce()."""
     several = False
     for stage in pipeline.stages:
-        if several and (isinstance(stage, tree.SpansetOperation | tree.Wrapped) or _has_scalar_pipeline(stage)):
+        if several and isinstance(stage, tree.SpansetOperation):
             raise BadQuestionError(
                 "invalid TraceQL query: spanset operators are not supported for multiple spansets per trace. "
                 "consider using coalesce()"
             )
         several = isinstance(stage, tree.GroupBy) or (several and not isinstance(stage, tree.Coalesce))
-
-
-def _has_scalar_pipeline(stage: tree.Stage | tree.Scalar) -> bool:
-    if isinstance(stage, tree.ScalarFilter | tree.ScalarOperation):
-        return _has_scalar_pipeline(stage.left) or _has_scalar_pipeline(stage.right)
-    return isinstance(stage, tree.ScalarPipeline)
 
 
 def _condition(stage: tree.Pipeline | tree.Stage, compiler: FieldSql) -> Sql:
@@ -140,7 +132,6 @@ class Plan:
     def __init__(self, pipeline: tree.Pipeline, present: Present) -> None:
         self._pipeline = pipeline
         self._compiler = FieldSql(present)
-        self._first = FieldSql(present, self._compiler.columns, FIRST)
         stages = list(_stages(pipeline))
         conditions = [stage.condition for stage in stages if isinstance(stage, tree.Filter)]
         aggregated = [one.argument for one in stages if isinstance(one, tree.Aggregate) and one.argument is not None]
@@ -148,9 +139,9 @@ class Plan:
         selected = [one for stage in stages if isinstance(stage, tree.Select) for one in stage.fields]
         read = [leaf for each in (*conditions, *aggregated, *grouped) for leaf in leaves(each)]
         self._truths = {node: self._compiler.truth(node) for node in conditions}
-        self._numbers = {node: self._first.value(node) for node in aggregated}
-        self._keys = {node: self._first.value(node) for node in grouped}
-        self._shown = {leaf: self._first.value(leaf) for leaf in (*read, *selected) if _is_shown(leaf)}
+        self._numbers = {node: self._compiler.value(node) for node in aggregated}
+        self._keys = {node: self._compiler.value(node) for node in grouped}
+        self._shown = {leaf: self._compiler.value(leaf) for leaf in (*read, *selected) if _is_shown(leaf)}
         self._with_name = tree.Intrinsic("span:name") in (*read, *selected)
         self.columns = sorted(self._compiler.columns)
 
@@ -209,7 +200,7 @@ class Plan:
 
 
 ROW = "trace_row"
-NUMBERS = ("int", "float")
+WHOLE = ("int", "duration")
 
 
 def _stages(
@@ -237,30 +228,36 @@ def _is_shown(leaf: tree.Attribute | tree.Intrinsic) -> bool:
 
 def _number(type_: str, value: Sql) -> Sql:
     """HUGEINT has no Arrow type of its own."""
-    return sql("TRY_CAST({} AS BIGINT)", value) if type_ == "int" else value
+    return sql("TRY_CAST({} AS BIGINT)", value) if type_ in WHOLE else value
 
 
 def _numbers(table: pa.Table, name: str, value: Value) -> Numbers:
     columns = {type_: table.column(f"{name}_{type_}") for type_ in NUMBERS if type_ in value.of}
-    whole, parts = columns.get("int"), columns.get("float")
+    wholes = [columns[type_] for type_ in WHOLE if type_ in columns]
+    whole = pc.coalesce(*wholes, pa.scalar(None, pa.int64()))
+    durations = "duration" in columns and all(
+        column.null_count == table.num_rows for type_, column in columns.items() if type_ != "duration"
+    )
+    parts = columns.get("float")
     if parts is None or parts.null_count == len(parts):
-        if whole is None:
-            return Numbers(np.zeros(table.num_rows, dtype=np.int64), np.zeros(table.num_rows, dtype=bool))
-        return Numbers(pc.fill_null(whole, 0).to_numpy(), whole.is_valid().to_numpy())
-    found = parts if whole is None else pc.coalesce(parts, whole.cast(pa.float64(), safe=False))
+        return Numbers(pc.fill_null(whole, 0).to_numpy(), whole.is_valid().to_numpy(), durations)
+    found = pc.coalesce(parts, whole.cast(pa.float64(), safe=False))
     return Numbers(pc.fill_null(found, 0.0).to_numpy(), found.is_valid().to_numpy())
 
 
 def _keys(table: pa.Table, name: str, value: Value) -> Keys:
-    """An array groups as no value."""
+    """An array of one element groups as that, a longer one as no value."""
     codes, values = np.zeros(table.num_rows, dtype=np.int64), list[tuple[str, Any] | None]([None])
     for type_ in value.of:
-        if type_ in CLASS_OF:
-            coded = table.column(f"{name}_{type_}").combine_chunks().dictionary_encode()
-            coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
-            there = coded.indices.is_valid().to_numpy(zero_copy_only=False)
-            codes[there] = coded.indices.drop_null().to_numpy() + len(values)
-            values += [(type_, one) for one in coded.dictionary.to_pylist()]
+        column = table.column(f"{name}_{type_}").combine_chunks()
+        if type_ not in CLASS_OF:
+            one = pc.if_else(pc.equal(pc.list_value_length(column), 1), column, pa.scalar(None, column.type))
+            column = pc.list_element(one, 0)
+        coded = column.dictionary_encode()
+        coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+        there = coded.indices.is_valid().to_numpy(zero_copy_only=False)
+        codes[there] = coded.indices.drop_null().to_numpy() + len(values)
+        values += [(type_.removesuffix("[]"), one) for one in coded.dictionary.to_pylist()]
     return Keys(codes, values)
 
 

@@ -28,10 +28,11 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 
 
 class Numbers(NamedTuple):
-    """Numbers, whole ones (int64) or not (float64), and which of them there are."""
+    """Numbers, whole ones (int64) or not (float64), and which of them there are. durations: all are some, in ns."""
 
     values: npt.NDArray[Any]
     valid: Mask
+    durations: bool = False
 
 
 class Keys(NamedTuple):
@@ -68,7 +69,10 @@ class Sets(NamedTuple):
 
     def with_attribute(self, of: tree.GroupBy | tree.Aggregate, values: list[Any]) -> Sets:
         """A further attribute of each set."""
-        found = [(*attributes, (of, value)) for attributes, value in zip(self.attributes, values, strict=True)]
+        found = [
+            (*(each for each in attributes if each[0] != of), (of, value))
+            for attributes, value in zip(self.attributes, values, strict=True)
+        ]
         return self._replace(attributes=found)
 
 
@@ -90,17 +94,17 @@ class Evaluation:
         return sets
 
     def _stage(self, stage: tree.Stage, sets: Sets) -> Sets:
-        if isinstance(stage, tree.Filter):
-            return sets.kept(self._computed.truths[stage.condition][sets.rows])
-        if isinstance(stage, tree.Wrapped | tree.SpansetOperation):
-            return self._operation(stage, sets)
+        if isinstance(stage, tree.Select):
+            return sets
         if isinstance(stage, tree.ScalarFilter):
             return self._scalar_filter(stage, sets)
         if isinstance(stage, tree.GroupBy):
             return self._grouped(stage, sets)
         if isinstance(stage, tree.Coalesce):
             return self._of_mask(self._mask_of(sets))
-        return sets
+        if isinstance(stage, tree.Wrapped):
+            return sets.kept(self._survivors(stage.pipeline, sets))
+        return sets.kept(self._spans(stage, self._mask_of(sets))[sets.rows])
 
     # ---- spans of spansets as masks over all rows
 
@@ -115,9 +119,9 @@ class Evaluation:
         mask[sets.rows] = True
         return mask
 
-    def _operation(self, stage: tree.Spanset, sets: Sets) -> Sets:
-        kept = sets.kept(self._spans(stage, self._mask_of(sets))[sets.rows])
-        return kept._replace(attributes=[()] * len(kept.trace))
+    def _survivors(self, pipeline: tree.Pipeline, sets: Sets) -> Mask:
+        """Which rows of the sets are left by a pipeline that each goes through for itself."""
+        return self._mask_of(self._run(pipeline, sets))[sets.rows]
 
     def _spans(self, stage: tree.Spanset, given: Mask) -> Mask:
         if isinstance(stage, tree.Filter):
@@ -213,16 +217,12 @@ class Evaluation:
         """A number for each spanset."""
         count = len(sets.trace)
         if isinstance(node, tree.Static):
-            return Numbers(np.full(count, node.value), np.ones(count, dtype=bool))
+            return Numbers(np.full(count, node.value), np.ones(count, dtype=bool), node.type == "duration")
         if isinstance(node, tree.Aggregate):
             return self._aggregate(node, sets)
         if isinstance(node, tree.ScalarPipeline):
-            inner = self._run(node.pipeline, sets)
-            found = self._aggregate(node.aggregate, inner)
-            at = np.minimum(np.searchsorted(inner.trace, sets.trace), max(0, len(inner.trace) - 1))
-            if not len(inner.trace):
-                return Numbers(np.zeros(count), np.zeros(count, dtype=bool))
-            return Numbers(found.values[at], found.valid[at] & (inner.trace[at] == sets.trace))
+            keep = self._survivors(node.pipeline, sets)
+            return self._aggregate(node.aggregate, sets._replace(rows=sets.rows[keep], of=sets.of[keep]))
         return arithmetic(node.op, self._scalar(node.left, sets), self._scalar(node.right, sets))
 
     def _aggregate(self, node: tree.Aggregate, sets: Sets) -> Numbers:
@@ -240,16 +240,17 @@ class Evaluation:
         firsts = np.flatnonzero(np.concatenate(([True], of[1:] != of[:-1])))
         found = np.zeros(count, dtype=values.dtype)
         found[valid] = function.reduceat(values, firsts)
-        if node.function == "avg":
-            return Numbers(found / np.maximum(counts, 1), valid)
-        return Numbers(found, valid)
+        if node.function != "avg":
+            return Numbers(found, valid, numbers.durations)
+        means = found / np.maximum(counts, 1)
+        return Numbers(np.rint(means).astype(np.int64), valid, True) if numbers.durations else Numbers(means, valid)
 
 
 def arithmetic(op: str, left: Numbers, right: Numbers) -> Numbers:
     """As between fields: whole numbers stay whole, and what cannot be computed is no number."""
     valid = left.valid & right.valid
     x, y = left.values, right.values
-    whole = x.dtype.kind == "i" and y.dtype.kind == "i"
+    whole = x.dtype.kind == "i" and y.dtype.kind == "i" and not left.durations and not right.durations
     with np.errstate(all="ignore"):
         if op in ("/", "%"):
             valid &= y != 0

@@ -1,7 +1,7 @@
 """Whole traces as rows: from chunks and live segments, each span once, with its place in the tree of its trace.
 
-Every span is in a tree: one whose parent was not received is the root of its own. A server span that shares its ID with
-a client span is that one's child, and what names the ID as its parent hangs below the server.
+Every span is in a tree: one whose parent was not received is the root of its own, and of a ring of spans the earliest.
+Of several spans with the parent's ID a server span's parent is the client, any other's the server, else the earliest.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ from pipeline.query import fields
 from pipeline.query.chunks import SERVICE_SQL, ChunkReader, ChunkRef
 from pipeline.query.engine import quoted
 from pipeline.spans import schema, tree
+from pipeline.traceql.tree import KINDS
 
 Ints = npt.NDArray[np.int64]
 ALWAYS = ("trace_id", "span_id", "parent_span_id", "kind", "name", "start_unix_ns", "duration_ns", "record_offset")
 SERVICE = "service"
-SERVER = 2
+SERVER, CLIENT = 2, 3
+KIND_RANKS = np.argsort(
+    np.argsort(KINDS)
+)  # of spans that share start and ID the first kind by its word is the earliest
+NO_PARENT = pa.array([b"", bytes(8)], pa.binary())
 INT64_MAX = np.uint64(2**63 - 1)
 FROM_CHUNKS = (
     "SELECT * FROM read_parquet(?, union_by_name = true, filename = true, file_row_number = true) UNION ALL BY NAME "
@@ -34,7 +39,7 @@ FROM_LIVE = (
 
 
 class TraceRows(NamedTuple):
-    """Rows of whole traces, sorted by trace, start and span ID. parent: the row of each row's parent, -1 for a root."""
+    """Rows of whole traces, sorted by trace, start, span ID and kind. parent: of each row its parent's row, or -1."""
 
     table: pa.Table
     trace_ids: npt.NDArray[np.uint8]  # of each trace, shape (n, 16)
@@ -90,7 +95,8 @@ def _each_once(rows: pa.Table) -> pa.Table:
     if len(order):
         same[1:] = np.logical_and.reduce([key[order[1:]] == key[order[:-1]] for key in (high, low, span_id, kind)])
     kept = order[~same]
-    kept = kept[np.lexsort((kind[kept], span_id[kept], start[kept], low[kept], high[kept]))]
+    rank = KIND_RANKS[np.clip(kind[kept], 0, len(KIND_RANKS) - 1)]
+    kept = kept[np.lexsort((rank, span_id[kept], start[kept], low[kept], high[kept]))]
     return rows.take(pa.array(kept)).combine_chunks()
 
 
@@ -100,31 +106,63 @@ def _arranged(rows: pa.Table) -> TraceRows:
     new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
     trace = np.cumsum(new) - 1
     ids = schema.fixed_bytes(_fixed(rows, "trace_id", 16), "trace_id", 16)[np.flatnonzero(new)]
-    start = rows.column("start_unix_ns").to_numpy()
-    parent, depth, _ = tree.climb(_parents(rows, trace), start)
+    parent = _without_rings(_parents(rows, trace))
+    _, depth, _ = tree.climb(parent, rows.column("start_unix_ns").to_numpy())
     return TraceRows(rows, ids, trace, parent, depth)
 
 
 def _parents(rows: pa.Table, trace: Ints) -> Ints:
-    """The row of each row's parent, -1 where there is none; cycles are left in."""
+    """The row of each row's parent, -1 where there is none; rings are left in."""
     if not rows.num_rows:
         return np.zeros(0, dtype=np.int64)
     ids = rows.column("span_id").cast(pa.binary())
     coded = pa.chunked_array([*ids.chunks, *rows.column("parent_span_id").cast(pa.binary()).chunks]).dictionary_encode()
     codes = pc.fill_null(coded.combine_chunks().indices, -1).to_numpy().astype(np.int64)
     values = int(codes.max()) + 1
-    own, named = trace * values + codes[: rows.num_rows], codes[rows.num_rows :]
-    server = pc.equal(pc.fill_null(rows.column("kind"), 0), SERVER).to_numpy()
-    order = np.lexsort((server, own))  # of spans that share an ID the server stands last
-    keys = own[order]
-    shares = np.searchsorted(keys, own)
-    below_client = server & (order[shares] != np.arange(len(own))) & ~server[order[shares]]
-    wanted = np.where(below_client, own, trace * values + named)
-    first, end = np.searchsorted(keys, wanted), np.searchsorted(keys, wanted, side="right")
-    at = np.where(server, first, end - 1)
-    found = order[np.minimum(np.maximum(at, 0), len(order) - 1)]
-    known = (end > first) & ((named >= 0) | below_client) & (found != np.arange(len(own)))
-    return np.where(known, found, -1)
+    own, wanted = trace * values + codes[: rows.num_rows], trace * values + codes[rows.num_rows :]
+    kind = pc.fill_null(rows.column("kind"), 0).to_numpy()
+    earliest, client, server = (
+        _earliest(own, wanted, among) for among in (np.ones(len(own), dtype=bool), kind == CLIENT, kind == SERVER)
+    )
+    fitting = np.where(kind == SERVER, client, server)
+    return np.where(_names_none(rows), -1, np.where(fitting >= 0, fitting, earliest))
+
+
+def _earliest(own: Ints, wanted: Ints, among: npt.NDArray[np.bool_]) -> Ints:
+    """For each row the first other one of `among` whose own code it wants, -1 where there is none."""
+    rows = np.flatnonzero(among)
+    if not len(rows):
+        return np.full(len(own), -1, dtype=np.int64)
+    order = rows[np.argsort(own[rows], kind="stable")]
+    at = np.searchsorted(own[order], wanted)
+    at += order[np.minimum(at, len(order) - 1)] == np.arange(len(own))  # nobody is the parent of himself
+    found = order[np.minimum(at, len(order) - 1)]
+    return np.where((at < len(order)) & (own[found] == wanted), found, -1)
+
+
+def _without_rings(parent: Ints) -> Ints:
+    """The earliest span of a ring loses its parent."""
+    jump = np.where(parent >= 0, parent, np.arange(len(parent)))
+    for _ in range(len(parent).bit_length() + 1):
+        jump = jump[jump]
+    endless = np.flatnonzero(parent[jump] >= 0)  # whoever has not come to a root by then goes in circles
+    parent, done = parent.copy(), set[int]()
+    for row in endless.tolist():
+        path, at = list[int](), row
+        while at >= 0 and at not in done:
+            done.add(at)
+            path.append(at)
+            at = int(parent[at])
+        if at in path:
+            parent[min(path[path.index(at) :])] = -1
+    return parent
+
+
+def _names_none(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Which spans say that they have no parent."""
+    parents = rows.column("parent_span_id").cast(pa.binary())
+    found: npt.NDArray[np.bool_] = pc.or_(parents.is_null(), pc.is_in(parents, value_set=NO_PARENT)).to_numpy()
+    return found
 
 
 def _with_trace_columns(rows: TraceRows, wanted: Iterable[str]) -> TraceRows:
@@ -163,8 +201,7 @@ def _trace_duration(rows: TraceRows) -> pa.Array:
 def _root_column(column: str) -> Callable[[TraceRows], pa.Array]:
     def of_root(rows: TraceRows) -> pa.Array:
         """Of the first span without a parent, by start and span ID; null where there is none."""
-        rootless = pc.fill_null(pc.equal(pc.binary_length(rows.table.column("parent_span_id")), 0), True).to_numpy()
-        at = np.flatnonzero(rootless & (rows.parent < 0))
+        at = np.flatnonzero(_names_none(rows.table))
         root = np.full(len(rows.trace_ids), -1, dtype=np.int64)
         root[rows.trace[at][::-1]] = at[::-1]
         found = root[rows.trace]

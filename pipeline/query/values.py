@@ -11,17 +11,26 @@ from itertools import product
 
 from pipeline.query.sql import FALSE, Sql, any_of, bound, sql
 
-CLASS_OF = {"int": "number", "float": "number", "string": "string", "bool": "bool", "status": "status", "kind": "kind"}
+CLASS_OF = {
+    "int": "number",
+    "duration": "number",
+    "float": "number",
+    "string": "string",
+    "bool": "bool",
+    "status": "status",
+    "kind": "kind",
+}
 ORDERED = ("number", "string")
 NEGATED = {"!=": "=", "!~": "=~"}
-# Arithmetic stays whole where both sides are; HUGEINT has room for it. What cannot be computed is null: a non-match
+NUMBERS = ("int", "duration", "float")
+# Whole numbers stay whole, computed in HUGEINT. What cannot be computed, or has no room in 64 bits, is null: no match
 INT_ARITHMETIC = {
     "+": "({} + {})",
     "-": "({} - {})",
     "*": "TRY({} * {})",
     "/": "({} // {})",
     "%": "({} % {})",
-    "^": "TRY_CAST(trunc(pow({}, {})) AS HUGEINT)",
+    "^": "int_power({}::BIGINT, {}::BIGINT)",
 }
 FLOAT_ARITHMETIC = {
     "+": "({} + {})",
@@ -38,15 +47,15 @@ Typed = tuple[str, Sql]  # a type and the expression of that type
 class Value:
     """A field. of: type -> SQL, null where the row has no value of this type; `string[]` and so on are arrays.
 
-    there: whether it has a value of whatever type, opaque ones included; never null.
+    there: whether it has a value of whatever type, opaque ones included, which match nothing; never null.
     """
 
     of: Mapping[str, Sql] = field(default_factory=dict)
     there: Sql = FALSE
 
-    def typed(self, *types: str) -> Sql | None:
-        """The first of these types that it may have."""
-        return next((self.of[type_] for type_ in types if type_ in self.of), None)
+    def has_type(self) -> Sql:
+        """Whether it has a value that is not opaque; never null."""
+        return any_of(sql("{} IS NOT NULL", each) for each in self.of.values())
 
 
 def alternative(first: Value, second: Value) -> Value:
@@ -101,32 +110,48 @@ def _matches(op: str, left: Typed, right: Typed) -> Sql:
 
 
 def computed(op: str, left: Value, right: Value) -> Value:
-    """Arithmetic: whole numbers stay whole, all else is a float."""
+    """Arithmetic: int with int is an int, all else a float; durations count in nanoseconds."""
     of: dict[str, Sql] = {}
     if "int" in left.of and "int" in right.of:
-        of["int"] = sql(INT_ARITHMETIC[op], _whole(left.of["int"]), _whole(right.of["int"]))
+        whole = sql(INT_ARITHMETIC[op], _whole(left.of["int"]), _whole(right.of["int"]))
+        of["int"] = sql("TRY_CAST({} AS BIGINT)", whole)
     floats = [
         sql(FLOAT_ARITHMETIC[op], _float(left.of[x]), _float(right.of[y]))
-        for x, y in product(("int", "float"), repeat=2)
+        for x, y in product(NUMBERS, repeat=2)
         if x in left.of and y in right.of and (x, y) != ("int", "int")
     ]
     if floats:
-        of["float"] = (
-            floats[0] if len(floats) == 1 else sql("coalesce(" + ", ".join(["{}"] * len(floats)) + ")", *floats)
-        )
-    return Value(of, _there(of))
+        either = sql(f"coalesce({', '.join(['{}'] * len(floats))}, NULL)", *floats)
+        of["float"] = sql("CASE WHEN isfinite({}) THEN {} END", either, either)
+    found = Value(of)
+    return Value(of, found.has_type())
 
 
 def negative(value: Value) -> Value:
-    """Unary minus."""
-    return computed("-", Value({"int": bound(0)}), value)
+    """Unary minus: nothing where there is no number."""
+    of = {type_: sql("-({})", each) for type_, each in value.of.items() if type_ in NUMBERS}
+    return Value(of, Value(of).has_type())
+
+
+def int_power(base: int | None, exponent: int | None) -> int | None:
+    """In SQL: a power of whole numbers, cut to a whole number where the exponent is negative; None without room."""
+    if base is None or exponent is None:
+        return None
+    if base == 0 or exponent < 0:
+        signs = {0: None if exponent < 0 else int(exponent == 0), 1: 1, -1: 1 - 2 * (exponent % 2)}
+        return signs.get(base, 0)
+    if abs(base) > 1 and exponent > 63:
+        return None
+    found: int = base ** (exponent if abs(base) > 1 else exponent % 2)
+    return found if -(2**63) <= found < 2**63 else None
 
 
 def literal(type_: str, value: object) -> Value:
     """A value of the query's text."""
     if value is None:
         return Value()
-    sql_type = {"int": "HUGEINT", "float": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}.get(type_, "INTEGER")
+    sql_types = {"int": "HUGEINT", "duration": "HUGEINT", "float": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
+    sql_type = sql_types.get(type_, "INTEGER")
     return Value({type_: sql(f"{{}}::{sql_type}", bound(value))}, Sql("true"))
 
 
@@ -136,7 +161,3 @@ def _whole(value: Sql) -> Sql:
 
 def _float(value: Sql) -> Sql:
     return sql("{}::DOUBLE", value)
-
-
-def _there(of: Mapping[str, Sql]) -> Sql:
-    return any_of(sql("{} IS NOT NULL", each) for each in of.values())
