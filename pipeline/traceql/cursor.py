@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from pipeline.traceql.tokens import Token, checked_text, syntax_error, tokens, unexpected
 from topics.errors import BadQuestionError
 
-# Of brackets in the text and of nodes in the tree: who walks a tree may recurse, with Python's limit at 1,000 frames
-DEPTH_MAX = 200
+# Python allows 1,000 frames: the parser needs five a bracket, and who walks a tree may need four a node
+BRACKETS_MAX = 100
+HEIGHT_MAX = 200
 Node = TypeVar("Node")
 
 
@@ -83,17 +84,18 @@ class Cursor:
 
     @contextmanager
     def deeper(self) -> Iterator[None]:
-        """For the time of one more bracket or prefix."""
+        """For the time of one more expression within another: in brackets, behind a prefix or to the right."""
         self._depth += 1
-        self._check(self._depth, self.token.at)
+        if self._depth > BRACKETS_MAX:
+            raise self._too_deep(BRACKETS_MAX, self.token.at)
         yield
         self._depth -= 1
 
     def made(self, node: Node, at: int) -> Node:
         """The node, remembered."""
-        self._check(self.places.add(node, at), at)
+        if self.places.add(node, at) > HEIGHT_MAX:
+            raise self._too_deep(HEIGHT_MAX, at)
         return node
 
-    def _check(self, depth: int, at: int) -> None:
-        if depth > DEPTH_MAX:
-            raise syntax_error(self.text, at, f"nested more than {DEPTH_MAX} deep")
+    def _too_deep(self, most: int, at: int) -> BadQuestionError:
+        return syntax_error(self.text, at, f"nested more than {most} deep")

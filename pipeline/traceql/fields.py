@@ -78,11 +78,12 @@ class FieldParser(Cursor):
     def field(self, above: int = 0) -> Field:
         """An expression of operators that bind tighter than `above`."""
         at = self.token.at
-        left = self._operand()
-        while self.token.kind == "operator" and (level := LEVELS.get(self.token.text, 0)) > above:
-            operator = self.take().text
-            right = self.field(above_for_right(operator, level))
-            left = self.made(Binary(operator, left, right), at)
+        with self.deeper():
+            left = self._operand()
+            while self.token.kind == "operator" and (level := LEVELS.get(self.token.text, 0)) > above:
+                operator = self.take().text
+                right = self.field(above_for_right(operator, level))
+                left = self.made(Binary(operator, left, right), at)
         return left
 
     def name(self) -> Attribute | Intrinsic:
@@ -136,11 +137,9 @@ class FieldParser(Cursor):
 
     def _operand(self) -> Field:
         token = self.token
-        if self.stands("("):
-            with self.deeper():
-                self.take()
-                inner = self.field()
-                self.expect(")", "operator")
+        if self.accept("("):
+            inner = self.field()
+            self.expect(")", "operator")
             return inner
         if self.stands("-", "!"):
             return self._prefixed()
@@ -155,9 +154,8 @@ class FieldParser(Cursor):
         raise self.unexpected(*OPERAND)
 
     def _prefixed(self) -> Field:
-        with self.deeper():
-            token = self.take()
-            operand = self.field(PREFIX_LEVELS[token.text])
+        token = self.take()
+        operand = self.field(PREFIX_LEVELS[token.text])
         if token.text == "-" and is_number(operand):
             return self.made(negated(operand), token.at)
         return self.made(Unary(token.text, operand), token.at)

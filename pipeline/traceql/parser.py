@@ -146,6 +146,10 @@ class _Parser(FieldParser):
 
     def _expression(self, above: int = 0) -> Part:
         """Operands of operators that bind tighter than `above`; what an operator means, its left operand says."""
+        with self.deeper():
+            return self._operations(above)
+
+    def _operations(self, above: int) -> Part:
         at = self.token.at
         left = self._operand_of_pipeline()
         while self.token.kind == "operator" and (level := _PIPELINE_LEVELS.get(self.token.text, 0)) > above:
@@ -223,10 +227,9 @@ class _Parser(FieldParser):
 
     def _bracket(self) -> Part:
         at = self.token.at
-        with self.deeper():
-            self.take()
-            parts = self._parts()
-            self.expect(")", *_following(parts[-1]))
+        self.take()
+        parts = self._parts()
+        self.expect(")", *_following(parts[-1]))
         last = parts[-1]
         if len(parts) == 1 and isinstance(last, Spanset | Scalar | Metrics):
             return last
@@ -237,9 +240,8 @@ class _Parser(FieldParser):
         return self.made(ScalarPipeline(self.made(Pipeline(self._stages(parts[:-1])), at), last), at)
 
     def _negative(self) -> Scalar:
-        with self.deeper():
-            at, start = self.take().at, self.token
-            operand = self._expression(PREFIX_LEVELS["-"])
+        at, start = self.take().at, self.token
+        operand = self._expression(PREFIX_LEVELS["-"])
         if not isinstance(operand, Scalar):
             raise unexpected(self.text, start, ("number", "aggregate"))
         return self._minus(operand, at)
