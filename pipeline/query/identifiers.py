@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from pipeline.traceql.names import PREFIXES, attribute_at
 from topics.errors import BadQuestionError
 
 API_SCOPES = ("resource", "span", "event", "link", "instrumentation")
@@ -45,8 +45,6 @@ SAME = {
     "trace:rootName": "rootName",
     "trace:rootService": "rootServiceName",
 }
-_BARE = re.compile(r"[^\s\"{}()=~!<>&|^,]+")
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +77,15 @@ def identifier(text: str) -> Attribute | Intrinsic:
     """
     if text in INTRINSICS:
         return Intrinsic(SAME.get(text, text))
-    scope, dot, rest = text.partition(".")
-    if dot and scope == "":
-        return Attribute(("resource", "span"), _key(text, rest))
-    if dot and scope in SCOPE_OF:
-        return Attribute((SCOPE_OF[scope],), _key(text, rest))
-    raise BadQuestionError(
-        f"please provide a valid tagName: {text!r} is neither a scoped attribute (resource.service.name, .http.method) "
-        f"nor one of {', '.join(INTRINSICS)}"
-    )
-
-
-def _key(text: str, rest: str) -> str:
-    """The key: runs of plain characters and quoted parts, as TraceQL joins them."""
-    key, at = "", 0
-    while at < len(rest):
-        if (part := _QUOTED.match(rest, at)) is not None:
-            key += re.sub(r"\\(.)", r"\1", part[1])
-        elif (part := _BARE.match(rest, at)) is not None:
-            key += part[0]
-        else:
-            break
-        at = part.end()
-    if not key or at < len(rest):
+    if not text.startswith(PREFIXES) or text.startswith("parent."):
         raise BadQuestionError(
-            f"please provide a valid tagName: {text!r} does not parse at pos {len(text) - len(rest) + at + 1}"
+            f"please provide a valid tagName: {text!r} is neither a scoped attribute (resource.service.name, "
+            f".http.method) nor one of {', '.join(INTRINSICS)}"
         )
-    return key
+    try:
+        found, end = attribute_at(text, 0)
+    except BadQuestionError as exc:
+        raise BadQuestionError(f"please provide a valid tagName: {text!r} does not parse: {exc}") from exc
+    if end < len(text):
+        raise BadQuestionError(f"please provide a valid tagName: {text!r} does not parse at pos {end + 1}")
+    return Attribute((SCOPE_OF[found.scope],) if found.scope else ("resource", "span"), found.name)
