@@ -51,6 +51,11 @@ RANKS = ("topk", "bottomk")
 STAGES = ("by", "coalesce", "select")
 SPANSET_LEVELS = {**dict.fromkeys(SPANSET_OPERATORS, 3), **dict.fromkeys(SET_OPERATORS, 2)}
 _PIPELINE_LEVELS = LEVELS | SPANSET_LEVELS
+SPANSETS = ("{", "(")  # what can begin an operand, for errors
+SCALARS = ("number", "aggregate")
+SIDES = ("number", "metrics in brackets")
+FIRST = (*SPANSETS, "by", "select", *SCALARS)
+LATER = (*SPANSETS, *STAGES, *SCALARS, "metrics function")
 
 Metrics = MetricsPipeline | MetricsMath
 Part = Stage | Scalar | Metrics  # what may stand between two `|`
@@ -139,25 +144,28 @@ class _Parser(FieldParser):
             self.expect("(")
             self.expect(")")
             return self.made(Coalesce(), token.at)
-        part = self._expression()
+        part = self._expression(FIRST if first else LATER)
         if isinstance(part, Metrics) and not first:
             raise syntax_error(self.text, token.at, "unexpected metrics in brackets behind |", "{ ... } | rate()")
         return part
 
-    def _expression(self, above: int = 0) -> Part:
-        """Operands of operators that bind tighter than `above`; what an operator means, its left operand says."""
-        with self.deeper():
-            return self._operations(above)
+    def _expression(self, expecting: tuple[str, ...], above: int = 0) -> Part:
+        """Operands of operators that bind tighter than `above`; what an operator means, its left operand says.
 
-    def _operations(self, above: int) -> Part:
-        at = self.token.at
-        left = self._operand_of_pipeline()
+        expecting: what can begin here, for errors.
+        """
+        with self.deeper():
+            at = self.token.at
+            return self._operations(self._operand_of_pipeline(expecting), at, above)
+
+    def _operations(self, left: Part, at: int, above: int) -> Part:
         while self.token.kind == "operator" and (level := _PIPELINE_LEVELS.get(self.token.text, 0)) > above:
             if not self._may_follow(left):
                 break
             operator = self.take().text
             start = self.token
-            right = self._expression(above_for_right(operator, level))
+            operands = SPANSETS if isinstance(left, Spanset) else SCALARS if isinstance(left, Scalar) else SIDES
+            right = self._expression(operands, above_for_right(operator, level))
             left = self.made(self._joined(operator, left, right, start), at)
         return left
 
@@ -173,13 +181,12 @@ class _Parser(FieldParser):
         if isinstance(left, Spanset):
             if isinstance(right, Spanset):
                 return SpansetOperation(operator, left, right)
-            raise unexpected(self.text, start, ("{", "("))
+            raise unexpected(self.text, start, SPANSETS)
         if isinstance(left, Scalar) and isinstance(right, Scalar):
             return (ScalarOperation if operator in ARITHMETIC else ScalarFilter)(operator, left, right)
         sides = [self._side(side, start) for side in (left, right)]
         if operator not in MATH or sides[1] is None or sides[0] is None:
-            expecting = ("number", "aggregate") if isinstance(left, Scalar) else ("number", "metrics in brackets")
-            raise unexpected(self.text, start, expecting)
+            raise unexpected(self.text, start, SCALARS if isinstance(left, Scalar) else SIDES)
         return MetricsMath(operator, sides[0], sides[1])
 
     def _side(self, part: Part, start: Token) -> Metrics | float | None:
@@ -195,7 +202,7 @@ class _Parser(FieldParser):
 
     # ---- operands
 
-    def _operand_of_pipeline(self) -> Part:
+    def _operand_of_pipeline(self, expecting: tuple[str, ...]) -> Part:
         token = self.token
         if self.stands("{"):
             return self.braces()
@@ -207,23 +214,23 @@ class _Parser(FieldParser):
             return self._aggregate()
         if token.kind == "literal" or (token.kind == "word" and token.text in WORDS):
             return self.literal()
-        expecting = ("{", "(", *(stage for stage in STAGES if stage != token.text), "aggregate", "number")
-        raise self.unexpected(*expecting, suggestion=self._meant())
+        raise self.unexpected(*expecting, suggestion=self._meant(expecting))
 
-    def _meant(self) -> str | None:
-        """What was probably meant by what is no operand."""
+    def _meant(self, expecting: tuple[str, ...]) -> str | None:
+        """What was probably meant by what cannot stand here."""
         token = self.token
-        if self.stands(*METRICS):
-            return f"{{}} | {token.text}()"
-        if self.stands(*RANKS):
+        if self.stands(*RANKS) and "{" in expecting:
             return f"{{}} | rate() | {token.text}(5)"
-        if self.stands(*STAGES):
+        if self.stands(*METRICS, *STAGES) and expecting == FIRST:
             return f"{{}} | {token.text}()"
-        if token.kind == "field" or self.stands(*BARE_INTRINSICS):
+        if (token.kind == "field" or self.stands(*BARE_INTRINSICS)) and "{" in expecting:
             return f"{{ {shown(token.text)} ... }}"
-        if token.kind == "word":
-            return nearest(token.text, (*STAGES, *AGGREGATES, *METRICS))
-        return None
+        known = (
+            *(stage for stage in STAGES if stage in expecting),
+            *(AGGREGATES if "aggregate" in expecting else ()),
+            *(METRICS if "metrics function" in expecting else ()),
+        )
+        return nearest(token.text, known) if token.kind == "word" else None
 
     def _bracket(self) -> Part:
         at = self.token.at
@@ -241,9 +248,9 @@ class _Parser(FieldParser):
 
     def _negative(self) -> Scalar:
         at, start = self.take().at, self.token
-        operand = self._expression(PREFIX_LEVELS["-"])
+        operand = self._expression(SCALARS, PREFIX_LEVELS["-"])
         if not isinstance(operand, Scalar):
-            raise unexpected(self.text, start, ("number", "aggregate"))
+            raise unexpected(self.text, start, SCALARS)
         return self._minus(operand, at)
 
     def _minus(self, scalar: Scalar, at: int) -> Scalar:

@@ -63,14 +63,14 @@ SYNTAX_ERRORS = {
         "(did you mean count() > 0?)"
     ),
     "coalesce() | {}": (
-        "line 1, col 1: syntax error: unexpected coalesce, expecting {, (, by, select, aggregate or number "
+        "line 1, col 1: syntax error: unexpected coalesce, expecting {, (, by, select, number or aggregate "
         "(did you mean {} | coalesce()?)"
     ),
     "select()": "line 1, col 8: syntax error: unexpected ), expecting attribute or intrinsic",
     "{} | select(1 + .a)": "line 1, col 13: syntax error: unexpected 1, expecting attribute or intrinsic",
     "{} | topk(3)": (
-        "line 1, col 6: syntax error: unexpected topk, expecting {, (, by, coalesce, select, aggregate or number "
-        "(did you mean {} | rate() | topk(5)?)"
+        "line 1, col 6: syntax error: unexpected topk, expecting {, (, by, coalesce, select, number, "
+        "aggregate or metrics function (did you mean {} | rate() | topk(5)?)"
     ),
     "{} | rate() | topk(-1)": "line 1, col 20: syntax error: unexpected -, expecting integer",
     "{ trace:status = ok }": (
@@ -81,16 +81,19 @@ SYNTAX_ERRORS = {
     "{ .a = 1 and .b }": "line 1, col 10: syntax error: unexpected and, expecting operator or } (did you mean &&?)",
     "{ resources.x = 1 }": "line 1, col 3: syntax error: unknown scope: resources. (did you mean resource.?)",
     'name = "x"': (
-        "line 1, col 1: syntax error: unexpected name, expecting {, (, by, select, aggregate or number "
+        "line 1, col 1: syntax error: unexpected name, expecting {, (, by, select, number or aggregate "
         "(did you mean { name ... }?)"
     ),
     "{} | cuont() > 3": (
-        "line 1, col 6: syntax error: unexpected cuont, expecting {, (, by, coalesce, select, aggregate or number "
-        "(did you mean count?)"
+        "line 1, col 6: syntax error: unexpected cuont, expecting {, (, by, coalesce, select, number, "
+        "aggregate or metrics function (did you mean count?)"
     ),
     "{ .a =~ }": "line 1, col 9: syntax error: unexpected }, expecting attribute, intrinsic, literal, !, - or (",
     "{} | by(name": "line 1, col 13: syntax error: unexpected end of query, expecting operator or )",
     "{} && 3": "line 1, col 7: syntax error: unexpected 3, expecting { or (",
+    "{} && by(.a)": "line 1, col 7: syntax error: unexpected by, expecting { or (",
+    "count() > name": "line 1, col 11: syntax error: unexpected name, expecting number or aggregate",
+    "({} | rate()) / .a": "line 1, col 17: syntax error: unexpected .a, expecting number or metrics in brackets",
     "{ parent.parent.a = 1 }": (
         "line 1, col 3: syntax error: parent.parent is not supported: only a span and its own parent can be compared"
     ),

@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 
 from pipeline.traceql import tree
 from pipeline.traceql.fields import NUMERIC
-from pipeline.traceql.parser import AGGREGATES, COUNTING, MATH, MEASURING, NUMBER_COMPARISONS, RANKS, SPANSET_OPERATORS
+from pipeline.traceql.parser import (
+    AGGREGATES,
+    COUNTING,
+    MATH,
+    MEASURING,
+    NUMBER_COMPARISONS,
+    RANKS,
+    SPANSET_OPERATORS,
+    parse,
+)
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -129,3 +138,12 @@ def _math(inner: st.SearchStrategy[tree.MetricsPipeline | tree.MetricsMath]) -> 
 METRICS: st.SearchStrategy[tree.MetricsPipeline | tree.MetricsMath] = st.recursive(MEASURED, _math, max_leaves=3)
 HINTS = st.lists(st.tuples(st.sampled_from(["sample", "exemplars", "with"]), STATICS), max_size=2).map(tuple)
 QUERIES = st.builds(tree.Query, pipelines() | METRICS, HINTS)
+
+
+def condition_of(text: str) -> tree.Field:
+    """The condition of a query that is one filter."""
+    body = parse(text).body
+    assert isinstance(body, tree.Pipeline)
+    (only,) = body.stages
+    assert isinstance(only, tree.Filter)
+    return only.condition
