@@ -28,7 +28,7 @@ from pipeline import telemetry
 from pipeline.allocator import release_memory
 from pipeline.partition.batch import Prepared, SourceRecord
 from pipeline.partition.sealed import SealedRange
-from pipeline.partition.segment import Segment, traces_of
+from pipeline.partition.segment import Halves, Segment, traces_of
 from pipeline.partition.state import Partition, PartitionLimits, SealPlan, merged
 from pipeline.partition.window import Window
 from pipeline.store.manifest import Manifest
@@ -404,10 +404,15 @@ class Worker:
             if spare <= 0 or segment.spans is None:
                 break
             if not segment.in_table:
-                await self._in(self.pools.read, self.tables.put_rows, owned.slot, segment, segment.spans)
-                segment.in_table, segment.traces = True, await self._in(self.pools.read, traces_of, segment.spans)
+                segment.traces = await self._in(self.pools.read, self._put_rows, owned.slot, segment, segment.spans)
+                segment.in_table = True
             segment.spans = None
             spare -= segment.nbytes
+
+    def _put_rows(self, slot: Slot, segment: Segment, spans: pa.Table) -> Halves:
+        """spans: the segment's, which another spill may let go meanwhile. Returns the traces that they are of."""
+        self.tables.put_rows(slot, segment, spans)
+        return traces_of(spans)
 
     def segment_rows(self, slot: Slot, segment: Segment) -> pa.Table:
         """A segment's rows from memory, else from RocksDB. Blocking. Raises NotOwnerError when they are gone."""

@@ -339,6 +339,23 @@ def test_a_copy_is_dropped_after_a_crash_too(tmp_path: Path) -> None:
     assert sorted(run(tmp_path, story).store.span_ids()) == [1, 2]
 
 
+def test_spills_at_the_same_time_leave_every_segment_in_the_table_with_its_traces(tmp_path: Path) -> None:
+    async def story(s: Simulation) -> None:
+        for span_id in range(1, 21):
+            s.produce(span_id)
+            await s.deliver(1)
+        none = s.worker.settings.worker.model_copy(update={"live_bytes_max": 0})
+        s.worker.settings = s.worker.settings.model_copy(update={"worker": none})
+        await asyncio.gather(*(s.worker.tick() for _ in range(5)))
+        state = s.worker.owned[0].state
+        assert state is not None
+        for segment in state.segments:
+            assert (segment.spans, segment.in_table, segment.may_hold(b"t" * 16)) == (None, True, True)
+            assert not segment.may_hold(b"u" * 16)
+
+    assert sorted(run(tmp_path, story).store.span_ids()) == list(range(1, 21))
+
+
 def test_a_record_that_is_no_otlp_is_set_aside_and_the_partition_goes_on(tmp_path: Path) -> None:
     async def story(s: Simulation) -> None:
         s.kafka.log.append(b"\xff\xffgarbage")
