@@ -233,12 +233,12 @@ class _Check:
     def _metrics(self, node: Metrics) -> Metrics:
         for stage in node.second:
             if isinstance(stage, Rank) and stage.count < 1:
-                self._refuse(stage, f"limit must be greater than 0:{text_of(stage)}")
+                self._refuse(stage, f"limit must be greater than 0: {text_of(stage)}")
         if isinstance(node, MetricsMath):
             return replace(node, left=self._side(node.left), right=self._side(node.right))
         if isinstance(node.measure, Compare):
             if node.second:
-                self._refuse(node.second[0], f"nothing can follow compare():{text_of(node.second[0])}")
+                self._refuse(node.second[0], f"nothing can follow compare(): {text_of(node.second[0])}")
             return replace(node, pipeline=self._pipeline(node.pipeline), measure=self._compare(node.measure))
         return replace(node, pipeline=self._pipeline(node.pipeline), measure=self._metric(node.measure))
 

@@ -206,23 +206,23 @@ def _(node: Compare) -> str:
 
 @text_of.register
 def _(node: Rank) -> str:
-    return f" | {node.function}({node.count})"
+    return f"| {node.function}({node.count})"
 
 
 @text_of.register
 def _(node: Threshold) -> str:
-    return f" {node.op} {_plain(node.value)}"
+    return f"{node.op} {_plain(node.value)}"
 
 
 @text_of.register
 def _(node: MetricsPipeline) -> str:
-    return f"{text_of(node.pipeline)} | {text_of(node.measure)}{''.join(map(text_of, node.second))}"
+    return " ".join([text_of(node.pipeline), "|", text_of(node.measure), *map(text_of, node.second)])
 
 
 @text_of.register
 def _(node: MetricsMath) -> str:
-    sides = f"{_side(node.left, node.op, right=False)} {node.op} {_side(node.right, node.op, right=True)}"
-    return sides + "".join(map(text_of, node.second))
+    sides = (_side(node.left, node.op, right=False), node.op, _side(node.right, node.op, right=True))
+    return " ".join([*sides, *map(text_of, node.second)])
 
 
 def _side(side: MetricsPipeline | MetricsMath | float, op: str, *, right: bool) -> str:

@@ -1,6 +1,7 @@
 """What a TraceQL query says, as a tree. Plain values: nothing here knows spans, columns or engines.
 
-Constants are folded and names are canonical when a tree leaves the parser, so equal questions are equal trees.
+Names are canonical when a tree leaves the parser. When it leaves the checks, constants are folded too and nil stands to
+the right, so equal questions are equal trees. None is higher than HEIGHT_MAX in cursor.py: who walks one may recurse.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Intrinsic:
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """op: `-` or `!`."""
+    """op: `-` or `!`. A number's own sign is no operation: -3 is a Static."""
 
     op: str
     operand: Field
@@ -114,7 +115,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Wrapped:
-    """`( pipeline )` as an operand of a spanset operator."""
+    """`( pipeline )` as an operand of a spanset operator: of several stages, or of one that is no spanset."""
 
     pipeline: Pipeline
 

@@ -308,6 +308,15 @@ def test_hints_stand_at_the_end_and_have_values(text: str) -> None:
 # ---- decided deviations
 
 
+def test_deviation_1_not_stands_over_the_whole_expression_in_brackets() -> None:
+    assert condition_of("{ !(span.a = 1) }") == Unary("!", Binary("=", Attribute("span", "a"), Static("int", 1)))
+
+
+def test_deviation_2_any_number_can_be_compared_with_any_other() -> None:
+    for text in ("{ span:childCount > 1.5 }", "{ duration > 1500 }", "{ .n = 2.0 }", "{ .n > 1s }"):
+        assert check(parse(text), regex_error) == parse(text)
+
+
 def test_deviation_5_the_parents_attributes_can_be_asked_for() -> None:
     assert condition_of('{ parent.resource.service.name = "a" }') == Binary(
         "=", Attribute("resource", "service.name", parent=True), Static("string", "a")
@@ -330,3 +339,13 @@ def test_deviation_5_aggregates_are_compared_and_calculated_with() -> None:
 
 def test_deviation_6_most_recent_is_accepted() -> None:
     assert parse("{} with(most_recent=true)").hints == (("most_recent", Static("bool", True)),)
+
+
+def test_deviation_9_division_by_zero_is_no_error_of_the_query() -> None:
+    assert check(parse("{ .a = 1 / 0 }"), regex_error) == parse("{ .a = 1 / 0 }")
+
+
+def test_deviation_11_defects_are_not_copied() -> None:
+    assert check(parse("{ .a = 2 ^ 3 }"), regex_error) == parse("{ .a = 8 }")
+    assert condition_of("{ 2 < .a }") == Binary("<", Static("int", 2), Attribute("", "a"))
+    assert condition_of("{ span.a || span.b }") == Binary("||", Attribute("span", "a"), Attribute("span", "b"))
