@@ -114,6 +114,54 @@ def _needs_of(node: tree.Field) -> Iterator[Need]:
             yield Need(names, keys)
 
 
+def trace_condition_of(pipeline: tree.Pipeline, present: Present) -> Condition:
+    """What the rows of every trace of the answer fulfil together: SQL of aggregates over all of them."""
+    compiler = FieldSql(present)
+    found = _trace_condition(pipeline, compiler)
+    return Condition(found.text, list(found.values), set(compiler.columns))
+
+
+def _trace_condition(stage: tree.Pipeline | tree.Stage, compiler: FieldSql) -> Sql:
+    if isinstance(stage, tree.Pipeline):
+        stages = [_trace_condition(each, compiler) for each in stage.stages]
+        return all_of([*stages, *_counts(stage, compiler)])
+    if isinstance(stage, tree.Wrapped):
+        return _trace_condition(stage.pipeline, compiler)
+    if isinstance(stage, tree.Filter):
+        condition = _condition(stage, compiler)
+        return TRUE if condition == TRUE else sql("bool_or({})", condition)
+    if not isinstance(stage, tree.SpansetOperation):
+        return TRUE
+    left, right = _trace_condition(stage.left, compiler), _trace_condition(stage.right, compiler)
+    if stage.op == "||":
+        return any_of((left, right))
+    return right if stage.op.startswith("!") else all_of((left, right))
+
+
+def _counts(pipeline: tree.Pipeline, compiler: FieldSql) -> Iterator[Sql]:
+    """Of `count() > n` behind filters: so many rows, copies included."""
+    conditions: list[Sql] = []
+    for stage in pipeline.stages:
+        if isinstance(stage, tree.ScalarFilter):
+            least = _count_at_least(stage)
+            if least is not None:
+                yield sql(f"count_if({{}}) >= {least}", all_of(conditions))
+        elif isinstance(stage, tree.Filter):
+            conditions.append(_condition(stage, compiler))
+        elif not isinstance(stage, tree.Select):
+            return
+
+
+def _count_at_least(stage: tree.ScalarFilter) -> int | None:
+    """The n of `count() >= n` and the like."""
+    if stage.left != tree.Aggregate("count", None) or not isinstance(stage.right, tree.Static):
+        return None
+    limit = stage.right.value
+    if not isinstance(limit, int) or stage.op not in ("=", ">=", ">"):
+        return None
+    return limit + (stage.op == ">")
+
+
 def rows_decide(pipeline: tree.Pipeline) -> bool:
     """Whether every row that fulfils the condition is in the answer."""
     return all(

@@ -278,13 +278,33 @@ class _Run:
 
     def _span_sets(self, query: tree.Pipeline, refs: list[ChunkRef], ids: pa.Array) -> dict[bytes, list[SpanSet]]:
         """Of these traces those that the query finds, decided on all their rows."""
-        question = self._question
-        compiled = plan.Plan(query, Present.of(refs, self._snapshot.column_names()))
+        question, present = self._question, Present.of(refs, self._snapshot.column_names())
+        if not plan.rows_decide(query):
+            ids = self._that_may_fit(plan.trace_condition_of(query, present), refs, ids)
+        compiled = plan.Plan(query, present)
         live = self._snapshot.rows(trace_rows.columns_read(compiled.columns), self._tenant, ids)
         rows = trace_rows.read(self._reader, refs, live, ids, compiled.columns)
         return compiled.evaluate(
             self._reader.session, rows, (question.start_ns, question.end_ns), question.span_set_spans
         )
+
+    def _that_may_fit(self, condition: Condition, refs: list[ChunkRef], ids: pa.Array) -> pa.Array:
+        """Those of the traces that fulfil a condition over all their rows."""
+        columns = sorted({"trace_id", *condition.columns})
+        live = self._snapshot.rows(columns, self._tenant, ids)
+
+        def statement(urls: list[str]) -> tuple[str, list[Any]]:
+            source = (FROM_CHUNKS if urls else "") + "SELECT * FROM {live}"
+            text = (
+                f"SELECT trace_id FROM ({source}) WHERE trace_id IN (SELECT trace_id FROM {{ids}}) "
+                f"GROUP BY trace_id HAVING {condition.sql}"
+            )
+            return text, ([urls] if urls else []) + condition.values
+
+        if condition.sql == "true" or not len(ids):
+            return ids
+        found = self._reader.read(refs, statement, live=live, ids=pa.table({"trace_id": ids}))
+        return found.column("trace_id").cast(pa.binary(16)).combine_chunks()
 
     def _live_summaries(self, ids: pa.Array) -> pa.Table:
         """Live rows of these traces; after the first batch all live rows are unpacked, once."""
