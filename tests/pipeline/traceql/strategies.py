@@ -37,7 +37,19 @@ from pipeline.traceql.tree import (
     Unary,
     Wrapped,
 )
-from tests.pipeline.traceql.worlds import DURATIONS_NS, FLOATS, INTS, NAMES, SERVICES, WORDS, span_id, trace_id
+from tests.pipeline.traceql.worlds import (
+    DURATIONS_NS,
+    FLOATS,
+    INTS,
+    NAMES,
+    SERVICES,
+    T0_NS,
+    WORDS,
+    WORLD_END_NS,
+    S,
+    span_id,
+    trace_id,
+)
 
 T = TypeVar("T")
 EQUALITY, ORDER, REGEX = ("=", "!="), ("<", "<=", ">", ">="), ("=~", "!~")
@@ -106,7 +118,7 @@ GROUPING = often(
     (2, scoped("s", SCOPES_OF_SPANS)),
     (1, scoped("any", SCOPES_OF_SPANS)),
     (2, st.just(Attribute("resource", "service.name"))),
-    (3, intrinsics("span:name", "span:status", "span:kind", "trace:rootName")),
+    (3, intrinsics("span:name", "span:status", "span:kind", "trace:rootName", "trace:id")),
 )
 MEASURED = often((2, scoped("n", SCOPES_OF_SPANS)), (1, scoped("any", SCOPES_OF_SPANS)), (2, DURATION))
 
@@ -334,7 +346,8 @@ THRESHOLDS = st.builds(Threshold, st.sampled_from(EQUALITY + ORDER), st.sampled_
 SECOND: st.SearchStrategy[Any] = often(
     (3, st.just(())), (2, st.lists(st.one_of(RANKS, THRESHOLDS), min_size=1, max_size=2).map(tuple))
 )
-COMPARES = st.builds(Compare, FILTERS, top=st.sampled_from((1, 2, 10)))
+WINDOWS = st.sampled_from((None, None, (T0_NS, T0_NS + 20 * S), (T0_NS + 10 * S, WORLD_END_NS)))
+COMPARES = st.builds(Compare, FILTERS, top=st.sampled_from((1, 2, 10)), window=WINDOWS)
 PLAIN_METRICS = st.builds(MetricsPipeline, pipelines(1), METRICS)
 MATH = st.builds(
     MetricsMath,

@@ -242,6 +242,15 @@ def test_an_array_of_one_is_its_element_and_a_longer_one_nil() -> None:
     assert labels(trace, A) == [{"span.a": "nil"}, {"span.a": "x"}]
 
 
+def test_traces_grouped_by_their_id_stay_apart() -> None:
+    """15.11."""
+    world = [[at(11, trace_id=bytes([number]) * 16)] for number in (1, 2)]
+
+    series = metrics(Query(measuring(metric("rate", by=(intrinsic("trace:id"),)))), world, 0, 20 * S, 10 * S)
+
+    assert [one.labels[0][1].value for one in series] == ["01" * 16, "02" * 16]
+
+
 # ---- second stages
 
 

@@ -182,6 +182,13 @@ def test_a_server_that_names_its_own_id_as_parent_hangs_below_the_client() -> No
     assert found(trace, both(named("client"), ">", where())) == "server"
 
 
+def test_a_span_is_not_its_own_parent_where_another_has_its_id() -> None:
+    """7."""
+    trace = [one("twin", 2, start_ns=5), one("server", 2, parent=2, kind="server", start_ns=1)]
+
+    assert found(trace, both(named("twin"), ">", where())) == "server"
+
+
 def test_many_spans_of_one_id_lose_nobody() -> None:
     """15.4: every span is in a tree."""
     trace = [one("a", 1), one("b", 1, start_ns=5), one("c", 1), one("child", 2, parent=1)]

@@ -1,4 +1,8 @@
-"""Traces as the reference knows them: plain values, nothing encoded."""
+"""Traces as the reference knows them: plain values, nothing encoded.
+
+The reference answers TraceQL slowly and obviously, one trace and one span at a time; the engine is tested against it.
+Numbers in brackets in this folder and in its tests, as (5.1), are sections of the description of the language.
+"""
 
 from __future__ import annotations
 
