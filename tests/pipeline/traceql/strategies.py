@@ -198,11 +198,11 @@ SAME_EVENT: st.SearchStrategy[Field] = st.builds(
 )
 # Rather `||` than `&&`, which soon leaves nothing
 CONDITIONS: st.SearchStrategy[Field] = often(
-    (5, SIMPLE),
+    (4, SIMPLE),
     (1, SAME_EVENT),
     (1, st.builds(Unary, st.just("!"), SIMPLE)),
     (1, st.builds(Binary, st.just("&&"), SIMPLE, SIMPLE)),
-    (2, st.builds(Binary, st.just("||"), SIMPLE, SIMPLE)),
+    (3, st.builds(Binary, st.just("||"), SIMPLE, SIMPLE)),
     (1, st.builds(Unary, st.just("!"), st.builds(Binary, st.sampled_from(("&&", "||")), SIMPLE, SIMPLE))),
     (
         1,
@@ -274,7 +274,7 @@ GROUPS = st.builds(
     GroupBy, often((5, GROUPING), (1, CALCULATED), (1, SIMPLE.filter(lambda one: isinstance(one, Binary))))
 )
 SELECTS = st.builds(Select, st.lists(GROUPING, min_size=1, max_size=2, unique=True).map(tuple))
-FIRST_STAGE: st.SearchStrategy[Stage] = often((16, SPANSETS), (2, SCALAR_FILTERS), (1, GROUPS))
+FIRST_STAGE: st.SearchStrategy[Stage] = often((27, SPANSETS), (2, SCALAR_FILTERS), (1, GROUPS))
 STAGE: st.SearchStrategy[Stage] = often((3, SCALAR_FILTERS), (3, GROUPS), (1, SELECTS), (1, FILTERS), (1, OPERATIONS))
 STAGE_OF_GROUPS: st.SearchStrategy[Stage] = often(
     (4, SCALAR_FILTERS), (1, GROUPS), (1, SELECTS), (1, FILTERS), (3, st.just(Coalesce()))
