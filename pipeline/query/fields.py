@@ -183,10 +183,9 @@ class FieldSql:
         return literal(node.type, node.value)
 
     def _attribute(self, node: tree.Attribute) -> Value:
-        if not node.scope:
-            first, second = (self._attribute(replace(node, scope=scope)) for scope in ("span", "resource"))
-            return alternative(first, second)
         prefix = PARENT if node.parent else ""
+        if not node.scope:
+            return alternative(*(self._scoped(scope, node.name, prefix) for scope in ("span", "resource")))
         found = self._scoped(SCOPE_OF[node.scope], node.name, prefix)
         if (node.scope, node.name) == ("resource", "service.name"):
             text = sql("coalesce({}, '')", found.of.get("string", Sql("NULL")))

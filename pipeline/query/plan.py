@@ -281,8 +281,8 @@ def _number(type_: str, value: Sql) -> Sql:
 
 def _numbers(table: pa.Table, name: str, value: Value) -> Numbers:
     columns = {type_: table.column(f"{name}_{type_}") for type_ in NUMBERS if type_ in value.of}
-    wholes = [columns[type_] for type_ in WHOLE if type_ in columns]
-    whole = pc.coalesce(*wholes, pa.scalar(None, pa.int64()))
+    none = pa.chunked_array([pa.nulls(table.num_rows, pa.int64())])
+    whole = pc.coalesce(none, *(columns[type_] for type_ in WHOLE if type_ in columns))
     durations = "duration" in columns and all(
         column.null_count == table.num_rows for type_, column in columns.items() if type_ != "duration"
     )
@@ -295,7 +295,7 @@ def _numbers(table: pa.Table, name: str, value: Value) -> Numbers:
 
 def _keys(table: pa.Table, name: str, value: Value) -> Keys:
     """An array of one element groups as that, a longer one as no value."""
-    codes, values = np.zeros(table.num_rows, dtype=np.int64), list[tuple[str, Any] | None]([None])
+    codes, places = np.zeros(table.num_rows, dtype=np.int64), dict[tuple[str, Any] | None, int]({None: 0})
     for type_ in value.of:
         column = table.column(f"{name}_{type_}").combine_chunks()
         if type_ not in CLASS_OF:
@@ -303,10 +303,11 @@ def _keys(table: pa.Table, name: str, value: Value) -> Keys:
             column = pc.list_element(one, 0)
         coded = column.dictionary_encode()
         coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+        keys = [(type_.removesuffix("[]"), one) for one in coded.dictionary.to_pylist()]
+        own = np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
         there = coded.indices.is_valid().to_numpy(zero_copy_only=False)
-        codes[there] = coded.indices.drop_null().to_numpy() + len(values)
-        values += [(type_.removesuffix("[]"), one) for one in coded.dictionary.to_pylist()]
-    return Keys(codes, values)
+        codes[there] = own[coded.indices.drop_null().to_numpy()]
+    return Keys(codes, list(places))
 
 
 def _overlap(rows: pa.Table, range_ns: tuple[int, int]) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,181 @@
+"""The engine against the reference interpreter: generated worlds and queries, the same spansets, whatever they ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValueList
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from pipeline.query import trace_rows
+from pipeline.query.chunks import ChunkReader, Present
+from pipeline.query.conditions import Condition
+from pipeline.query.engine import Engine, Session
+from pipeline.query.plan import Plan, SpanSet, condition_of, trace_condition_of
+from pipeline.spans import from_otlp, schema
+from pipeline.spans.record import Record
+from pipeline.traceql import tree
+from tests.pipeline.query.world import any_value
+from tests.pipeline.traceql.reference.model import Attributes, Span, Trace
+from tests.pipeline.traceql.reference.search import search
+from tests.pipeline.traceql.strategies import searches
+from tests.pipeline.traceql.worlds import worlds
+from topics.settings import QuerierSettings, StoreSettings
+
+EXAMPLES, QUERIES = 42, 12  # worlds of each form, and queries of each world
+ALWAYS = (0, 2**63)
+Found = dict[bytes, list[tuple[list[tuple[bytes, int]], list[Any]]]]  # trace -> spansets: (ID, start), values
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    found = Engine(QuerierSettings(data_dir=Path(tmp_path_factory.mktemp("engine")), threads=1), StoreSettings())
+    yield found
+    found.close()
+
+
+# ---- a world as rows
+
+
+def value_of(held: Any) -> AnyValue:
+    if isinstance(held, dict):
+        return AnyValue(kvlist_value=KeyValueList(values=pairs(held)))
+    return any_value(held)
+
+
+def pairs(attributes: Attributes) -> list[Any]:
+    found = Resource()
+    for key, held in attributes.items():
+        found.attributes.add(key=key, value=value_of(held))
+    return list(found.attributes)
+
+
+def otlp(span: Span) -> bytes:
+    data = trace_pb2.TracesData()
+    resource = data.resource_spans.add(resource=Resource(attributes=pairs(span.resource)))
+    scope = InstrumentationScope(
+        name=span.scope_name, version=span.scope_version, attributes=pairs(span.scope_attributes)
+    )
+    resource.scope_spans.add(scope=scope).spans.add(
+        trace_id=span.trace_id,
+        span_id=span.span_id,
+        parent_span_id=span.parent_id,
+        name=span.name,
+        kind=tree.KINDS.index(span.kind),  # type: ignore[arg-type]
+        start_time_unix_nano=span.start_ns,
+        end_time_unix_nano=span.end_ns,
+        attributes=pairs(span.attributes),
+        status={"code": tree.STATUSES.index(span.status), "message": span.status_message},  # type: ignore[arg-type]
+        events=[
+            trace_pb2.Span.Event(time_unix_nano=one.time_ns, name=one.name, attributes=pairs(one.attributes))
+            for one in span.events
+        ],
+        links=[
+            trace_pb2.Span.Link(trace_id=one.trace_id, span_id=one.span_id, attributes=pairs(one.attributes))
+            for one in span.links
+        ],
+    )
+    body: bytes = data.SerializeToString()
+    return body
+
+
+def rows_of(world: list[Trace], columns_max: int) -> pa.Table:
+    records = [Record("t", offset, otlp(span)) for offset, span in enumerate(span for trace in world for span in trace)]
+    return from_otlp.decode(records, attribute_columns_max=columns_max).spans
+
+
+# ---- both answers in one form
+
+
+def expected(query: tree.Query, world: list[Trace]) -> Found:
+    found: Found = {}
+    for one in search(query, world, *ALWAYS):
+        sets = []
+        for each in one.spansets:
+            spans = sorted((span.span_id, span.start_ns) for span in each.spans)
+            sets.append((spans, [value.value for value in each.attributes.values()]))
+        found[one.trace_id] = sorted(sets, key=repr)
+    return found
+
+
+def plain(of: tree.GroupBy | tree.Aggregate, value: Any) -> Any:
+    if isinstance(of, tree.Aggregate) or value is None:
+        return value
+    type_, found = value
+    return {"status": tree.STATUSES, "kind": tree.KINDS}[type_][found] if type_ in ("status", "kind") else found
+
+
+def answered(found: dict[bytes, list[SpanSet]]) -> Found:
+    answer: Found = {}
+    for trace_id, sets in found.items():
+        named = []
+        for each in sets:
+            spans = sorted((one.span_id, one.start_unix_ns) for one in each.spans)
+            named.append((spans, [plain(*attribute) for attribute in each.attributes]))
+        answer[trace_id] = sorted(named, key=repr)
+    return answer
+
+
+def rounded(found: Found) -> Found:
+    return {
+        trace_id: [
+            (spans, [round(value, 6) if isinstance(value, float) else value for value in values])
+            for spans, values in sets
+        ]
+        for trace_id, sets in found.items()
+    }
+
+
+# ---- the engine
+
+
+def evaluate(session: Session, pipeline: tree.Pipeline, table: pa.Table) -> dict[bytes, list[SpanSet]]:
+    present = Present.of([], table.column_names)
+    plan = Plan(pipeline, present)
+    columns = trace_rows.columns_read(plan.columns)
+    live = pa.table({name: schema.column(table, name) for name in columns})
+    ids = table.column("trace_id").unique()
+    rows = trace_rows.read(ChunkReader(session, []), [], live, ids, plan.columns)
+    found = plan.evaluate(session, rows, ALWAYS, 100)
+    for condition, grouped in ((condition_of(pipeline, present), False), (trace_condition_of(pipeline, present), True)):
+        assert found.keys() <= fulfilling(session, table, condition, grouped=grouped), condition.sql
+    return found
+
+
+def fulfilling(session: Session, table: pa.Table, condition: Condition, *, grouped: bool) -> set[bytes]:
+    """The traces that are left by what only narrows: none of the answer may be lost by it."""
+    columns = {"trace_id", *condition.columns}
+    rows = pa.table({name: schema.column(table, name) for name in sorted(columns)})
+    clause = "GROUP BY trace_id HAVING" if grouped else "WHERE"
+    kept = session.sql(f"SELECT trace_id FROM {{rows}} {clause} {condition.sql}", condition.values, rows=rows)
+    return set(kept.column("trace_id").to_pylist())
+
+
+@pytest.mark.parametrize("columns_max", [200, 1], ids=["columns", "maps"])
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+@given(world=worlds(), queries=st.lists(searches(), min_size=QUERIES, max_size=QUERIES))
+def test_the_engine_answers_as_the_reference_does(
+    engine: Engine, columns_max: int, world: list[Trace], queries: list[tree.Query]
+) -> None:
+    table = rows_of(world, columns_max)
+
+    def work(session: Session) -> None:
+        for query in queries:
+            assert isinstance(query.body, tree.Pipeline)
+            wanted = expected(query, world)
+            found = answered(evaluate(session, query.body, table))
+            assert rounded(found) == rounded(wanted), query
+
+    asyncio.run(engine.run(work))
