@@ -154,25 +154,26 @@ class FieldSql:
         """A value for the row."""
         if isinstance(node, tree.Static):
             return self._literal(node)
+        if (scope := self._first_listed(node)) is not None and not _is_condition(node):
+            return self._first(node, scope)
         if isinstance(node, tree.Attribute | tree.Intrinsic):
-            scope = next((one for one in LISTED_BY if one not in self.element and reads_scope(node, one)), None)
-            return self._leaf(node) if scope is None else self._first(node, scope)
+            return self._attribute(node) if isinstance(node, tree.Attribute) else self._intrinsic(node.name)
         if isinstance(node, tree.Unary) and node.op == "-":
             return negative(self.value(node.operand))
         if isinstance(node, tree.Binary) and node.op in tree.ARITHMETIC:
             return computed(node.op, self.value(node.left), self.value(node.right))
         return Value({"bool": self.truth(node)}, TRUE)
 
-    def _leaf(self, node: tree.Attribute | tree.Intrinsic) -> Value:
-        return self._attribute(node) if isinstance(node, tree.Attribute) else self._intrinsic(node.name)
-
-    def _first(self, node: tree.Attribute | tree.Intrinsic, scope: str) -> Value:
-        """Where a value is wanted and no condition: that of the first event (link) that has it."""
+    def _first(self, node: tree.Field, scope: str) -> Value:
+        """Where a value is wanted and no condition: that of the first event (link) that gives one."""
         variable = f"at_{scope}"
-        inner = replace(self, element={**self.element, scope: variable})._leaf(node)
+        inner = replace(self, element={**self.element, scope: variable}).value(node)
         numbers = sql("range(1, len({}) + 1)", self._column(LISTED_BY[scope]))
-        template = f"list_filter(list_transform({{}}, lambda {variable}: {{}}), lambda found: found IS NOT NULL)[1]"
-        of = {type_: sql(template, numbers, each) for type_, each in inner.of.items()}
+        first = sql(f"list_filter({{}}, lambda {variable}: {{}})[1]", numbers, inner.has_type())
+        of = {
+            type_: sql(f"list_transform([{{}}], lambda {variable}: {{}})[1]", first, each)
+            for type_, each in inner.of.items()
+        }
         return Value(of, Value(of).has_type())
 
     @staticmethod
@@ -245,6 +246,12 @@ def operands(node: tree.Field, op: str) -> list[tree.Field]:
     if isinstance(node, tree.Binary) and node.op == op:
         return [*operands(node.left, op), *operands(node.right, op)]
     return [node]
+
+
+def _is_condition(node: tree.Field) -> bool:
+    if isinstance(node, tree.Unary):
+        return node.op == "!"
+    return isinstance(node, tree.Binary) and node.op in (*tree.COMPARISONS, *tree.SET_OPERATORS)
 
 
 def _is_for_itself(node: tree.Field) -> bool:

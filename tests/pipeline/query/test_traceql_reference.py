@@ -30,7 +30,7 @@ from tests.pipeline.traceql.strategies import searches
 from tests.pipeline.traceql.worlds import worlds
 from topics.settings import QuerierSettings, StoreSettings
 
-EXAMPLES, QUERIES = 42, 12  # worlds of each form, and queries of each world
+EXAMPLES, QUERIES = 30, 12  # worlds of each form, and queries of each world
 ALWAYS = (0, 2**63)
 Found = dict[bytes, list[tuple[list[tuple[bytes, int]], list[Any]]]]  # trace -> spansets: (ID, start), values
 
