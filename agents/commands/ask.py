@@ -44,6 +44,7 @@ def trace(querier: Querier, *, trace_id: str, otlp: bool, rows: int, as_json: bo
 
 
 @click.command()
+@click.argument("query", required=False)
 @click.option("--tags", help="key=value key2='a b': all must match on the spans or resource of one service's batch")
 @click.option("--service", help="Part of a service's name, in any case")
 @click.option("--name", help="Part of a span's name, in any case")
@@ -53,12 +54,16 @@ def trace(querier: Querier, *, trace_id: str, otlp: bool, rows: int, as_json: bo
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), default=20, help="Traces (default 20)")
 @asks_querier
 def search(querier: Querier, *, since: str, limit: int, as_json: bool, **given: str | None) -> None:
-    """The newest traces that match, live and stored alike. --json gives the querier's answer as it is."""
+    """The newest traces that match, live and stored alike: by a TraceQL query, or by tags.
+
+    A query: '{ status = error && duration > 100ms }'. --json gives the querier's answer as it is, with the spans found.
+    """
     tags = " ".join(filter(None, [given["tags"], _tag("service.name", given["service"]), _tag("name", given["name"])]))
     end = int(time.time()) + 1
     answer = querier.ask(
         "/api/search",
         {
+            "q": given["query"],
             "tags": tags or None,
             "minDuration": given["min_duration"],
             "maxDuration": given["max_duration"],
