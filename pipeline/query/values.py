@@ -110,21 +110,21 @@ def _matches(op: str, left: Typed, right: Typed) -> Sql:
 
 
 def computed(op: str, left: Value, right: Value) -> Value:
-    """Arithmetic: int with int is an int, all else a float; durations count in nanoseconds."""
+    """Arithmetic: int with int is an int, all else a float; durations count in nanoseconds.
+
+    Each part of an operand stands a fixed number of times in each part of the result: a long sum stays a short text.
+    """
     of: dict[str, Sql] = {}
     if "int" in left.of and "int" in right.of:
         whole = sql(INT_ARITHMETIC[op], _whole(left.of["int"]), _whole(right.of["int"]))
         of["int"] = sql("TRY_CAST({} AS BIGINT)", whole)
-    floats = [
-        sql(FLOAT_ARITHMETIC[op], _float(left.of[x]), _float(right.of[y]))
-        for x, y in product(NUMBERS, repeat=2)
-        if x in left.of and y in right.of and (x, y) != ("int", "int")
-    ]
-    if floats:
-        either = sql(f"coalesce({', '.join(['{}'] * len(floats))}, NULL)", *floats)
-        of["float"] = sql("CASE WHEN isfinite({}) THEN {} END", either, either)
-    found = Value(of)
-    return Value(of, found.has_type())
+    if all(set(NUMBERS) & side.of.keys() for side in (left, right)):
+        found = sql(FLOAT_ARITHMETIC[op], _float(left), _float(right))
+        if "int" in of:
+            both = (left.of["int"], right.of["int"])
+            found = sql("CASE WHEN {} IS NULL OR {} IS NULL THEN {} END", *both, found)
+        of["float"] = sql("list_filter([{}], lambda number: isfinite(number))[1]", found)
+    return Value(of, Value(of).has_type())
 
 
 def negative(value: Value) -> Value:
@@ -159,5 +159,7 @@ def _whole(value: Sql) -> Sql:
     return sql("{}::HUGEINT", value)
 
 
-def _float(value: Sql) -> Sql:
-    return sql("{}::DOUBLE", value)
+def _float(value: Value) -> Sql:
+    """Whatever number it is as a float."""
+    parts = [sql("{}::DOUBLE", value.of[type_]) for type_ in NUMBERS if type_ in value.of]
+    return sql(f"coalesce({', '.join(['{}'] * len(parts))}, NULL)", *parts)
