@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,13 +50,15 @@ class Need:
 class Condition:
     """A boolean expression over a row, the values of its `?` in order, and the columns that it reads.
 
-    needs: each must be met by a chunk or segment, or it has no fitting row and need not be opened.
+    needs: each must be met by a chunk or segment, or it has no fitting row and need not be opened. service: whether a
+    fitting row may be of a service of this name; None: of any.
     """
 
     sql: str = "true"
     values: list[Any] = field(default_factory=list)
     columns: set[str] = field(default_factory=set)
     needs: list[Need] = field(default_factory=list)
+    service: Callable[[str], bool] | None = None
 
     def both(self, other: Condition) -> Condition:
         """This and the other."""
@@ -65,6 +67,7 @@ class Condition:
             self.values + other.values,
             self.columns | other.columns,
             self.needs + other.needs,
+            self.service or other.service,
         )
 
     def may_fit(self, columns: Container[str], more_keys: Container[str] | None) -> bool:
@@ -84,9 +87,11 @@ def conditions_of(tags: Mapping[str, str], present: Present) -> Condition:
 def _condition(key: str, value: str, present: Present) -> Condition:
     if key == SERVICE:
         column = schema.column_name("resource", key, "string")
-        if present.has_more("resource", key):
-            return _contains(_text_of("resource", key), value, {column, "resource_more"})
-        return _contains(quoted(column), value, {column})
+        rare = present.has_more("resource", key)
+        text = _text_of("resource", key) if rare else quoted(column)
+        found = _contains(text, value, {column, "resource_more"} if rare else {column})
+        found.service = (lambda name: value.lower() in name.lower()) if value else None
+        return found
     if key == "name":
         return _contains("name", value, {"name"})
     if key == "status.code":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +64,9 @@ def condition_of(pipeline: tree.Pipeline, present: Present) -> Condition:
     _refuse_several_spansets(pipeline)
     compiler = FieldSql(present)
     found = _condition(pipeline, compiler)
-    return Condition(found.text, list(found.values), set(compiler.columns), list(_needs(pipeline)))
+    return Condition(
+        found.text, list(found.values), set(compiler.columns), list(_needs(pipeline)), service=_service_of(pipeline)
+    )
 
 
 def _refuse_several_spansets(pipeline: tree.Pipeline) -> None:
@@ -97,6 +101,18 @@ def _needs(pipeline: tree.Pipeline) -> Iterator[Need]:
         if isinstance(stage, tree.Filter):
             for each in operands(stage.condition, "&&"):
                 yield from _needs_of(each)
+
+
+def _service_of(pipeline: tree.Pipeline) -> Callable[[str], bool] | None:
+    """The service that every such span is of, where a condition names it."""
+    service = tree.Attribute("resource", "service.name")
+    for stage in pipeline.stages:
+        for each in operands(stage.condition, "&&") if isinstance(stage, tree.Filter) else ():
+            if isinstance(each, tree.Binary) and each.op == "=" and service in (each.left, each.right):
+                other = each.right if each.left == service else each.left
+                if isinstance(other, tree.Static) and other.type == "string" and other.value:
+                    return partial(operator.eq, other.value)
+    return None
 
 
 def _needs_of(node: tree.Field) -> Iterator[Need]:

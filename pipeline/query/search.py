@@ -31,6 +31,7 @@ from pipeline.query.plan import SpanSet
 from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.query.summary import Pick, TraceSummary
 from pipeline.spans import schema
+from pipeline.spans.index import OTHERS
 from pipeline.store.manifest import ChunkEntry
 from pipeline.traceql import tree
 from topics.errors import BadQuestionError
@@ -227,10 +228,10 @@ class _Run:
 
     def _may_fit(self, ref: ChunkRef) -> bool:
         """Whether the catalog's entry leaves it possible that a row of the chunk has all tags."""
-        entry, service = ref.entry, self._question.tags.get("service.name", "").lower()
+        entry, service = ref.entry, self._condition.service
         more_keys = None if len(entry.more_keys) >= MORE_KEYS_MAX else entry.more_keys
-        counted = more_keys is not None and f"resource.{SERVICE}" not in more_keys
-        if service and counted and not any(service in name.lower() for name in entry.services):
+        all_named = more_keys is not None and f"resource.{SERVICE}" not in more_keys and OTHERS not in entry.services
+        if service is not None and all_named and not any(map(service, entry.services)):
             return False
         return self._condition.may_fit(entry.attributes, more_keys)
 

@@ -40,7 +40,7 @@ from pipeline.store.totals import Totals
 from topics.errors import FormatVersionError, MalformedRecordError, SpanstreamError
 
 log = structlog.get_logger(__name__)
-LAYOUT = 3  # of the folder; one of another layout is emptied
+LAYOUT = 4  # of the folder; one of another layout is emptied
 ENTRIES, ROWS, TOTALS, META = "entries", "rows", "totals", "meta"
 FAMILIES = (ENTRIES, ROWS, TOTALS, META, *filter_groups.FAMILIES)
 CACHE_BYTES = 32 << 20
@@ -84,7 +84,8 @@ class _TenantChunks:
 class Catalog:
     """What is stored, of one topic. Thread-safe; may block on disk, and where it says so on the store.
 
-    Entries of chunks come without `services`: their counts stand in the totals, and are most of an entry's bytes.
+    Entries of chunks come with the names of their services alone: the counts of operations stand in the totals, and are
+    most of an entry's bytes.
 
     Before `refresh` of a partition has listed the bucket once, its horizon is 0: nothing of it counts as stored.
     """
@@ -131,7 +132,7 @@ class Catalog:
                 batch.put(_key(number, first), orjson.dumps(row), self._handles[ROWS])
                 for at, chunk in enumerate(manifest.chunks):
                     key = ChunkKey(number, first, at).packed()
-                    batch.put(key, orjson.dumps(chunk_values(chunk) | {"services": {}}), self._handles[ENTRIES])
+                    batch.put(key, orjson.dumps(kept_values(chunk)), self._handles[ENTRIES])
                     if chunk.tenant not in sums:
                         sums[chunk.tenant] = self._totals(chunk.tenant)
                     sums[chunk.tenant].add(chunk)
@@ -362,6 +363,11 @@ class Catalog:
 
     def _totals(self, tenant: str) -> Totals:
         return Totals(self._families[TOTALS].get(tenant.encode()))
+
+
+def kept_values(chunk: ChunkEntry) -> dict[str, Any]:
+    """What is kept of a chunk's entry."""
+    return chunk_values(chunk) | {"services": {service: {} for service in chunk.services}}
 
 
 def _row(manifest: Manifest) -> list[Any]:

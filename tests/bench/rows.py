@@ -92,9 +92,9 @@ class Bench:
 
     # ---- what a span costs
 
-    def cost(self, report: Report, spans: int) -> None:
+    def cost(self, report: Report, spans: int, *, seal_age_s: float = 20.0) -> None:
         """Receiver, worker and store one after the other, and traces by ID from what they stored."""
-        settings = self.settings("cost", seal_age_s=20.0)
+        settings = self.settings("cost", seal_age_s=seal_age_s)
         load = Load(spans, SEED)
         idle: list[float] = []
         report.measure("an idle worker's start", lambda: self._idle(settings, idle))

@@ -22,8 +22,9 @@ from pipeline.query.tail_rows import TailRows
 from pipeline.spans import from_otlp, schema
 from pipeline.spans.index import Services, add_services
 from pipeline.spans.record import Record
+from pipeline.store.catalog import kept_values
 from pipeline.store.commit import store_range
-from pipeline.store.manifest import ChunkEntry, Manifest
+from pipeline.store.manifest import ChunkEntry, Manifest, chunk_from_values
 from pipeline.store.objects import ObjectStore
 from pipeline.store.tables import ipc_bytes
 from topics.settings import Settings
@@ -235,7 +236,8 @@ class MemoryStored:
             self.late = [each for each in self.late if each.partition != partition]
 
     def _entries(self, tenant: str) -> list[tuple[Manifest, ChunkEntry]]:
-        return [(m, entry) for m in self.manifests for entry in m.chunks if entry.tenant == tenant]
+        mine = [(m, entry) for m in self.manifests for entry in m.chunks if entry.tenant == tenant]
+        return [(manifest, chunk_from_values(kept_values(entry))) for manifest, entry in mine]
 
     def chunks_for_trace(
         self, tenant: str, partition: int, trace_id: bytes, start_ns: int | None, end_ns: int | None
@@ -260,7 +262,7 @@ class MemoryStored:
 
     def services(self, tenant: str) -> dict[str, dict[str, int]]:
         total: Services = {}
-        for _, entry in self._entries(tenant):
+        for entry in (one for manifest in self.manifests for one in manifest.chunks if one.tenant == tenant):
             add_services(total, {"": entry.services})
         return total.get("", {})
 

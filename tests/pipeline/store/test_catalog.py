@@ -248,6 +248,12 @@ def test_an_entry_that_only_names_a_long_manifest_is_read_from_the_bucket(catalo
     assert catalog.manifest_of(manifest(10, 19).to_entry(bytes_max=10)) is None
 
 
+def test_an_entry_keeps_the_names_of_its_services_without_their_counts(catalog: Catalog) -> None:
+    catalog.apply(manifest(0, 9, entry(1)))
+
+    assert [one.services for one in catalog.chunks_for("shop", 0, 10 * SECOND)] == [{"web": {}}]
+
+
 def test_an_entry_that_comes_twice_is_taken_once(catalog: Catalog) -> None:
     assert [catalog.apply(manifest(0, 9, entry(1))) for _ in range(2)] == [True, False]
     assert len(catalog.chunks_for("shop", 0, 10 * SECOND)) == 1
