@@ -124,6 +124,16 @@ def test_a_refused_question_is_shown_as_the_querier_said_it(querier: str) -> Non
     assert answer.stderr == "invalid tags: tag a has been set twice\n"
 
 
+def test_search_takes_a_query(querier: str) -> None:
+    Answers.table["/api/search"] = (200, json.dumps({"traces": []}).encode())
+
+    answer = CliRunner().invoke(search, ["{ status = error }", "--url", querier])
+
+    assert answer.exit_code == 0, answer.stderr
+    assert Answers.asked[-1][1]["q"] == ["{ status = error }"]
+    assert "tags" not in Answers.asked[-1][1]
+
+
 def test_search_asks_for_tags_and_shows_a_line_a_trace(querier: str) -> None:
     one = {
         "traceID": "abcd",
