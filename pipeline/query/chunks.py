@@ -40,6 +40,11 @@ class ChunkRef:
         return f"s3://{self.entry.bucket}/{self.entry.name}"
 
     @property
+    def traces_url(self) -> str:
+        """Where the engine reads one row a trace."""
+        return f"s3://{self.entry.bucket}/{self.entry.traces_name}"
+
+    @property
     def start_bound_unix_ns(self) -> int:
         """No span in it starts later, outliers aside."""
         return self.entry.start_max_unix_ns
@@ -97,10 +102,16 @@ class ChunkReader:
         self,
         refs: Sequence[ChunkRef],
         statement: Callable[[list[str]], tuple[str, list[Any]]],
+        *,
+        traces: bool = False,
         **tables: pa.Table,
     ) -> pa.Table:
-        """statement: from the chunks' URLs (possibly none) to SQL and its values; tables as in Session.sql."""
-        urls = [ref.url for ref in refs if ref.url not in self._broken]
+        """statement: from the chunks' URLs (possibly none) to SQL and its values; tables as in Session.sql.
+
+        traces: the objects with a row a trace are read in the place of the chunks.
+        """
+        named = [ref.traces_url if traces else ref.url for ref in refs]
+        urls = [url for url in named if url not in self._broken]
         text, values = statement(urls)
         telemetry.CHUNKS_OPENED.inc(len(urls))
         try:
@@ -113,13 +124,13 @@ class ChunkReader:
             self._reasons += [f"chunk {url} cannot be read: {reason}" for url, reason in broken.items()]
             if len(broken) == len(urls) and "404" not in str(exc):
                 raise
-        return self.read(refs, statement, **tables)
+        return self.read(refs, statement, traces=traces, **tables)
 
     def _find_broken(self, urls: Sequence[str]) -> dict[str, str]:
         broken = {}
         for url in urls:
             try:
-                self.session.sql("SELECT max(span_id) FROM read_parquet(?)", [url])
+                self.session.sql("SELECT max(trace_id) FROM read_parquet(?)", [url])
             except StoreUnavailableError as exc:
                 broken[url] = str(exc)[:200]
         return broken

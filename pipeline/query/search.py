@@ -251,10 +251,12 @@ class _Run:
             fits = partial(_segment_may_fit, condition)
             live = self._snapshot.rows(columns, self._tenant, fits=fits, needs=condition.needs)
 
-        def statement(urls: list[str]) -> tuple[str, list[Any]]:
-            return _candidate_sql(urls, condition, question)
+        every = question.query is not None and condition.sql == "true"
 
-        return self._reader.read(refs, statement, live=live)
+        def statement(urls: list[str]) -> tuple[str, list[Any]]:
+            return _every_trace_sql(urls, question) if every else _candidate_sql(urls, condition, question)
+
+        return self._reader.read(refs, statement, traces=every, live=live)
 
     def _first_batch(self, wanted: int) -> int:
         """How many candidates to look at first: more where something is asked that only whole traces tell."""
@@ -344,6 +346,17 @@ def _candidate_sql(urls: list[str], condition: Condition, question: SearchQuesti
     )
     values: list[Any] = [question.end_ns, question.start_ns, question.start_ns, *condition.values]
     return text, ([urls] if urls else []) + values
+
+
+def _every_trace_sql(urls: list[str], question: SearchQuestion) -> tuple[str, list[Any]]:
+    """Where rows alone say nothing, a row a trace does: who is too much, a decision over the whole trace leaves out."""
+    traces = "SELECT trace_id, start_min_unix_ns AS started, end_max_unix_ns AS ended FROM read_parquet(?) UNION ALL "
+    live = "SELECT trace_id, start_unix_ns, start_unix_ns::HUGEINT + greatest(duration_ns, 0) FROM {live}"
+    text = (
+        f"SELECT trace_id, min(started) AS start FROM ({traces if urls else ''}{live}) AS t(trace_id, started, ended) "
+        "WHERE started <= ? AND ended >= ? GROUP BY trace_id ORDER BY start DESC, trace_id"
+    )
+    return text, [*([urls] if urls else []), question.end_ns, question.start_ns]
 
 
 class Candidates:
