@@ -184,10 +184,13 @@ class Api:
 
     async def newest_page(self, request: Request) -> Response:
         """The newest traces as a page; takes the parameters of /api/search."""
-        question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
-        answer = await self._questions.search(self._tenants(request), question)
-        body = pages.newest_page(answer, question, dict(request.query_params))
-        return Response(body, media_type="text/html; charset=utf-8")
+        asked = dict(request.query_params)
+        try:
+            question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
+            answer = await self._questions.search(self._tenants(request), question)
+        except BadQuestionError as exc:
+            return Response(pages.refused_page(str(exc), asked), 400, media_type="text/html; charset=utf-8")
+        return Response(pages.newest_page(answer, question, asked), media_type="text/html; charset=utf-8")
 
     # ---- tags
 

@@ -77,6 +77,7 @@ def newest_page(answer: SearchAnswer, question: SearchQuestion, asked: Mapping[s
             "duration": duration_text(hit.duration_ns),
             "spans": hit.spans,
             "errors": hit.errors,
+            "matched": sum(one.matched for one in hit.span_sets),
             "services": [(name, _colour(name)) for name in sorted(hit.services)],
         }
         for hit in answer.traces
@@ -89,10 +90,16 @@ def newest_page(answer: SearchAnswer, question: SearchQuestion, asked: Mapping[s
         hits=hits,
         reasons=list(dict.fromkeys(answer.reasons)),
         following=following,
+        error="",
         asked=asked,
         first=time_text(question.start_ns),
         last=time_text(question.end_ns),
     )
+
+
+def refused_page(error: str, asked: Mapping[str, str]) -> str:
+    """The page of a search that cannot be asked: what is wrong, and the form as it was filled in."""
+    return _template("newest.html").render(error=error, asked=asked)
 
 
 # ---- the waterfall

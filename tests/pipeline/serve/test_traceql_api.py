@@ -111,3 +111,18 @@ def test_hostile_names_and_values_are_names_and_values(tmp_path: Path, text: str
 
     assert [hit["traceID"] for hit in found["traces"]] == [trace_id(1).hex()]
     assert found["traces"][0]["spanSet"]["attributes"][0]["value"] == {"stringValue": text}
+
+
+def test_the_first_page_takes_a_query_and_counts_what_is_found(tmp_path: Path) -> None:
+    path = f"/?start={AROUND['start']}&end={AROUND['end']}&q="
+    found = get(tmp_path / "1", path + quote('{ resource.service.name = "db" }'), [ROOT, FAILED, OTHER])
+    wrong = get(tmp_path / "2", path + quote("{ <b> == 1 }"), [ROOT])
+
+    assert found.status_code == 200
+    assert trace_id(1).hex() in found.text
+    assert trace_id(2).hex() not in found.text
+    assert '<td class="number">1</td>' in found.text
+    assert wrong.status_code == 400
+    assert "parse error at line 1" in wrong.text
+    assert "<b>" not in wrong.text
+    assert "{ &lt;b&gt; == 1 }" in wrong.text  # the form keeps what was asked
