@@ -308,7 +308,7 @@ def test_most_generated_queries_find_something_but_not_everything() -> None:
     shares: list[bool] = []
 
     @settings(
-        max_examples=400,
+        max_examples=1500,
         deadline=None,
         database=None,
         derandomize=True,
