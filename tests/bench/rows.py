@@ -261,7 +261,7 @@ def _up_s(variables: dict[str, str]) -> float:
         assert json.loads(told)
         return ready_s
     finally:
-        up.send_signal(signal.SIGINT)
+        up.terminate()  # not SIGINT: a shell that starts a bench in the background has it ignored
         up.wait(60)
 
 
