@@ -13,7 +13,7 @@ from yarl import URL
 from topics.settings import KafkaSettings, Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-KEPT_EVENTS = 8  # a partition's records buffered by Faust beyond the batch at hand; each may have record_bytes_max
+KEPT_EVENTS = 2  # a partition's records buffered by Faust beyond the batch at hand; each may have record_bytes_max
 
 
 class SpanstreamApp(faust.App):

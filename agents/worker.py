@@ -376,19 +376,35 @@ class Worker:
         return sum(owned.state.nbytes for owned in self.owned.values() if owned.state is not None)
 
     async def _bound_memory(self) -> None:
-        """Keep in-memory copies within their share, RocksDB serves the rest; beyond the budget seal the largest."""
+        """Keep in-memory copies within their share, RocksDB serves the rest; beyond the budgets seal the largest."""
         await self._spill()
-        states = [owned.state for owned in self.owned.values() if owned.state is not None]
-        unsealed = sum(segment.nbytes for state in states for segment in state.segments)
-        worker = self.settings.worker
+        await self._seal_largest()
+        worker, owners = self.settings.worker, [owned for owned in self.owned.values() if owned.state is not None]
+        if self.held_bytes() > worker.memory_bytes_max:  # the grace of what is stored is the first to go
+            for owned in owners:
+                if owned.state is not None:
+                    await self._drop(owned, owned.state, at_once=True)
+        unsealed = sum(segment.nbytes for owned in owners if owned.state for segment in owned.state.segments)
         if self.held_bytes() <= worker.memory_bytes_max and unsealed <= worker.unsealed_bytes_max:
             self._room.set()
             return
         self._room.clear()  # fetching stops by itself: the actors wait in `take`, Faust's buffers are bounded
-        for owned in sorted(self.owned.values(), key=lambda o: -(o.state.nbytes if o.state else 0))[:1]:
+        for owned in sorted(owners, key=lambda o: -(o.state.nbytes if o.state else 0))[:1]:
             if owned.state is not None:
-                await self._drop(owned, owned.state, at_once=True)
                 await self._seal(owned, owned.state)
+
+    async def _seal_largest(self) -> None:
+        """What is open is what each query on live spans looks at, whatever the number of partitions."""
+        opened = {
+            number: sum(segment.nbytes for segment in owned.state.open_segments)
+            for number, owned in self.owned.items()
+            if owned.state is not None
+        }
+        if sum(opened.values()) > self.settings.worker.open_bytes_max:
+            for number in sorted(opened, key=lambda number: -opened[number])[:1]:
+                owned = self.owned[number]
+                if owned.state is not None and owned.state.plan is None:
+                    await self._seal(owned, owned.state)
 
     async def _spill(self) -> None:
         """Let RocksDB hold the largest segments beyond live_bytes_max; those that are being sealed stay in memory."""

@@ -155,24 +155,30 @@ class WorkerSettings(Section):
     )
     take_bytes_max: int = setting(16 * MIB, "Bytes of OTLP decoded at once", ge=MIB)
     take_spans_max: int = setting(20_000, "Spans decoded at once, counted on the wire", ge=1000)
-    fetch_bytes_max: int = setting(16 * MIB, "Bytes of one Kafka fetch", ge=MIB)
+    fetch_bytes_max: int = setting(8 * MIB, "Bytes of one Kafka fetch", ge=MIB)
     memory_bytes_max: int = setting(
-        400 * MIB, "Segments, window, RocksDB caches, seals under way and Faust's buffers together", ge=64 * MIB
+        176 * MIB, "Segments in memory, those being stored included, and windows; beyond, fetching pauses", ge=64 * MIB
     )
     rocksdb_bytes: int = setting(32 * MIB, "RocksDB block cache and write buffers, part of the above", ge=4 * MIB)
     live_bytes_max: int = setting(
-        96 * MIB, "In-memory copies of segments, part of the above; beyond, RocksDB serves them", ge=4 * MIB
+        80 * MIB, "In-memory copies of segments, part of the above; beyond, RocksDB serves them", ge=4 * MIB
     )
     unsealed_bytes_max: int = setting(
         4096 * MIB,
         "Segments in memory and in RocksDB together; beyond, fetching pauses until a seal is done",
         ge=64 * MIB,
     )
+    open_bytes_max: int = setting(
+        72 * MIB,
+        "What is not yet being stored, of all partitions, in Arrow; beyond, the largest partition is sealed. Queriers "
+        "hold copies of it: keep the sum over workers below querier.live_bytes_max",
+        ge=MIB,
+    )
     seal_bytes: int = setting(64 * MIB, "A partition's open segments are sealed at this size in Arrow", ge=64 * KIB)
     seal_spans: int = setting(500_000, "... or at so many spans", ge=1)
     seal_age_s: float = setting(900.0, "... or when the oldest has waited so long; being found does not wait", gt=0)
     segments_max: int = setting(20, "Adjacent small segments of a partition are merged above this number", ge=2)
-    drop_grace_s: float = setting(30.0, "Stored segments are kept so long for queries on an older snapshot", ge=0)
+    drop_grace_s: float = setting(5.0, "Stored segments are kept so long for queries on an older snapshot", ge=0)
     window_s: float = setting(
         900.0, "Copies are found within this record time, and in all that is not yet in a chunk", ge=0
     )

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -177,6 +178,11 @@ class Simulation:
     def produce(self, *span_ids: int) -> None:
         self.kafka.log.append(otlp(*span_ids))
 
+    def limit(self, **limits: float) -> None:
+        """Other settings of the worker from now on, those that no configuration may have among them."""
+        found = self.worker.settings.worker.model_copy(update=limits)
+        self.worker.settings = self.worker.settings.model_copy(update={"worker": found})
+
     async def own(self) -> None:
         await self.worker.assigned({0})
         await self.worker.owned[0].loaded.wait()
@@ -344,8 +350,7 @@ def test_spills_at_the_same_time_leave_every_segment_in_the_table_with_its_trace
         for span_id in range(1, 21):
             s.produce(span_id)
             await s.deliver(1)
-        none = s.worker.settings.worker.model_copy(update={"live_bytes_max": 0})
-        s.worker.settings = s.worker.settings.model_copy(update={"worker": none})
+        s.limit(live_bytes_max=0)
         await asyncio.gather(*(s.worker.tick() for _ in range(5)))
         state = s.worker.owned[0].state
         assert state is not None
@@ -354,6 +359,47 @@ def test_spills_at_the_same_time_leave_every_segment_in_the_table_with_its_trace
             assert not segment.may_hold(b"u" * 16)
 
     assert sorted(run(tmp_path, story).store.span_ids()) == list(range(1, 21))
+
+
+def test_what_is_open_is_bounded_the_largest_partition_is_sealed(tmp_path: Path) -> None:
+    async def story(s: Simulation) -> None:
+        asked = list[SealTicket]()
+
+        async def note(ticket: SealTicket) -> None:
+            asked.append(ticket)
+
+        s.worker.seal_requested = note
+        s.produce(1)
+        await s.deliver(1)
+        assert not asked
+        s.limit(open_bytes_max=0)
+        s.produce(2)
+        await s.deliver(1)
+        assert [(one.plan.first, one.plan.last) for one in asked] == [(0, 1)]
+        s.produce(3)
+        await s.deliver(1)
+        assert len(asked) == 1, "one seal of a partition at a time"
+        await s.worker.store(asked[0])
+
+    assert sorted(run(tmp_path, story).store.span_ids()) == [1, 2, 3]
+
+
+def test_when_memory_is_short_what_is_stored_goes_before_its_grace_is_over(tmp_path: Path) -> None:
+    async def story(s: Simulation) -> None:
+        state = s.worker.owned[0].state
+        assert state is not None
+        state.limits = replace(state.limits, drop_grace_s=1000.0)
+        s.produce(1)
+        await s.deliver(1)
+        await s.seal()
+        await s.worker.tick()
+        assert state.low == 0, "queries on an older snapshot still find it"
+        s.limit(memory_bytes_max=0)
+        await s.worker.tick()
+        assert (state.low, state.segments) == (1, [])
+        s.limit(memory_bytes_max=1 << 30)
+
+    run(tmp_path, story)
 
 
 def test_a_record_that_is_no_otlp_is_set_aside_and_the_partition_goes_on(tmp_path: Path) -> None:

@@ -196,7 +196,8 @@ class Bench:
 
     def restart(self, spans: int) -> Figures:
         """kill -9 with nothing sealed; until every partition is loaded and caught up, and traces are live again."""
-        huge = {"seal_age_s": 36_000.0, "seal_spans": 10**9, "seal_bytes": 1 << 50, "static_member": "bench"}
+        sizes = {"seal_spans": 10**9, "seal_bytes": 1 << 50, "open_bytes_max": 1 << 50}
+        huge = {"seal_age_s": 36_000.0, "static_member": "bench", **sizes}
         settings, load = self.settings("restart", **huge), Load(spans, SEED + 3)
         worker = self.process("worker", settings)
         with self.process("receive", settings) as receiver, self.process("serve", settings) as querier, worker:
