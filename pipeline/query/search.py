@@ -4,9 +4,9 @@ A trace is found when one of its spans overlaps the asked range and has, with it
 asked about the whole trace (start, duration, root, counts) comes from all its spans within `reach` of the range. Order:
 start, newest first, then trace ID.
 
-Chunks are opened newest first, in groups. A matching span's start is never before its trace's, so candidates taken in
-the order of their matching spans' start bound what may follow: reading stops when nothing that is left can be newer
-than the last trace of the answer.
+Live rows are looked at first, then chunks, newest first, in groups. A matching span's start is never before its
+trace's, so candidates taken in the order of their matching spans' start bound what may follow: reading stops when
+nothing that is left can be newer than the last trace of the answer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pipeline.traceql import tree
 from topics.errors import BadQuestionError
 from topics.partitioner import partition_of
 
-GROUP_CHUNKS = 16
+GROUP_CHUNKS_MIN, GROUP_CHUNKS_MAX = 16, 256
 BATCH_TRACES_MAX = 32_768
 FILTERED_TRACES_MAX = 64
 UINT64_MAX = 2**64 - 1
@@ -63,7 +63,7 @@ class SearchQuestion:
 
 @dataclass(slots=True, kw_only=True)
 class SearchAnswer:
-    """Traces, newest first. reasons: why some may be missing; next_cursor: asks for what follows, empty at the end."""
+    """Traces, newest first. reasons: why some may be missing; next_cursor: for what may follow, empty at the end."""
 
     traces: list[TraceSummary] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -106,22 +106,23 @@ class Search:
 
         def work(session: Session) -> SearchAnswer:
             reader = ChunkReader(session, reasons)
-            answer = SearchAnswer(reasons=reasons)
+            answer, more = SearchAnswer(reasons=reasons), False
             for tenant in tenants:
                 run = _Run(self._catalog, snapshot, reader, tenant, question, self._reach_ns)
                 answer.traces += run.newest(pick)
                 answer.chunks += run.chunks
                 answer.chunk_bytes += run.chunk_bytes
                 answer.candidates += run.seen
-            return _cut(answer, question.limit)
+                more = more or run.more
+            return _cut(answer, question.limit, more=more)
 
         return await self._engine.run(work)
 
 
-def _cut(answer: SearchAnswer, limit: int) -> SearchAnswer:
-    """Keep the newest `limit`; each run gave one more, so that it is known whether anything follows."""
+def _cut(answer: SearchAnswer, limit: int, *, more: bool) -> SearchAnswer:
+    """Keep the newest `limit`. more: what was not read may follow."""
     answer.traces.sort(key=TraceSummary.order)
-    if len(answer.traces) > limit:
+    if len(answer.traces) > limit or (more and len(answer.traces) == limit):
         del answer.traces[limit:]
         start_ns, trace_id = answer.traces[-1].order()
         answer.next_cursor = base64.urlsafe_b64encode(struct.pack(">Q", -start_ns) + trace_id).decode()
@@ -131,7 +132,7 @@ def _cut(answer: SearchAnswer, limit: int) -> SearchAnswer:
 def pick_of(question: SearchQuestion) -> Pick:
     """What a search asks of whole traces: their durations, their roots, their place after the cursor.
 
-    One more than the limit is wanted: then it is known whether anything follows. Raises BadQuestionError.
+    One more than the limit is wanted: it tells that something follows. Raises BadQuestionError.
     """
     parts, values = ["true"], list[Any]()
     if question.duration_min_ns is not None:
@@ -188,6 +189,7 @@ class _Run:
         self._live_rows: pa.Table | None = None
         self._batches = 0
         self.chunks = self.chunk_bytes = self.seen = 0
+        self.more = False  # whether something was left unread
 
     def _condition_over(self, present: Present) -> Condition:
         query = self._question.query
@@ -195,16 +197,17 @@ class _Run:
 
     def newest(self, pick: Pick) -> list[TraceSummary]:
         """The newest traces that fit, in order."""
-        wanted = pick.limit
+        wanted, limit = pick.limit, self._question.limit
         groups = self._groups()
         pending = Candidates()
         found: list[TraceSummary] = []
         size = self._first_batch(wanted)
         unread = UINT64_MAX  # no span of the groups not yet read starts later
         while True:
-            worst = found[wanted - 1].start_unix_ns if len(found) >= wanted else -1
-            if worst > max(unread, pending.latest()):
+            last = found[limit - 1].start_unix_ns if len(found) >= limit else -1
+            if last > max(unread, pending.latest()):
                 break
+            worst = found[wanted - 1].start_unix_ns if len(found) >= wanted else -1
             batch = pending.take(size, floor=max(unread, worst))
             if batch:
                 found = heapq.nsmallest(wanted, found + self._summaries(batch, pick), key=TraceSummary.order)
@@ -212,19 +215,27 @@ class _Run:
                 size = BATCH_TRACES_MAX if len(found) == wanted else min(4 * size, BATCH_TRACES_MAX)
             elif unread >= 0:
                 refs, unread = next(groups)
-                pending.add(self._candidates(refs, with_live=self.chunks == 0 and not pending.groups))
+                pending.add(self._candidates(refs, with_live=not pending.groups))
             else:
                 break
         self.seen = pending.taken
+        self.more = max(unread, pending.latest()) >= 0
         return found
 
     def _groups(self) -> Iterator[tuple[list[ChunkRef], int]]:
-        """Chunks of the range, newest first, in groups; with the latest start in what comes after. At least one."""
+        """No chunks, for what is live; then those of the range, newest first, in groups that grow.
+
+        With each the latest start in what comes after.
+        """
         bounds = [(self._bound(ref), ref) for ref in self._refs]
         bounds.sort(key=lambda pair: (-pair[0], pair[1].entry.name))
-        for at in range(0, max(1, len(bounds)), GROUP_CHUNKS):
-            later = bounds[at + GROUP_CHUNKS][0] if at + GROUP_CHUNKS < len(bounds) else -1
-            yield [ref for _, ref in bounds[at : at + GROUP_CHUNKS]], later
+        at, size = 0, 0
+        while True:
+            after = at + size
+            yield [ref for _, ref in bounds[at:after]], bounds[after][0] if after < len(bounds) else -1
+            if after >= len(bounds):
+                return
+            at, size = after, min(max(4 * size, GROUP_CHUNKS_MIN), GROUP_CHUNKS_MAX)
 
     def _may_fit(self, ref: ChunkRef) -> bool:
         """Whether the catalog's entry leaves it possible that a row of the chunk has all tags."""
