@@ -116,10 +116,10 @@ def prepare(wanted: Sequence[Wanted], limits: SpanLimits, *, secret: bytes, now_
     counts.update(decoded.rejected)
     owner = np.array([at for at, _ in readable], dtype=np.int64)[place]  # ascending: records stand by partition
     once = _each_once(checked.spans, owner, wanted, secret)
-    span_bytes = once.spans.nbytes / max(1, once.spans.num_rows)
-    prepared: list[Prepared | None] = []
-    for at, records in enumerate(fresh):
-        prepared.append(_part(wanted[at], records, once.part(at), span_bytes, dead[at]) if records else None)
+    prepared = [
+        once.prepared(at, one.next, records, dead[at]) if records else None
+        for at, (one, records) in enumerate(zip(wanted, fresh, strict=True))
+    ]
     first = next((at for at, one in enumerate(prepared) if one is not None), None)
     if first is not None and (whole := prepared[first]) is not None:
         whole.counts.update(counts)  # counted once, with the first part
@@ -149,32 +149,30 @@ class _Once(NamedTuple):
     """The rows of a batch without copies, those of each part together. bounds: where each part begins, and the end."""
 
     spans: pa.Table
+    span_bytes: float
     keys: npt.NDArray[np.void]
     bounds: list[int]
     indexes: list[Index]
     received: list[Counter[str]]
     duplicates: list[Counter[str]]
 
-    def part(self, at: int) -> _Part:
-        """One part of them."""
-        rows = slice(self.bounds[at], self.bounds[at + 1])
-        return _Part(
-            self.spans.slice(rows.start, rows.stop - rows.start),
-            self.keys[rows],
-            self.indexes[at],
-            self.received[at],
-            self.duplicates[at],
+    def prepared(self, at: int, first: int, records: Sequence[SourceRecord], dead: list[DeadLetter]) -> Prepared:
+        """One part, which begins at offset `first`."""
+        start, end = self.bounds[at], self.bounds[at + 1]
+        times = [record.time_unix_ns for record in records]
+        return Prepared(
+            first=first,
+            last=records[-1].offset,
+            spans=self.spans.slice(start, end - start),
+            nbytes=int((end - start) * self.span_bytes),
+            index=self.indexes[at],
+            keys=self.keys[start:end],
+            time_min_unix_ns=min(times),
+            time_max_unix_ns=max(times),
+            dead=dead,
+            duplicates=self.duplicates[at],
+            received=self.received[at],
         )
-
-
-class _Part(NamedTuple):
-    """What a partition has not seen of its rows, and how many it received, copies included."""
-
-    spans: pa.Table
-    keys: npt.NDArray[np.void]
-    counted: Index
-    received: Counter[str]
-    duplicates: Counter[str]
 
 
 def _each_once(spans: pa.Table, owner: Ints, wanted: Sequence[Wanted], secret: bytes) -> _Once:
@@ -191,7 +189,8 @@ def _each_once(spans: pa.Table, owner: Ints, wanted: Sequence[Wanted], secret: b
         duplicates = _by_tenant(spans.filter(pa.array(~keep)), _bounds(owner[~keep], len(wanted)))
         spans, keys, owner = spans.filter(pa.array(keep)), keys[keep], owner[keep]
         bounds = _bounds(owner, len(wanted))
-    return _Once(spans, keys, bounds, indexes_of(spans, owner, len(wanted)), received, duplicates)
+    span_bytes = spans.nbytes / max(1, spans.num_rows)
+    return _Once(spans, span_bytes, keys, bounds, indexes_of(spans, owner, len(wanted)), received, duplicates)
 
 
 def _bounds(owner: Ints, parts: int) -> list[int]:
@@ -201,25 +200,6 @@ def _bounds(owner: Ints, parts: int) -> list[int]:
 
 def _by_tenant(spans: pa.Table, bounds: list[int]) -> list[Counter[str]]:
     return [spans_by_tenant(spans.slice(start, end - start)) for start, end in itertools.pairwise(bounds)]
-
-
-def _part(
-    wanted: Wanted, records: Sequence[SourceRecord], part: _Part, span_bytes: float, dead: list[DeadLetter]
-) -> Prepared:
-    times = [record.time_unix_ns for record in records]
-    return Prepared(
-        first=wanted.next,
-        last=records[-1].offset,
-        spans=part.spans,
-        nbytes=int(part.spans.num_rows * span_bytes),
-        index=part.counted,
-        keys=part.keys,
-        time_min_unix_ns=min(times),
-        time_max_unix_ns=max(times),
-        dead=dead,
-        duplicates=part.duplicates,
-        received=part.received,
-    )
 
 
 def spans_by_tenant(spans: pa.Table) -> Counter[str]:

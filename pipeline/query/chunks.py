@@ -16,13 +16,18 @@ from topics.errors import StoreUnavailableError
 
 MORE_KEYS_MAX = 1000  # an entry that lists so many keys of map columns may not list all
 # SQL over rows of chunks. Columns are matched by name, since each chunk has its own
-FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
+_FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
 SERVICE_SQL = f"coalesce({quoted(schema.SERVICE_COLUMN)}, resource_more['service.name'].string)"
 ROOT = "parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0"
 # A negative duration is an end before its start: such a span is where it starts. Values: end, start, start
 IN_RANGE = (
     "start_unix_ns <= ? AND (start_unix_ns >= ? OR (duration_ns > 0 AND start_unix_ns::HUGEINT + duration_ns >= ?))"
 )
+
+
+def rows_of(urls: Sequence[str]) -> str:
+    """SQL for all rows: of the chunks, whose list is the first value of the statement, and of the table `live`."""
+    return (_FROM_CHUNKS if urls else "") + "SELECT * FROM {live}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from pipeline.query.chunks import Present
 from pipeline.query.engine import quoted
+from pipeline.query.fields import STATUS
 from pipeline.spans import schema
 
-STATUS = {"unset": 0, "ok": 1, "error": 2}
 TRACE_TAGS = {"root.name": "name", "root.service.name": "service"}  # field of a trace's root
 INT64 = range(-(2**63), 2**63)
 SERVICE = "service.name"

@@ -20,7 +20,7 @@ from duckdb.func import FunctionNullHandling
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from pipeline.query.values import int_power
+from pipeline.traceql.folding import int_power
 from topics.errors import QueryTimeoutError, QueryTooLargeError, StoreUnavailableError
 from topics.settings import QuerierSettings, StoreSettings
 

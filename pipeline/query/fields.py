@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.query.chunks import Present
 from pipeline.query.engine import quoted
+from pipeline.query.identifiers import SCOPE_OF
 from pipeline.query.sql import FALSE, TRUE, Sql, all_of, any_of, bound, sql
-from pipeline.query.values import Value, alternative, compared, computed, literal, negative
+from pipeline.query.values import TYPE_NAMES, Value, alternative, compared, computed, literal, negative
 from pipeline.spans import schema
 from pipeline.traceql import tree
 
@@ -20,11 +21,9 @@ PARENT = "parent "  # in front of a column: that of the parent span. No attribut
 CHILD_COUNT, HAS_PARENT, TRACE_DURATION = "trace child_count", "trace has_parent", "trace duration_ns"
 ROOT_NAME, ROOT_SERVICE = "trace root_name", "trace root_service"
 NESTED_LEFT, NESTED_RIGHT, NESTED_PARENT = "trace nested_left", "trace nested_right", "trace nested_parent"
-SCOPE_OF = {"span": "span", "resource": "resource", "event": "event", "link": "link", "instrumentation": "scope"}
 LISTED_BY = {"event": "event_time_unix_ns", "link": "link_span_id"}  # a list that has an element for each
 STATUS = {word: number for number, word in enumerate(tree.STATUSES)}
 KINDS = {word: number for number, word in enumerate(tree.KINDS)}
-SQL_TYPES = {"string": "string", "int": "int", "double": "float", "bool": "bool"}
 ELEMENT_TYPES = {"string": "VARCHAR", "int": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
 OF_TRACE = {
     "span:childCount": (CHILD_COUNT, "int"),
@@ -198,7 +197,7 @@ class FieldSql:
     def _scoped(self, scope: str, key: str, prefix: str) -> Value:
         of: dict[str, Sql] = {}
         there: list[Sql] = []
-        for type_ in (*SQL_TYPES, *(f"{one}[]" for one in SQL_TYPES), "any"):
+        for type_ in (*TYPE_NAMES, *(f"{one}[]" for one in TYPE_NAMES), "any"):
             name = schema.column_name(scope, key, type_)
             if self.present.has(name):
                 self._add(of, there, type_, self._element(prefix + name, scope))
@@ -206,7 +205,7 @@ class FieldSql:
             more = self._element(prefix + schema.more_column(scope), scope)
             entry = sql("{}[{}]", more, bound(key))
             there.append(sql("coalesce(map_contains({}, {}), false)", more, bound(key)))
-            for type_ in SQL_TYPES:
+            for type_ in TYPE_NAMES:
                 self._add(of, [], type_, sql(f"{{}}.{quoted(type_)}", entry))
                 elements = sql(f"array_elements({{}}.\"any\", '{type_}_value')", entry)
                 cast = sql(f"list_transform({{}}, lambda v: v::{ELEMENT_TYPES[type_]})", elements)
@@ -218,7 +217,7 @@ class FieldSql:
         there.append(sql("{} IS NOT NULL", found))
         if type_ == "any":
             return
-        name = SQL_TYPES[type_.removesuffix("[]")] + ("[]" if type_.endswith("[]") else "")
+        name = TYPE_NAMES[type_.removesuffix("[]")] + ("[]" if type_.endswith("[]") else "")
         of[name] = sql("coalesce({}, {})", of[name], found) if name in of else found
 
     def _intrinsic(self, name: str) -> Value:

@@ -16,13 +16,15 @@ import pyarrow.compute as pc
 from pipeline.query.chunks import Present
 from pipeline.query.conditions import Condition, Need
 from pipeline.query.engine import Session
-from pipeline.query.fields import SCOPE_OF, FieldSql, leaves, necessary, operands
+from pipeline.query.fields import FieldSql, leaves, necessary, operands
+from pipeline.query.identifiers import SCOPE_OF
 from pipeline.query.spansets import Computed, Evaluation, Keys, Numbers
 from pipeline.query.sql import TRUE, Sql, all_of, any_of, sql
 from pipeline.query.trace_rows import TraceRows
-from pipeline.query.values import CLASS_OF, NUMBERS, Value
+from pipeline.query.values import CLASS_OF, Value
 from pipeline.spans import schema
 from pipeline.traceql import tree
+from pipeline.traceql.fields import NUMERIC
 from topics.errors import BadQuestionError
 
 NOT_SHOWN = (
@@ -35,6 +37,8 @@ NOT_SHOWN = (
     "trace:id",
 )
 UINT64_MAX = np.uint64(2**64 - 1)
+ROW = "trace_row"
+WHOLE = ("int", "duration")
 
 
 class FoundSpan(NamedTuple):
@@ -223,7 +227,7 @@ class Plan:
         firsts = np.searchsorted(sets.of, np.arange(len(sets.trace) + 1)).tolist()
         for number in np.flatnonzero(np.isin(sets.trace, hit)).tolist():
             members = sets.rows[firsts[number] : firsts[number + 1]]
-            spans = [self._span(rows.table, table, row) for row in np.sort(members)[:spans_max].tolist()]
+            spans = [self._span(rows.table, table, row) for row in members[:spans_max].tolist()]
             one = SpanSet(len(members), spans, list(sets.attributes[number]))
             found.setdefault(rows.trace_ids[sets.trace[number]].tobytes(), []).append(one)
         return found
@@ -232,7 +236,7 @@ class Plan:
         """All expressions of all rows, in one statement."""
         wanted: list[tuple[str, Sql]] = [(f"t{at}", one) for at, one in enumerate(self._truths.values())]
         for at, value in enumerate(self._numbers.values()):
-            wanted += [(f"n{at}_{type_}", _number(type_, one)) for type_, one in value.of.items() if type_ in NUMBERS]
+            wanted += [(f"n{at}_{type_}", _number(type_, one)) for type_, one in value.of.items() if type_ in NUMERIC]
         for letter, values in (("k", self._keys), ("s", self._shown)):
             for at, value in enumerate(values.values()):
                 wanted += [(f"{letter}{at}_{type_}", _number(type_, one)) for type_, one in value.of.items()]
@@ -261,10 +265,6 @@ class Plan:
             rows.column("name")[row].as_py() or "" if self._with_name else None,
             attributes,
         )
-
-
-ROW = "trace_row"
-WHOLE = ("int", "duration")
 
 
 def _stages(
@@ -296,7 +296,7 @@ def _number(type_: str, value: Sql) -> Sql:
 
 
 def _numbers(table: pa.Table, name: str, value: Value) -> Numbers:
-    columns = {type_: table.column(f"{name}_{type_}") for type_ in NUMBERS if type_ in value.of}
+    columns = {type_: table.column(f"{name}_{type_}") for type_ in NUMERIC if type_ in value.of}
     none = pa.chunked_array([pa.nulls(table.num_rows, pa.int64())])
     whole = pc.coalesce(none, *(columns[type_] for type_ in WHOLE if type_ in columns))
     durations = "duration" in columns and all(

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.query import plan, summary, trace_rows
-from pipeline.query.chunks import FROM_CHUNKS, IN_RANGE, MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of
+from pipeline.query.chunks import IN_RANGE, MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of, rows_of
 from pipeline.query.conditions import SERVICE, TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
 from pipeline.query.plan import SpanSet
@@ -184,7 +184,8 @@ class _Run:
         self._reach_ns = reach_ns
         entries = catalog.chunks_for(tenant, question.start_ns, question.end_ns)
         self._refs = refs_of(entries, snapshot.horizons)
-        self._condition = self._condition_over(Present.of(self._refs, snapshot.column_names()))
+        self._live_columns = snapshot.column_names()
+        self._condition = self._condition_over(Present.of(self._refs, self._live_columns))
         self._refs = [ref for ref in self._refs if self._may_fit(ref)]
         self._live_rows: pa.Table | None = None
         self._batches = 0
@@ -292,7 +293,7 @@ class _Run:
 
     def _span_sets(self, query: tree.Pipeline, refs: list[ChunkRef], ids: pa.Array) -> dict[bytes, list[SpanSet]]:
         """Of these traces those that the query finds, decided on all their rows."""
-        question, present = self._question, Present.of(refs, self._snapshot.column_names())
+        question, present = self._question, Present.of(refs, self._live_columns)
         if not plan.rows_decide(query):
             ids = self._that_may_fit(plan.trace_condition_of(query, present), refs, ids)
         compiled = plan.Plan(query, present)
@@ -308,9 +309,8 @@ class _Run:
         live = self._snapshot.rows(columns, self._tenant, ids)
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
-            source = (FROM_CHUNKS if urls else "") + "SELECT * FROM {live}"
             text = (
-                f"SELECT trace_id FROM ({source}) WHERE trace_id IN (SELECT trace_id FROM {{ids}}) "
+                f"SELECT trace_id FROM ({rows_of(urls)}) WHERE trace_id IN (SELECT trace_id FROM {{ids}}) "
                 f"GROUP BY trace_id HAVING {condition.sql}"
             )
             return text, ([urls] if urls else []) + condition.values
@@ -350,9 +350,8 @@ def _segment_may_fit(condition: Condition, columns: Container[str]) -> bool:
 
 
 def _candidate_sql(urls: list[str], condition: Condition, question: SearchQuestion) -> tuple[str, list[Any]]:
-    source = (FROM_CHUNKS if urls else "") + "SELECT * FROM {live}"
     text = (
-        f"SELECT trace_id, min(start_unix_ns) AS start FROM ({source}) WHERE {IN_RANGE} AND {condition.sql} "
+        f"SELECT trace_id, min(start_unix_ns) AS start FROM ({rows_of(urls)}) WHERE {IN_RANGE} AND {condition.sql} "
         "GROUP BY trace_id ORDER BY start DESC, trace_id"
     )
     values: list[Any] = [question.end_ns, question.start_ns, question.start_ns, *condition.values]
@@ -390,10 +389,7 @@ class Candidates:
 
     def add(self, table: pa.Table) -> None:
         """table: trace_id, start; latest first."""
-        ids = table.column("trace_id").cast(pa.binary(16))
-        self._runs.append(
-            (table.column("start").to_numpy(), schema.fixed_bytes(pa.table({"trace_id": ids}), "trace_id", 16))
-        )
+        self._runs.append((table.column("start").to_numpy(), schema.bytes_of(table.column("trace_id"), 16)))
         self._at.append(0)
 
     def latest(self) -> int:

@@ -118,8 +118,7 @@ class Snapshot:
         """The partitions of these traces; all of them where none are given. For a snapshot of all partitions."""
         if trace_ids is None or not len(trace_ids):
             return list(self.partitions.values())
-        ids = schema.fixed_bytes(pa.table({"trace_id": trace_ids}), "trace_id", 16)
-        numbers = np.unique(partitions_of(ids, len(self.partitions)))
+        numbers = np.unique(partitions_of(schema.bytes_of(trace_ids, 16), len(self.partitions)))
         return [self.partitions[int(number)] for number in numbers]
 
     def _rows_of(

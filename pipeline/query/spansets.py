@@ -5,7 +5,7 @@ All traces at hand are worked on at once. A spanset is a number; each of its row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,18 +13,11 @@ import numpy.typing as npt
 
 from pipeline.query.trace_rows import TraceRows
 from pipeline.traceql import tree
+from pipeline.traceql.folding import COMPARE
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 INVERSE = {">": "<", "<": ">", ">>": "<<", "<<": ">>", "~": "~"}
-COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "=": np.equal,
-    "!=": np.not_equal,
-    "<": np.less,
-    "<=": np.less_equal,
-    ">": np.greater,
-    ">=": np.greater_equal,
-}
 
 
 class Numbers(NamedTuple):

@@ -15,18 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query.blocks import LiveSegment
-from pipeline.query.chunks import FROM_CHUNKS, IN_RANGE, ROOT, SERVICE_SQL, ChunkReader, Present, refs_of
+from pipeline.query.chunks import IN_RANGE, ROOT, SERVICE_SQL, ChunkReader, Present, refs_of, rows_of
 from pipeline.query.engine import Engine, Session, quoted
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
+from pipeline.query.values import TYPE_NAMES
 from pipeline.spans import schema
 from pipeline.spans.index import NO_SERVICE, Services, add_services
 from pipeline.spans.schema import SERVICE_COLUMN
 from pipeline.store.manifest import ChunkEntry
+from pipeline.traceql.tree import KINDS, STATUSES
 
-KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
-STATUSES = ("unset", "ok", "error")
-TYPE_NAMES = {"string": "string", "int": "int", "double": "float", "bool": "bool"}
 ALWAYS = (0, 2**64 - 1)
 STORED_MEANWHILE_TRIES = 3
 Range = tuple[int, int] | None
@@ -280,10 +279,6 @@ def _live_rows(snapshot: Snapshot, tenant: str, expressions: Sequence[Expression
     return rows
 
 
-def _source(urls: list[str]) -> str:
-    return (FROM_CHUNKS if urls else "") + "SELECT * FROM {live}"
-
-
 def _in_range(within: Range) -> tuple[str, list[int]]:
     if within is None:
         return "true", []
@@ -293,7 +288,7 @@ def _in_range(within: Range) -> tuple[str, list[int]]:
 
 def _values_sql(urls: list[str], *, each: Expression, within: Range, limit: int) -> tuple[str, list[Any]]:
     condition, values = _in_range(within)
-    inner = f"SELECT {each.sql} AS v FROM ({_source(urls)}) WHERE {each.where} AND {condition}"
+    inner = f"SELECT {each.sql} AS v FROM ({rows_of(urls)}) WHERE {each.where} AND {condition}"
     sql = f"SELECT DISTINCT v FROM ({inner}) WHERE v IS NOT NULL ORDER BY v LIMIT {int(limit) + 1}"
     return sql, [*each.parameters, *([urls] if urls else []), *values]
 
@@ -312,5 +307,5 @@ def _service_rows(snapshot: Snapshot, tenant: str) -> pa.Table:
 
 def _services_sql(urls: list[str], *, within: Range) -> tuple[str, list[Any]]:
     condition, values = _in_range(within)
-    source = f"SELECT * FROM ({_source(urls)}) WHERE {condition}"
+    source = f"SELECT * FROM ({rows_of(urls)}) WHERE {condition}"
     return SERVICES_SQL.format(source=source), ([urls] if urls else []) + values

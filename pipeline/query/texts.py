@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import re
 
+from pipeline.traceql.durations import UNITS_NS
 from topics.errors import BadQuestionError
 
-UNITS_NS = {
-    "ns": 1,
-    "us": 10**3,
-    "µs": 10**3,
-    "μs": 10**3,
-    "ms": 10**6,
-    "s": 10**9,
-    "m": 60 * 10**9,
-    "h": 3600 * 10**9,
-}
-LONG_UNITS_NS = UNITS_NS | {"d": 86_400 * 10**9, "w": 7 * 86_400 * 10**9, "y": 365 * 86_400 * 10**9}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([a-zµμ]+)")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "/": "/"}
 HEX = frozenset("0123456789abcdefABCDEF")

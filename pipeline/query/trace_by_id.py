@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pipeline.query.chunks import ChunkReader, ChunkRef, refs_of
 from pipeline.query.engine import Engine, Session
 from pipeline.query.snapshot import Snapshot, Snapshots
-from pipeline.spans import schema
+from pipeline.spans import dedup, schema
 from pipeline.store.chunk import decode_rows
 from pipeline.store.manifest import ChunkEntry
 from topics.partitioner import partition_of
@@ -211,10 +211,7 @@ def each_once(spans: pa.Table) -> pa.Table:
     ids = schema.fixed_bytes(spans, "span_id", 8).view(">u8")[:, 0]
     kinds = pc.fill_null(schema.column(spans, "kind"), 0).to_numpy()
     starts = spans.column("start_unix_ns").to_numpy()
-    order = np.lexsort((starts, schema.column(spans, "record_offset").to_numpy(), kinds, ids))
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (ids[order[1:]] != ids[order[:-1]]) | (kinds[order[1:]] != kinds[order[:-1]])
-    kept = order[first]
+    kept = dedup.least_copies((kinds, ids), schema.column(spans, "record_offset").to_numpy(), starts)
     kept = kept[np.argsort(starts[kept], kind="stable")]
     return spans.select(sorted(spans.column_names)).take(pa.array(kept))
 

@@ -17,16 +17,15 @@ import pyarrow.compute as pc
 from pipeline.query import fields
 from pipeline.query.chunks import SERVICE_SQL, ChunkReader, ChunkRef
 from pipeline.query.engine import quoted
-from pipeline.spans import schema, tree
+from pipeline.spans import dedup, schema, tree
 from pipeline.traceql.tree import KINDS
 
 Ints = npt.NDArray[np.int64]
 ALWAYS = ("trace_id", "span_id", "parent_span_id", "kind", "name", "start_unix_ns", "duration_ns", "record_offset")
 SERVICE = "service"
-SERVER, CLIENT = 2, 3
-KIND_RANKS = np.argsort(
-    np.argsort(KINDS)
-)  # of spans that share start and ID the first kind by its word is the earliest
+SERVER, CLIENT = KINDS.index("server"), KINDS.index("client")
+# Of spans that share start and ID the first kind by its word is the earliest
+KIND_RANKS = np.argsort(np.argsort(KINDS))
 NO_PARENT = pa.array([b"", bytes(8)], pa.binary())
 INT64_MAX = np.uint64(2**63 - 1)
 FROM_CHUNKS = (
@@ -87,14 +86,10 @@ def _with_parent_ids(rows: pa.Table) -> pa.Table:
 def _each_once(rows: pa.Table) -> pa.Table:
     """Of copies of a span the one at the least offset."""
     high, low = _halves(rows)
-    span_id = schema.fixed_bytes(_fixed(rows, "span_id", 8), "span_id", 8).view(">u8").ravel().astype(np.uint64)
+    span_id = schema.bytes_of(rows.column("span_id"), 8).view(">u8").ravel().astype(np.uint64)
     kind = pc.fill_null(rows.column("kind"), 0).to_numpy()
     start = rows.column("start_unix_ns").to_numpy()
-    order = np.lexsort((start, rows.column("place").to_numpy(), kind, span_id, low, high))
-    same = np.zeros(len(order), dtype=bool)
-    if len(order):
-        same[1:] = np.logical_and.reduce([key[order[1:]] == key[order[:-1]] for key in (high, low, span_id, kind)])
-    kept = order[~same]
+    kept = dedup.least_copies((kind, span_id, low, high), rows.column("place").to_numpy(), start)
     rank = KIND_RANKS[np.clip(kind[kept], 0, len(KIND_RANKS) - 1)]
     kept = kept[np.lexsort((rank, span_id[kept], start[kept], low[kept], high[kept]))]
     return rows.take(pa.array(kept)).combine_chunks()
@@ -105,7 +100,7 @@ def _arranged(rows: pa.Table) -> TraceRows:
     new = np.ones(rows.num_rows, dtype=bool)
     new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
     trace = np.cumsum(new) - 1
-    ids = schema.fixed_bytes(_fixed(rows, "trace_id", 16), "trace_id", 16)[np.flatnonzero(new)]
+    ids = schema.bytes_of(rows.column("trace_id"), 16)[np.flatnonzero(new)]
     parent = _without_rings(_parents(rows, trace))
     _, depth, _ = tree.climb(parent, rows.column("start_unix_ns").to_numpy())
     return TraceRows(rows, ids, trace, parent, depth)
@@ -193,7 +188,7 @@ def _trace_duration(rows: TraceRows) -> pa.Array:
         return pa.array([], pa.int64())
     start = np.minimum(rows.table.column("start_unix_ns").to_numpy(), INT64_MAX).astype(np.int64)
     end = np.maximum(start, start + rows.table.column("duration_ns").to_numpy())
-    first = _firsts(rows)
+    first = np.searchsorted(rows.trace, np.arange(len(rows.trace_ids)))
     duration = np.maximum.reduceat(end, first) - np.minimum.reduceat(start, first)
     return pa.array(duration[rows.trace])
 
@@ -249,15 +244,6 @@ OF_TRACE: dict[str, Callable[[TraceRows], pa.Array]] = {
 }
 
 
-def _firsts(rows: TraceRows) -> Ints:
-    """The first row of each trace."""
-    return np.searchsorted(rows.trace, np.arange(len(rows.trace_ids)))
-
-
 def _halves(rows: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    halves = schema.fixed_bytes(_fixed(rows, "trace_id", 16), "trace_id", 16).view(">u8").astype(np.uint64)
+    halves = schema.bytes_of(rows.column("trace_id"), 16).view(">u8").astype(np.uint64)
     return halves[:, 0], halves[:, 1]
-
-
-def _fixed(rows: pa.Table, name: str, width: int) -> pa.Table:
-    return pa.table({name: rows.column(name).cast(pa.binary(width))})

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
-from pipeline.query.sql import FALSE, Sql, any_of, bound, sql
+from pipeline.query.sql import FALSE, TRUE, Sql, any_of, bound, sql
+from pipeline.traceql.fields import NUMERIC
 
 CLASS_OF = {
     "int": "number",
@@ -21,8 +22,8 @@ CLASS_OF = {
     "kind": "kind",
 }
 ORDERED = ("number", "string")
+TYPE_NAMES = {"string": "string", "int": "int", "double": "float", "bool": "bool"}  # of columns -> of values
 NEGATED = {"!=": "=", "!~": "=~"}
-NUMBERS = ("int", "duration", "float")
 # Whole numbers stay whole, computed in HUGEINT. What cannot be computed, or has no room in 64 bits, is null: no match
 INT_ARITHMETIC = {
     "+": "({} + {})",
@@ -118,7 +119,7 @@ def computed(op: str, left: Value, right: Value) -> Value:
     if "int" in left.of and "int" in right.of:
         whole = sql(INT_ARITHMETIC[op], _whole(left.of["int"]), _whole(right.of["int"]))
         of["int"] = sql("TRY_CAST({} AS BIGINT)", whole)
-    if all(set(NUMBERS) & side.of.keys() for side in (left, right)):
+    if all(set(NUMERIC) & side.of.keys() for side in (left, right)):
         found = sql(FLOAT_ARITHMETIC[op], _float(left), _float(right))
         if "int" in of:
             both = (left.of["int"], right.of["int"])
@@ -129,21 +130,8 @@ def computed(op: str, left: Value, right: Value) -> Value:
 
 def negative(value: Value) -> Value:
     """Unary minus: nothing where there is no number."""
-    of = {type_: sql("-({})", each) for type_, each in value.of.items() if type_ in NUMBERS}
+    of = {type_: sql("-({})", each) for type_, each in value.of.items() if type_ in NUMERIC}
     return Value(of, Value(of).has_type())
-
-
-def int_power(base: int | None, exponent: int | None) -> int | None:
-    """In SQL: a power of whole numbers, cut to a whole number where the exponent is negative; None without room."""
-    if base is None or exponent is None:
-        return None
-    if base == 0 or exponent < 0:
-        signs = {0: None if exponent < 0 else int(exponent == 0), 1: 1, -1: 1 - 2 * (exponent % 2)}
-        return signs.get(base, 0)
-    if abs(base) > 1 and exponent > 63:
-        return None
-    found: int = base ** (exponent if abs(base) > 1 else exponent % 2)
-    return found if -(2**63) <= found < 2**63 else None
 
 
 def literal(type_: str, value: object) -> Value:
@@ -152,7 +140,7 @@ def literal(type_: str, value: object) -> Value:
         return Value()
     sql_types = {"int": "HUGEINT", "duration": "HUGEINT", "float": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
     sql_type = sql_types.get(type_, "INTEGER")
-    return Value({type_: sql(f"{{}}::{sql_type}", bound(value))}, Sql("true"))
+    return Value({type_: sql(f"{{}}::{sql_type}", bound(value))}, TRUE)
 
 
 def _whole(value: Sql) -> Sql:
@@ -161,5 +149,5 @@ def _whole(value: Sql) -> Sql:
 
 def _float(value: Value) -> Sql:
     """Whatever number it is as a float."""
-    parts = [sql("{}::DOUBLE", value.of[type_]) for type_ in NUMBERS if type_ in value.of]
+    parts = [sql("{}::DOUBLE", value.of[type_]) for type_ in NUMERIC if type_ in value.of]
     return sql(f"coalesce({', '.join(['{}'] * len(parts))}, NULL)", *parts)

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from starlette.datastructures import QueryParams
 
 from pipeline.query.search import SearchQuestion
-from pipeline.query.texts import LONG_UNITS_NS, duration_ns, tags_of
+from pipeline.query.texts import duration_ns, tags_of
 from pipeline.traceql import tree
 from pipeline.traceql.check import RegexError, compiled
+from pipeline.traceql.durations import LONG_UNITS_NS
 from topics.errors import BadQuestionError, NotSupportedYetError, UnknownTenantError
 from topics.settings import QuerierSettings
 from topics.spans_by_trace import DEFAULT_TENANT, TENANT_HEADER, is_tenant_name

@@ -7,10 +7,10 @@ from typing import Any
 from pipeline.query.plan import FoundSpan, SpanSet
 from pipeline.traceql import tree
 from pipeline.traceql.durations import duration_text
+from pipeline.traceql.names import name_text
 from pipeline.traceql.text import text_of
 
 Json = dict[str, Any]
-BARE = {scoped: bare for bare, scoped in tree.BARE_INTRINSICS.items()}
 WORDS = {"status": tree.STATUSES, "kind": tree.KINDS}
 
 
@@ -41,7 +41,7 @@ def _span(span: FoundSpan) -> Json:
 
 def key_of(of: tree.Attribute | tree.Intrinsic) -> str:
     """An attribute's name without its scope; an intrinsic's shorter name."""
-    return of.name if isinstance(of, tree.Attribute) else BARE.get(of.name, of.name)
+    return of.name if isinstance(of, tree.Attribute) else name_text(of)
 
 
 def any_value(type_: str, value: Any) -> Json:

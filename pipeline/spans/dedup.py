@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +40,20 @@ def first_copies(keys: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
     first = np.ones(len(keys), dtype=bool)
     first[order[1:]] = (hi[1:] != hi[:-1]) | (lo[1:] != lo[:-1])
     return first
+
+
+def least_copies(
+    keys: Sequence[npt.NDArray[Any]], place: npt.NDArray[Any], start: npt.NDArray[Any]
+) -> npt.NDArray[np.int64]:
+    """Of rows with equal keys the one at the least place, of several there the earliest; sorted by the last key first.
+
+    keys, each of shape (n,): together they name a span.
+    """
+    order = np.lexsort((start, place, *keys))
+    same = np.zeros(len(order), dtype=bool)
+    if len(order):
+        same[1:] = np.logical_and.reduce([key[order[1:]] == key[order[:-1]] for key in keys])
+    return order[~same]
 
 
 def _words(spans: pa.Table, secret: bytes) -> list[npt.NDArray[np.uint32]]:

@@ -157,10 +157,18 @@ def empty_table() -> pa.Table:
 
 def fixed_bytes(spans: pa.Table, name: str, width: int) -> npt.NDArray[np.uint8]:
     """A fixed-size binary column without nulls as an array of shape (rows, width); no copy where it is one chunk."""
-    chunks = spans.column(name).chunks
-    values = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.array([], pa.binary(width))
+    values = spans.column(name)
     if values.null_count:
         raise SpanSchemaError(f"column {name} has nulls")
+    return bytes_of(values, width)
+
+
+def bytes_of(values: pa.Array | pa.ChunkedArray, width: int) -> npt.NDArray[np.uint8]:
+    """Binary values of `width` bytes each, none null, as an array of shape (n, width); no copy of one chunk."""
+    values = values if values.type == pa.binary(width) else values.cast(pa.binary(width))
+    if isinstance(values, pa.ChunkedArray):
+        chunks = values.chunks
+        values = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.array([], values.type)
     data = values.buffers()[1]
     if data is None:
         return np.zeros((0, width), dtype=np.uint8)

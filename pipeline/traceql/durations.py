@@ -7,17 +7,11 @@ import re
 INT64_MAX = 2**63 - 1
 UNIT_CHARACTERS = "nsuµμmhdwy"
 _TEXT_MAX = 64  # longer ones are beyond any duration; bounds the integers below
-_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_PROMETHEUS_NS = {
-    "y": 365 * 24 * _NS["h"],
-    "w": 7 * 24 * _NS["h"],
-    "d": 24 * _NS["h"],
-    "h": _NS["h"],
-    "m": _NS["m"],
-    "s": _NS["s"],
-    "ms": _NS["ms"],
-}
-_PROMETHEUS = re.compile("".join(rf"(?:([0-9]+){unit})?" for unit in _PROMETHEUS_NS))
+# Those of Go, and the longer ones that Prometheus has besides
+UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+LONG_UNITS_NS = UNITS_NS | {days: count * 24 * UNITS_NS["h"] for days, count in (("d", 1), ("w", 7), ("y", 365))}
+_PROMETHEUS_UNITS = ("y", "w", "d", "h", "m", "s", "ms")
+_PROMETHEUS = re.compile("".join(rf"(?:([0-9]+){unit})?" for unit in _PROMETHEUS_UNITS))
 _GO_PART = r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)"
 _GO = re.compile(f"(?:{_GO_PART})+")
 
@@ -27,14 +21,13 @@ def nanoseconds(text: str) -> int | None:
     if len(text) > _TEXT_MAX:
         return None
     if (found := _PROMETHEUS.fullmatch(text)) is not None and text:
-        total = sum(
-            int(number or 0) * unit for number, unit in zip(found.groups(), _PROMETHEUS_NS.values(), strict=True)
-        )
+        numbers = zip(found.groups(), _PROMETHEUS_UNITS, strict=True)
+        total = sum(int(number or 0) * LONG_UNITS_NS[unit] for number, unit in numbers)
     elif _GO.fullmatch(text) is not None:
         parts = [part.groups() for part in re.finditer(_GO_PART, text)]
         if not all(whole or fraction for whole, fraction, _ in parts):
             return None
-        total = sum(_go_part(whole, fraction or "", _NS[unit]) for whole, fraction, unit in parts)
+        total = sum(_go_part(whole, fraction or "", UNITS_NS[unit]) for whole, fraction, unit in parts)
     else:
         return None
     return total if total <= INT64_MAX else None
@@ -49,12 +42,12 @@ def duration_text(ns: int) -> str:
     """As short as it is readable, and exact: `250ms`, `1.5s`, `2h1m`."""
     if ns < 0:
         return f"-{duration_text(-ns)}"
-    if ns < _NS["s"]:
-        unit = "ms" if ns >= _NS["ms"] else "us" if ns >= _NS["us"] else "ns"
-        return f"{_decimal(ns, _NS[unit])}{unit}" if ns else "0s"
-    hours, rest = divmod(ns, _NS["h"])
-    minutes, rest = divmod(rest, _NS["m"])
-    parts = ((str(hours), "h"), (str(minutes), "m"), (_decimal(rest, _NS["s"]), "s"))
+    if ns < UNITS_NS["s"]:
+        unit = "ms" if ns >= UNITS_NS["ms"] else "us" if ns >= UNITS_NS["us"] else "ns"
+        return f"{_decimal(ns, UNITS_NS[unit])}{unit}" if ns else "0s"
+    hours, rest = divmod(ns, UNITS_NS["h"])
+    minutes, rest = divmod(rest, UNITS_NS["m"])
+    parts = ((str(hours), "h"), (str(minutes), "m"), (_decimal(rest, UNITS_NS["s"]), "s"))
     return "".join(f"{number}{unit}" for number, unit in parts if number != "0")
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 from pipeline.traceql.durations import INT64_MAX
 from pipeline.traceql.fields import is_number
 from pipeline.traceql.tree import Static
 
 _INT64_MIN = -INT64_MAX - 1
-_POWER_MAX = 64  # of whole numbers: higher powers of 2 need more than 64 bits
-_COMPARE: dict[str, Callable[..., bool]] = {
+COMPARE: dict[str, Callable[..., Any]] = {
     "=": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -41,8 +41,21 @@ def folded(op: str, left: Static, right: Static) -> Static | None:
         return Static("bool", all(both) if op == "&&" else any(both))
     if "nil" in (left.type, right.type):
         return Static("bool", False)  # nil = nil and nil != nil alike
-    compare = _COMPARE.get(op)
+    compare = COMPARE.get(op)
     return Static("bool", compare(left.value, right.value)) if compare else None
+
+
+def int_power(base: int | None, exponent: int | None) -> int | None:
+    """A power of whole numbers, cut to a whole number where the exponent is negative; None without room in 64 bits."""
+    if base is None or exponent is None:
+        return None
+    if base == 0 or exponent < 0:
+        signs = {0: None if exponent < 0 else int(exponent == 0), 1: 1, -1: 1 - 2 * (exponent % 2)}
+        return signs.get(base, 0)
+    if abs(base) > 1 and exponent > 63:
+        return None
+    found: int = base ** (exponent if abs(base) > 1 else exponent % 2)
+    return found if _INT64_MIN <= found <= INT64_MAX else None
 
 
 def _calculated(op: str, left: Static, right: Static) -> Static | None:
@@ -75,18 +88,12 @@ _FLOAT: dict[str, Callable[[float, float], float]] = {
 def _calculated_whole(op: str, a: int, b: int) -> int | None:
     """As 64-bit processors do: division cuts off what is behind the point, the rest has the sign of `a`."""
     if op == "^":
-        return _power(a, b)
+        return int_power(a, b) if b >= 0 else None
     if op == "/":
         return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
     if op == "%":
         return abs(a) % abs(b) * (-1 if a < 0 else 1)
     return a + b if op == "+" else a - b if op == "-" else a * b
-
-
-def _power(a: int, b: int) -> int | None:
-    if abs(a) <= 1 and b > _POWER_MAX:
-        b = b % 2 + 2  # as even or odd as it was
-    return int(a**b) if 0 <= b <= _POWER_MAX else None
 
 
 def _calculated_ns(op: str, left: Static, right: Static) -> Static | None:

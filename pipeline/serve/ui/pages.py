@@ -15,14 +15,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from pipeline.query.search import SearchAnswer, SearchQuestion
 from pipeline.query.trace_by_id import FoundTrace
 from pipeline.serve import tempo
-from pipeline.spans import to_otlp
+from pipeline.spans import schema, to_otlp
 from pipeline.spans.index import NO_SERVICE
 
 SPANS_SHOWN_MAX = 10_000
 COLOURS = 12
 NARROWEST_PERCENT = 0.15
 TWO_TO_64 = 1 << 64
-ERROR = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +166,7 @@ def _row(span: Any, resource: Any, depth: int, orphan: bool, span_of_time: tuple
         width=round(min(max(NARROWEST_PERCENT, length_ns / total_ns * 100), 100 - min(left, 99.5)), 3),
         duration=duration_text(length_ns),
         offset=duration_text(span.start_time_unix_nano - start_ns),
-        failed=span.status.code == ERROR,
+        failed=span.status.code == schema.STATUS_ERROR,
         status=span.status.message,
         colour=_colour(service),
         orphan=orphan,

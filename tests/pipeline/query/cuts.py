@@ -19,11 +19,24 @@ from pipeline.query.snapshot import Snapshots
 from pipeline.query.tags import Tags
 from pipeline.query.trace_by_id import TraceLookup
 from pipeline.spans import schema
-from tests.pipeline.query.world import Held, LiveServer, MemoryStored, MemoryTail, OneSpan, otlp, rows, stored
+from tests.pipeline.query.world import (
+    TENANT,
+    Held,
+    LiveServer,
+    MemoryStored,
+    MemoryTail,
+    OneSpan,
+    otlp,
+    rows,
+    stored,
+)
 from topics.partitioner import partition_of
 from topics.settings import Settings
 
 PARTITIONS = 2
+TENANTS = [TENANT]
+HOUR_NS = 3600 * 10**9
+HOW = ("stored", "live", "kafka", "lagging", "mixed")
 T = TypeVar("T")
 
 
@@ -37,6 +50,19 @@ class Cut:
     chunks: list[int] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
     owner: bool = True
+
+
+def everywhere(offsets: int, how: str) -> dict[int, Cut]:
+    """All records in chunks, in segments, or in the tail."""
+    last = offsets - 1
+    cut = {
+        "stored": Cut(chunks=[last], segments=[]),
+        "live": Cut(segments=[0, last]),
+        "kafka": Cut(owner=False),
+        "lagging": Cut(segments=[0]),
+        "mixed": Cut(chunks=[0], segments=[last - 1]),
+    }[how]
+    return dict.fromkeys(range(PARTITIONS), cut)
 
 
 @dataclass(slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,41 +10,23 @@ from pipeline.query.identifiers import identifier, legacy_tag
 from pipeline.query.search import SearchQuestion
 from pipeline.query.tags import TagValue
 from pipeline.spans import to_otlp
-from tests.pipeline.query.cuts import PARTITIONS, Asked, Cut, ask, deduplicated, partitioned
-from tests.pipeline.query.world import T0, TENANT, OneSpan, span_id, trace_id
-from topics.settings import KafkaSettings, QuerierSettings, Settings, StoreSettings, WorkerSettings
+from tests.pipeline.query.cuts import (
+    HOUR_NS,
+    HOW,
+    PARTITIONS,
+    TENANTS,
+    Asked,
+    Cut,
+    ask,
+    deduplicated,
+    everywhere,
+    partitioned,
+)
+from tests.pipeline.query.world import T0, OneSpan, span_id, trace_id
+from topics.settings import Settings
 
 pytestmark = pytest.mark.integration
 MS = 10**6
-HOUR_NS = 3600 * 10**9
-TENANTS = [TENANT]
-
-
-@pytest.fixture(params=[200, 1], ids=["columns", "maps"])
-def world(store_settings: StoreSettings, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
-    """With a column for each attribute, and with one for the most frequent of a scope: the rest stands in maps."""
-    return Settings(
-        worker=WorkerSettings(attribute_columns_max=request.param),
-        store=store_settings,
-        kafka=KafkaSettings(partitions=PARTITIONS),
-        querier=QuerierSettings(data_dir=tmp_path, threads=2, memory_bytes_max=200 << 20),
-    )
-
-
-def everywhere(offsets: int, how: str) -> dict[int, Cut]:
-    """All records in chunks, in segments, or in the tail."""
-    last = offsets - 1
-    cut = {
-        "stored": Cut(chunks=[last], segments=[]),
-        "live": Cut(segments=[0, last]),
-        "kafka": Cut(owner=False),
-        "lagging": Cut(segments=[0]),
-        "mixed": Cut(chunks=[0], segments=[last - 1]),
-    }[how]
-    return dict.fromkeys(range(PARTITIONS), cut)
-
-
-HOW = ("stored", "live", "kafka", "lagging", "mixed")
 SHOP = [
     [OneSpan(1, 1, name="GET /cart", attributes=(("http.status_code", 200), ("ok", True)), duration_ms=50, kind=2)],
     [

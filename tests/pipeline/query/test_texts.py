@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.query.texts import LONG_UNITS_NS, duration_ns, tags_of, trace_id_of
+from pipeline.query.texts import duration_ns, tags_of, trace_id_of
+from pipeline.traceql.durations import LONG_UNITS_NS
 from topics.errors import BadQuestionError
 
 

@@ -8,13 +8,11 @@ from pipeline.query.search import SearchQuestion
 from pipeline.traceql import tree
 from pipeline.traceql.check import check
 from pipeline.traceql.parser import parse
-from tests.pipeline.query.cuts import Asked, ask
-from tests.pipeline.query.test_answers import HOUR_NS, HOW, TENANTS, everywhere, world
+from tests.pipeline.query.cuts import HOUR_NS, HOW, TENANTS, Asked, ask, everywhere
 from tests.pipeline.query.world import T0, OneSpan, trace_id
 from topics.settings import Settings
 
 pytestmark = pytest.mark.integration
-__all__ = ["world"]
 # Trace 1: 1 (shop) -> 2 (db, failed) -> 4 (db); 1 -> 5. Trace 2: 3 alone. Trace 3: 6 and its orphan child 8 of 7
 SHOP = [
     [

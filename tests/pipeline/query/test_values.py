@@ -6,9 +6,9 @@ import pytest
 
 from pipeline.query.chunks import Present
 from pipeline.query.fields import FieldSql
-from pipeline.query.values import int_power
 from pipeline.traceql import tree
 from pipeline.traceql.check import compiled
+from pipeline.traceql.folding import int_power
 
 PRESENT = Present(frozenset({"span.n:int", "span.n:double", "resource.n:int"}), frozenset({"span.n"}), False)
 
