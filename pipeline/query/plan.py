@@ -73,16 +73,30 @@ def condition_of(pipeline: tree.Pipeline, present: Present) -> Condition:
     )
 
 
-def _refuse_several_spansets(pipeline: tree.Pipeline) -> None:
-    """Operators between spansets want one spanset a trace, whatever a trace has: before by(), or after coalesce()."""
-    several = False
+def _refuse_several_spansets(pipeline: tree.Pipeline, *, several: bool = False) -> None:
+    """Operators between spansets want one spanset a trace, whatever a trace has: before by(), or after coalesce().
+
+    several: whether the pipeline may begin with more. In brackets that a stage or a scalar filter opens the spansets
+    stay what they are; each side of an operator begins with one.
+    """
     for stage in pipeline.stages:
         if several and isinstance(stage, tree.SpansetOperation):
             raise BadQuestionError(
                 "invalid TraceQL query: spanset operators are not supported for multiple spansets per trace. "
                 "consider using coalesce()"
             )
+        for inner in _inner_pipelines(stage):
+            _refuse_several_spansets(inner, several=several)
         several = isinstance(stage, tree.GroupBy) or (several and not isinstance(stage, tree.Coalesce))
+
+
+def _inner_pipelines(node: tree.Stage | tree.Scalar) -> Iterator[tree.Pipeline]:
+    match node:
+        case tree.Wrapped() | tree.ScalarPipeline():
+            yield node.pipeline
+        case tree.SpansetOperation() | tree.ScalarFilter() | tree.ScalarOperation():
+            yield from _inner_pipelines(node.left)
+            yield from _inner_pipelines(node.right)
 
 
 def _condition(stage: tree.Pipeline | tree.Stage, compiler: FieldSql) -> Sql:

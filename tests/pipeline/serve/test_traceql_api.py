@@ -82,6 +82,9 @@ def test_spansets_come_as_protobuf_too(tmp_path: Path) -> None:
     ]
 
 
+SEVERAL = "spanset operators are not supported for multiple spansets per trace"
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [
@@ -89,7 +92,9 @@ def test_spansets_come_as_protobuf_too(tmp_path: Path) -> None:
         ("{ .a", "invalid TraceQL query: parse error at line 1"),
         ('{ name =~ "[" }', "invalid regex"),
         ("{ name = 1 }", "binary operations must operate on the same type"),
-        ("{} | by(name) | { .a } && { .b }", "spanset operators are not supported for multiple spansets per trace"),
+        ("{} | by(name) | { .a } && { .b }", SEVERAL),
+        ("({} | by(name) | { .a } && { .b }) || {}", SEVERAL),
+        ("{} | by(name) | ({ .a } && { .b } | count()) > 1", SEVERAL),
     ],
 )
 def test_a_wrong_query_is_told_what_is_wrong(tmp_path: Path, query: str, said: str) -> None:
