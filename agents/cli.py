@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Ask it": {
         "trace": ("agents.commands.ask", "One trace as a waterfall"),
         "search": ("agents.commands.ask", "Newest traces that match"),
+        "metrics": ("agents.commands.measure", "What spans come to over time, by TraceQL"),
         "services": ("agents.commands.ask", "Services and their operations"),
         "where": ("agents.commands.where", "Where a trace stands: partition, offset, chunk, bucket"),
         "chunks": ("agents.commands.where", "The stored chunks"),

@@ -231,6 +231,11 @@ class QuerierSettings(Section):
     search_limit_default: int = setting(20, "Traces of a search without limit=", ge=1)
     search_limit_max: int = setting(262_144, "Largest limit=", ge=1)
     search_range_h_max: float = setting(168.0, "Longest range of a search; beyond, 400", gt=0)
+    metrics_range_h_max: float = setting(24.0, "Longest range of a metrics query; beyond, 400", gt=0)
+    metrics_cells_max: int = setting(
+        1_000_000, "Groups and intervals of a metrics query together; beyond, 413", ge=1000
+    )
+    series_max: int = setting(1000, "Most series of a metrics answer; beyond, PARTIAL. 0: no limit", ge=0)
     tag_values_max: int = setting(10_000, "Most tag names or values of an answer without limit=", ge=1)
 
 

@@ -185,8 +185,8 @@ class FieldSql:
     def _attribute(self, node: tree.Attribute) -> Value:
         prefix = PARENT if node.parent else ""
         if not node.scope:
-            return alternative(*(self._scoped(scope, node.name, prefix) for scope in ("span", "resource")))
-        found = self._scoped(SCOPE_OF[node.scope], node.name, prefix)
+            return alternative(*(self.of_key(scope, node.name, prefix) for scope in ("span", "resource")))
+        found = self.of_key(SCOPE_OF[node.scope], node.name, prefix)
         if (node.scope, node.name) == ("resource", "service.name"):
             text = sql("coalesce({}, '')", found.of.get("string", Sql("NULL")))
             if node.parent:
@@ -194,7 +194,8 @@ class FieldSql:
             return Value({"string": text}, sql("{} IS NOT NULL", text))
         return found
 
-    def _scoped(self, scope: str, key: str, prefix: str) -> Value:
+    def of_key(self, scope: str, key: str, prefix: str = "") -> Value:
+        """An attribute's value. scope: ours; prefix: PARENT for the parent's."""
         of: dict[str, Sql] = {}
         there: list[Sql] = []
         for type_ in (*TYPE_NAMES, *(f"{one}[]" for one in TYPE_NAMES), "any"):

@@ -21,7 +21,7 @@ from pipeline.query.identifiers import SCOPE_OF
 from pipeline.query.spansets import Computed, Evaluation, Keys, Numbers
 from pipeline.query.sql import TRUE, Sql, all_of, any_of, sql
 from pipeline.query.trace_rows import TraceRows
-from pipeline.query.values import CLASS_OF, Value
+from pipeline.query.values import Value, for_arrow, scalars
 from pipeline.spans import schema
 from pipeline.traceql import tree
 from pipeline.traceql.fields import NUMERIC
@@ -103,6 +103,8 @@ def _condition(stage: tree.Pipeline | tree.Stage, compiler: FieldSql) -> Sql:
     if isinstance(stage, tree.Pipeline):
         return all_of(_condition(each, compiler) for each in stage.stages)
     if isinstance(stage, tree.Filter):
+        if _row_decides(stage):  # all at once: what is joined by && may be about one and the same event
+            return compiler.truth(stage.condition)
         return all_of(compiler.truth(each) for each in necessary(stage.condition))
     if isinstance(stage, tree.Wrapped):
         return _condition(stage.pipeline, compiler)
@@ -199,10 +201,13 @@ def _count_at_least(stage: tree.ScalarFilter) -> int | None:
 def rows_decide(pipeline: tree.Pipeline) -> bool:
     """Whether every row that fulfils the condition is in the answer."""
     return all(
-        isinstance(stage, tree.Select)
-        or (isinstance(stage, tree.Filter) and len(necessary(stage.condition)) == len(operands(stage.condition, "&&")))
+        isinstance(stage, tree.Select) or (isinstance(stage, tree.Filter) and _row_decides(stage))
         for stage in pipeline.stages
     )
+
+
+def _row_decides(stage: tree.Filter) -> bool:
+    return len(necessary(stage.condition)) == len(operands(stage.condition, "&&"))
 
 
 # ---- what is computed of each row
@@ -227,6 +232,13 @@ class Plan:
         self._with_name = tree.Intrinsic("span:name") in (*read, *selected)
         self.columns = sorted(self._compiler.columns)
 
+    def surviving(self, session: Session, rows: TraceRows) -> npt.NDArray[np.bool_]:
+        """Which rows are in a spanset of the outcome."""
+        found = np.zeros(len(rows.trace), dtype=bool)
+        if len(found):
+            found[Evaluation(rows, self._of(self._computed(session, rows.table))).run(self._pipeline).rows] = True
+        return found
+
     def evaluate(
         self, session: Session, rows: TraceRows, range_ns: tuple[int, int], spans_max: int
     ) -> dict[bytes, list[SpanSet]]:
@@ -250,10 +262,11 @@ class Plan:
         """All expressions of all rows, in one statement."""
         wanted: list[tuple[str, Sql]] = [(f"t{at}", one) for at, one in enumerate(self._truths.values())]
         for at, value in enumerate(self._numbers.values()):
-            wanted += [(f"n{at}_{type_}", _number(type_, one)) for type_, one in value.of.items() if type_ in NUMERIC]
-        for letter, values in (("k", self._keys), ("s", self._shown)):
-            for at, value in enumerate(values.values()):
-                wanted += [(f"{letter}{at}_{type_}", _number(type_, one)) for type_, one in value.of.items()]
+            wanted += [(f"n{at}_{type_}", for_arrow(type_, one)) for type_, one in value.of.items() if type_ in NUMERIC]
+        for at, value in enumerate(self._keys.values()):
+            wanted += [(f"k{at}_{type_}", one) for type_, one in scalars(value).items()]
+        for at, value in enumerate(self._shown.values()):
+            wanted += [(f"s{at}_{type_}", for_arrow(type_, one)) for type_, one in value.of.items()]
         rows = rows.append_column(ROW, pa.array(np.arange(rows.num_rows)))
         text, values_ = sql(", ".join([ROW, *(f'{{}} AS "{name}"' for name, _ in wanted)]), *(one for _, one in wanted))
         return session.sql(f"SELECT {text} FROM {{rows}} ORDER BY {ROW}", values_, rows=rows)
@@ -262,7 +275,7 @@ class Plan:
         return Computed(
             truths={node: table.column(f"t{at}").to_numpy() for at, node in enumerate(self._truths)},
             numbers={node: _numbers(table, f"n{at}", value) for at, (node, value) in enumerate(self._numbers.items())},
-            keys={node: _keys(table, f"k{at}", value) for at, (node, value) in enumerate(self._keys.items())},
+            keys={node: keys_of(table, f"k{at}_") for at, node in enumerate(self._keys)},
         )
 
     def _span(self, rows: pa.Table, table: pa.Table, row: int) -> FoundSpan:
@@ -304,11 +317,6 @@ def _is_shown(leaf: tree.Attribute | tree.Intrinsic) -> bool:
     return isinstance(leaf, tree.Attribute) or leaf.name not in (*NOT_SHOWN, "parent")
 
 
-def _number(type_: str, value: Sql) -> Sql:
-    """HUGEINT has no Arrow type of its own."""
-    return sql("TRY_CAST({} AS BIGINT)", value) if type_ in WHOLE else value
-
-
 def _numbers(table: pa.Table, name: str, value: Value) -> Numbers:
     columns = {type_: table.column(f"{name}_{type_}") for type_ in NUMERIC if type_ in value.of}
     none = pa.chunked_array([pa.nulls(table.num_rows, pa.int64())])
@@ -323,21 +331,17 @@ def _numbers(table: pa.Table, name: str, value: Value) -> Numbers:
     return Numbers(pc.fill_null(found, 0.0).to_numpy(), found.is_valid().to_numpy())
 
 
-def _keys(table: pa.Table, name: str, value: Value) -> Keys:
-    """An array of one element groups as that, a longer one as no value."""
-    codes, places = np.zeros(table.num_rows, dtype=np.int64), dict[tuple[str, Any] | None, int]({None: 0})
-    for type_ in value.of:
-        column = table.column(f"{name}_{type_}").combine_chunks()
-        if type_ not in CLASS_OF:
-            one = pc.if_else(pc.equal(pc.list_value_length(column), 1), column, pa.scalar(None, column.type))
-            column = pc.list_element(one, 0)
-        coded = column.dictionary_encode()
-        coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
-        keys = [(type_.removesuffix("[]"), one) for one in coded.dictionary.to_pylist()]
-        own = np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
-        there = coded.indices.is_valid().to_numpy(zero_copy_only=False)
-        codes[there] = own[coded.indices.drop_null().to_numpy()]
-    return Keys(codes, list(places))
+def keys_of(table: pa.Table, prefix: str) -> Keys:
+    """What `scalars` gave in columns named prefix + type."""
+    codes, values = np.zeros(table.num_rows, dtype=np.int64), list[tuple[str, Any] | None]([None])
+    for name in table.column_names:
+        if name.startswith(prefix):
+            coded = table.column(name).combine_chunks().dictionary_encode()
+            coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+            own = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+            codes = np.where(own >= 0, own + len(values), codes)
+            values += [(name.removeprefix(prefix), one) for one in coded.dictionary.to_pylist()]
+    return Keys(codes, values)
 
 
 def _overlap(rows: pa.Table, range_ns: tuple[int, int]) -> npt.NDArray[np.bool_]:

@@ -15,11 +15,13 @@ from pipeline import telemetry
 from pipeline.query.engine import Engine
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.live import LiveClient
+from pipeline.query.metrics import Metrics, MetricsAnswer, MetricsQuestion
 from pipeline.query.owners import Owners
-from pipeline.query.search import Search, SearchAnswer, SearchQuestion, TimeChunks
+from pipeline.query.search import Search, SearchAnswer, SearchQuestion
 from pipeline.query.snapshot import Horizons, Snapshots, Tail
 from pipeline.query.tags import Range, TagAnswer, TagCatalog, Tags
 from pipeline.query.tail import TailReader
+from pipeline.query.tenant_spans import TimeChunks
 from pipeline.query.trace_by_id import FoundTrace, Place, TraceChunks, TraceLookup
 from pipeline.store.manifest import manifest_name
 from topics import admin, spans_by_trace
@@ -74,11 +76,12 @@ class _Open:
     snapshots: Snapshots
     traces: TraceLookup
     search: Search
+    metrics: Metrics
     tags: Tags
 
 
 class Questions:
-    """Five questions (trace, search, tag names, tag values, services), where a trace stands, and the workers' tables.
+    """Questions about traces, metrics, tags and services, where a trace stands, and the workers' tables.
 
     Made on an event loop; `start`, then `close`. Before Kafka has answered once, questions raise
     KafkaUnavailableError.
@@ -138,6 +141,10 @@ class Questions:
     async def search(self, tenants: Sequence[str], question: SearchQuestion) -> SearchAnswer:
         """Traces by tags, newest first."""
         return await self._ready().search.find(tenants, question)
+
+    async def metrics(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
+        """What spans come to over time."""
+        return await self._ready().metrics.measure(tenants, question)
 
     async def tag_names(self, tenants: Sequence[str], scopes: Sequence[str], within: Range, limit: int) -> TagAnswer:
         """Attribute keys by scope."""
@@ -229,6 +236,13 @@ class Questions:
             snapshots=snapshots,
             traces=TraceLookup(self._stored, snapshots, self._engine, partitions=partitions),
             search=Search(self._stored, snapshots, self._engine, reach_ns=reach_ns),
+            metrics=Metrics(
+                self._stored,
+                snapshots,
+                self._engine,
+                reach_ns=reach_ns,
+                cells_max=self._settings.querier.metrics_cells_max,
+            ),
             tags=Tags(self._stored, snapshots, self._engine),
         )
 

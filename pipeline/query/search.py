@@ -14,33 +14,28 @@ from __future__ import annotations
 import base64
 import heapq
 import struct
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.query import plan, summary, trace_rows
-from pipeline.query.chunks import IN_RANGE, MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of, rows_of
-from pipeline.query.conditions import SERVICE, TRACE_TAGS, Condition, conditions_of
+from pipeline.query import plan, summary
+from pipeline.query.chunks import IN_RANGE, ChunkReader, ChunkRef, Present, rows_of
+from pipeline.query.conditions import TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
 from pipeline.query.plan import SpanSet
-from pipeline.query.snapshot import Snapshot, Snapshots
+from pipeline.query.snapshot import Snapshots
 from pipeline.query.summary import Pick, TraceSummary
+from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks, fitting
 from pipeline.spans import schema
-from pipeline.spans.index import OTHERS
-from pipeline.store.manifest import ChunkEntry
 from pipeline.traceql import tree
 from topics.errors import BadQuestionError
-from topics.partitioner import partition_of
 
 GROUP_CHUNKS_MIN, GROUP_CHUNKS_MAX = 16, 256
 BATCH_TRACES_MAX = 32_768
-FILTERED_TRACES_MAX = 64
-UINT64_MAX = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +68,6 @@ class SearchAnswer:
     candidates: int = 0
 
 
-class TimeChunks(Protocol):
-    """The catalog, as far as a search needs it. May block."""
-
-    def chunks_for(self, tenant: str, start_ns: int, end_ns: int) -> list[ChunkEntry]:
-        """Chunks with spans in the range; their outliers count."""
-
-    def chunks_for_trace(
-        self, tenant: str, partition: int, trace_id: bytes, start_ns: int | None, end_ns: int | None
-    ) -> list[ChunkEntry]:
-        """Chunks that may hold spans of the trace, by their filters and times."""
-
-
 class Search:
     """Answers searches. reach_ns: how far around the asked range a found trace's other spans are looked for."""
 
@@ -98,20 +81,17 @@ class Search:
         """The newest `limit` traces. Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError."""
         pick = pick_of(question)
         snapshot = await self._snapshots.take()
-        reasons = snapshot.reasons + [
-            f"Kafka deleted offsets {first} to {last} of partition {partition} before they were stored"
-            for partition, losses in snapshot.losses.items()
-            for first, last in losses
-        ]
+        reasons = snapshot.reasons + snapshot.told_losses()
 
         def work(session: Session) -> SearchAnswer:
             reader = ChunkReader(session, reasons)
             answer, more = SearchAnswer(reasons=reasons), False
             for tenant in tenants:
-                run = _Run(self._catalog, snapshot, reader, tenant, question, self._reach_ns)
+                spans = TenantSpans(self._catalog, snapshot, reader, tenant)
+                run = _Run(spans, question, self._reach_ns)
                 answer.traces += run.newest(pick)
-                answer.chunks += run.chunks
-                answer.chunk_bytes += run.chunk_bytes
+                answer.chunks += spans.chunks
+                answer.chunk_bytes += spans.chunk_bytes
                 answer.candidates += run.seen
                 more = more or run.more
             return _cut(answer, question.limit, more=more)
@@ -167,29 +147,16 @@ def _cursor_key(cursor: str) -> tuple[int, bytes]:
 class _Run:
     """One tenant's search."""
 
-    def __init__(
-        self,
-        catalog: TimeChunks,
-        snapshot: Snapshot,
-        reader: ChunkReader,
-        tenant: str,
-        question: SearchQuestion,
-        reach_ns: int,
-    ) -> None:
-        self._catalog = catalog
-        self._snapshot = snapshot
-        self._reader = reader
-        self._tenant = tenant
+    def __init__(self, spans: TenantSpans, question: SearchQuestion, reach_ns: int) -> None:
+        self._spans = spans
         self._question = question
         self._reach_ns = reach_ns
-        entries = catalog.chunks_for(tenant, question.start_ns, question.end_ns)
-        self._refs = refs_of(entries, snapshot.horizons)
-        self._live_columns = snapshot.column_names()
-        self._condition = self._condition_over(Present.of(self._refs, self._live_columns))
-        self._refs = [ref for ref in self._refs if self._may_fit(ref)]
+        refs = spans.refs(question.start_ns, question.end_ns)
+        self._condition = self._condition_over(spans.present(refs))
+        self._refs = fitting(refs, self._condition)
         self._live_rows: pa.Table | None = None
         self._batches = 0
-        self.chunks = self.chunk_bytes = self.seen = 0
+        self.seen = 0
         self.more = False  # whether something was left unread
 
     def _condition_over(self, present: Present) -> Condition:
@@ -238,15 +205,6 @@ class _Run:
                 return
             at, size = after, min(max(4 * size, GROUP_CHUNKS_MIN), GROUP_CHUNKS_MAX)
 
-    def _may_fit(self, ref: ChunkRef) -> bool:
-        """Whether the catalog's entry leaves it possible that a row of the chunk has all tags."""
-        entry, service = ref.entry, self._condition.service
-        more_keys = None if len(entry.more_keys) >= MORE_KEYS_MAX else entry.more_keys
-        all_named = more_keys is not None and f"resource.{SERVICE}" not in more_keys and OTHERS not in entry.services
-        if service is not None and all_named and not any(map(service, entry.services)):
-            return False
-        return self._condition.may_fit(entry.attributes, more_keys)
-
     def _bound(self, ref: ChunkRef) -> int:
         """No span of the chunk within the range starts later."""
         outliers = [start for _, start in ref.entry.outliers if start <= self._question.end_ns]
@@ -255,20 +213,13 @@ class _Run:
     def _candidates(self, refs: list[ChunkRef], *, with_live: bool) -> pa.Table:
         """Trace IDs with a matching span, and the first start of those spans, latest first."""
         question, condition = self._question, self._condition
-        self.chunks += len(refs)
-        self.chunk_bytes += sum(ref.entry.bytes for ref in refs)
-        columns = sorted({"trace_id", "start_unix_ns", "duration_ns", *condition.columns})
-        live = self._snapshot.no_rows(columns)
-        if with_live:
-            fits = partial(_segment_may_fit, condition)
-            live = self._snapshot.rows(columns, self._tenant, fits=fits, needs=condition.needs)
-
         every = question.query is not None and condition.sql == "true"
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
             return _every_trace_sql(urls, question) if every else _candidate_sql(urls, condition, question)
 
-        return self._reader.read(refs, statement, traces=every, live=live)
+        columns = sorted({"trace_id", "start_unix_ns", "duration_ns", *condition.columns})
+        return self._spans.read(refs, statement, columns, condition, traces=every, with_live=with_live)
 
     def _first_batch(self, wanted: int) -> int:
         """How many candidates to look at first: more where something is asked that only whole traces tell."""
@@ -279,74 +230,37 @@ class _Run:
 
     def _summaries(self, trace_ids: list[bytes], pick: Pick) -> list[TraceSummary]:
         ids = pa.array(trace_ids, pa.binary(16))
-        refs = refs_of(self._entries_around(trace_ids), self._snapshot.horizons)
+        refs = self._spans.around(trace_ids, self._question.start_ns, self._question.end_ns, self._reach_ns)
         span_sets: dict[bytes, list[SpanSet]] = {}
         if self._question.query is not None:
             span_sets = self._span_sets(self._question.query, refs, ids)
             ids = pa.array(list(span_sets), pa.binary(16))
             if not span_sets:
                 return []
-        found = summary.summaries(self._reader, refs, self._live_summaries(ids), ids, pick)
+        found = summary.summaries(self._spans.reader, refs, self._live_summaries(ids), ids, pick)
         for one in found:
             one.span_sets = span_sets.get(one.trace_id, [])
         return found
 
     def _span_sets(self, query: tree.Pipeline, refs: list[ChunkRef], ids: pa.Array) -> dict[bytes, list[SpanSet]]:
         """Of these traces those that the query finds, decided on all their rows."""
-        question, present = self._question, Present.of(refs, self._live_columns)
+        question, present = self._question, self._spans.present(refs)
         if not plan.rows_decide(query):
-            ids = self._that_may_fit(plan.trace_condition_of(query, present), refs, ids)
+            ids = self._spans.that_may_fit(plan.trace_condition_of(query, present), refs, ids)
         compiled = plan.Plan(query, present)
-        live = self._snapshot.rows(trace_rows.columns_read(compiled.columns), self._tenant, ids)
-        rows = trace_rows.read(self._reader, refs, live, ids, compiled.columns)
+        rows = self._spans.whole(refs, ids, compiled.columns)
         return compiled.evaluate(
-            self._reader.session, rows, (question.start_ns, question.end_ns), question.span_set_spans
+            self._spans.reader.session, rows, (question.start_ns, question.end_ns), question.span_set_spans
         )
-
-    def _that_may_fit(self, condition: Condition, refs: list[ChunkRef], ids: pa.Array) -> pa.Array:
-        """Those of the traces that fulfil a condition over all their rows."""
-        columns = sorted({"trace_id", *condition.columns})
-        live = self._snapshot.rows(columns, self._tenant, ids)
-
-        def statement(urls: list[str]) -> tuple[str, list[Any]]:
-            text = (
-                f"SELECT trace_id FROM ({rows_of(urls)}) WHERE trace_id IN (SELECT trace_id FROM {{ids}}) "
-                f"GROUP BY trace_id HAVING {condition.sql}"
-            )
-            return text, ([urls] if urls else []) + condition.values
-
-        if condition.sql == "true" or not len(ids):
-            return ids
-        found = self._reader.read(refs, statement, live=live, ids=pa.table({"trace_id": ids}))
-        return found.column("trace_id").cast(pa.binary(16)).combine_chunks()
 
     def _live_summaries(self, ids: pa.Array) -> pa.Table:
         """Live rows of these traces; after the first batch all live rows are unpacked, once."""
         self._batches += 1
         if self._batches == 1:
-            return self._snapshot.rows(summary.COLUMNS, self._tenant, ids)
+            return self._spans.live(summary.COLUMNS, ids)
         if self._live_rows is None:
-            self._live_rows = self._snapshot.rows(summary.COLUMNS, self._tenant)
+            self._live_rows = self._spans.live(summary.COLUMNS)
         return self._live_rows
-
-    def _entries_around(self, trace_ids: list[bytes]) -> list[ChunkEntry]:
-        """Chunks within reach that may hold rows of these traces: for few traces their filters are asked."""
-        start_ns = max(0, self._question.start_ns - self._reach_ns)
-        end_ns = min(UINT64_MAX, self._question.end_ns + self._reach_ns)
-        if len(trace_ids) > FILTERED_TRACES_MAX:
-            return self._catalog.chunks_for(self._tenant, start_ns, end_ns)
-        partitions = len(self._snapshot.partitions)
-        found: dict[str, ChunkEntry] = {}
-        for trace_id in trace_ids:
-            partition = partition_of(trace_id, partitions)
-            for entry in self._catalog.chunks_for_trace(self._tenant, partition, trace_id, start_ns, end_ns):
-                found[entry.name] = entry
-        return list(found.values())
-
-
-def _segment_may_fit(condition: Condition, columns: Container[str]) -> bool:
-    rare = any(schema.more_column(scope) in columns for scope in ("resource", "span"))
-    return condition.may_fit(columns, None if rare else ())
 
 
 def _candidate_sql(urls: list[str], condition: Condition, question: SearchQuestion) -> tuple[str, list[Any]]:

@@ -87,6 +87,14 @@ class Snapshot:
         """Partition -> H."""
         return {partition: view.horizon for partition, view in self.partitions.items()}
 
+    def told_losses(self) -> list[str]:
+        """Offsets lost for good, in sentences."""
+        return [
+            f"Kafka deleted offsets {first} to {last} of partition {partition} before they were stored"
+            for partition, losses in self.losses.items()
+            for first, last in losses
+        ]
+
     def rows(
         self,
         columns: Sequence[str],

@@ -134,6 +134,22 @@ def negative(value: Value) -> Value:
     return Value(of, Value(of).has_type())
 
 
+def scalars(value: Value) -> dict[str, Sql]:
+    """What rows are grouped by: an expression a type. An array of one element is that, a longer one is nothing."""
+    of: dict[str, Sql] = {}
+    for type_, each in value.of.items():
+        name = type_.removesuffix("[]")
+        one = sql("CASE WHEN len({}) = 1 THEN {}[1] END", each, each) if type_ != name else each
+        one = for_arrow(name, one)
+        of[name] = sql("coalesce({}, {})", of[name], one) if name in of else one
+    return of
+
+
+def for_arrow(type_: str, value: Sql) -> Sql:
+    """HUGEINT has no Arrow type of its own."""
+    return sql("TRY_CAST({} AS BIGINT)", value) if type_ in ("int", "duration") else value
+
+
 def literal(type_: str, value: object) -> Value:
     """A value of the query's text."""
     if value is None:

@@ -19,11 +19,12 @@ from starlette.routing import Route
 
 from pipeline import telemetry
 from pipeline.query.identifiers import API_SCOPES, SCOPE_OF, Attribute, Intrinsic, identifier, legacy_tag
+from pipeline.query.metrics import MetricsAnswer, MetricsQuestion
 from pipeline.query.questions import Questions
 from pipeline.query.tags import TagAnswer
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import messages, params, tempo
+from pipeline.serve import messages, metrics, params, tempo
 from pipeline.serve.traces import Encoded, encode
 from pipeline.serve.ui import pages
 from topics.errors import (
@@ -72,6 +73,8 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/traces/{trace_id}", api.trace_v1),
         ("/api/v2/traces/{trace_id}", api.trace_v2),
         ("/api/search", api.search),
+        ("/api/metrics/query_range", api.metrics_range),
+        ("/api/metrics/query", api.metrics_instant),
         ("/api/search/tags", api.tag_names),
         ("/api/v2/search/tags", api.tag_names_by_scope),
         ("/api/search/tag/{tag:path}/values", api.tag_values),
@@ -191,6 +194,27 @@ class Api:
         except BadQuestionError as exc:
             return Response(pages.refused_page(str(exc), asked), 400, media_type="text/html; charset=utf-8")
         return Response(pages.newest_page(answer, question, asked), media_type="text/html; charset=utf-8")
+
+    # ---- metrics
+
+    async def metrics_range(self, request: Request) -> Response:
+        """Series of points."""
+        question = metrics.range_question(request.query_params, self._querier, self._questions.regex_error)
+        return await self._measured(request, question, metrics.range_answer)
+
+    async def metrics_instant(self, request: Request) -> Response:
+        """A value for each series."""
+        question = metrics.instant_question(request.query_params, self._querier, self._questions.regex_error)
+        return await self._measured(request, question, metrics.instant_answer)
+
+    async def _measured(
+        self, request: Request, question: MetricsQuestion, told: Callable[[MetricsAnswer, int], tempo.Json]
+    ) -> Response:
+        limit = metrics.series_limit(request.query_params, self._querier)
+        answer = await self._questions.metrics(self._tenants(request), question)
+        self._count_partial("metrics", answer.reasons)
+        body: bytes = await self._questions.in_thread(lambda: orjson.dumps(told(answer, limit)))
+        return Response(body, media_type=JSON)
 
     # ---- tags
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from agents.commands.ask import search, seconds_of, services, trace
+from agents.commands.measure import chart, metrics
 from agents.commands.where import where
 from topics.errors import BadQuestionError
 
@@ -196,3 +197,38 @@ def test_how_far_back_is_a_number_and_a_unit(text: str, seconds: int) -> None:
 def test_any_other_time_is_refused(text: str) -> None:
     with pytest.raises(BadQuestionError, match="since"):
         seconds_of(text)
+
+
+def test_metrics_show_a_chart_of_each_series(querier: str) -> None:
+    samples = [{"timestampMs": str(at * 1000)} | ({"value": at / 2} if at else {}) for at in range(5)]
+    label = {"key": "resource.service.name", "value": {"stringValue": "shop"}}
+    Answers.table["/api/metrics/query_range"] = (
+        200,
+        json.dumps({"series": [{"labels": [label], "samples": samples}], "metrics": {}}).encode(),
+    )
+
+    told = CliRunner().invoke(metrics, ["{} | rate() by (resource.service.name)", "--step", "10s", "--url", querier])
+
+    assert told.exit_code == 0, told.output
+    (path, asked) = Answers.asked[-1]
+    assert (path, asked["q"], asked["step"]) == (
+        "/api/metrics/query_range",
+        ["{} | rate() by (resource.service.name)"],
+        ["10s"],
+    )
+    line = told.output.splitlines()[-1]
+    assert line.split()[:4] == ["resource.service.name=shop", "0", "2", "2"]
+    assert line.strip().endswith("█")
+
+
+def test_an_instant_metric_is_one_number_a_series(querier: str) -> None:
+    label = {"key": "__name__", "value": {"stringValue": "rate"}}
+    Answers.table["/api/metrics/query"] = 200, json.dumps({"series": [{"labels": [label], "value": 12.5}]}).encode()
+
+    told = CliRunner().invoke(metrics, ["{} | rate()", "--instant", "--url", querier])
+
+    assert told.output.split() == ["series", "value", "rate", "12.5"]
+
+
+def test_points_in_time_become_bars() -> None:
+    assert chart([(0, 1.0), (50, 2.0), (100, 0.0)], 0, 100, 11) == "▅    █    ▁"

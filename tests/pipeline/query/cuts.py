@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.query.engine import Engine
 from pipeline.query.live import LiveClient
+from pipeline.query.metrics import Metrics
 from pipeline.query.owners import Owners
 from pipeline.query.search import Search
 from pipeline.query.snapshot import Snapshots
@@ -34,6 +35,7 @@ from topics.partitioner import partition_of
 from topics.settings import Settings
 
 PARTITIONS = 2
+CELLS_MAX = 100
 TENANTS = [TENANT]
 HOUR_NS = 3600 * 10**9
 HOW = ("stored", "live", "kafka", "lagging", "mixed")
@@ -75,6 +77,7 @@ class Asked:
     tail: MemoryTail
     traces: TraceLookup
     search: Search
+    metrics: Metrics
     tags: Tags
     engine: Engine
 
@@ -142,6 +145,7 @@ def ask(
                 tail=tail,
                 traces=TraceLookup(catalog, snapshots, engine, partitions=PARTITIONS),
                 search=Search(catalog, snapshots, engine, reach_ns=3600 * 10**9),
+                metrics=Metrics(catalog, snapshots, engine, reach_ns=3600 * 10**9, cells_max=CELLS_MAX),
                 tags=Tags(catalog, snapshots, engine),
                 engine=engine,
             )

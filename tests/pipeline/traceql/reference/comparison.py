@@ -14,10 +14,7 @@ from tests.pipeline.traceql.reference.spansets import group_value
 from tests.pipeline.traceql.reference.texts import field_text, name_text
 from tests.pipeline.traceql.reference.values import NIL, Value, sort_key, typed
 
-COMPARED = tuple(
-    Intrinsic(name)
-    for name in ("span:name", "span:status", "span:kind", "span:statusMessage", "trace:rootName", "trace:rootService")
-)
+COMPARED = tuple(Intrinsic(name) for name in ("span:name", "span:status", "span:kind", "span:statusMessage"))
 SHOWN_NIL = Static("string", "nil")
 Counts = Counter[int]  # point -> spans
 
@@ -62,7 +59,7 @@ def described(span: Span, family: Family) -> Iterator[tuple[str, Static]]:
     """Every attribute of the span under its scoped name: its own, its resource's, its scope's, and COMPARED.
 
     Empty intrinsics, and values that group as nil (arrays of several, opaque ones), are left out; so are events and
-    links, of which a span has many.
+    links, of which a span has many, and what is said of the trace.
     """
     given: list[tuple[str, Value]] = [(field_text(one), value_of(one, span, family)) for one in COMPARED]
     for scope, attributes in (

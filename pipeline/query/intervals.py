@@ -1,0 +1,45 @@
+"""The intervals of a metrics query: which span belongs to which point."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.query.sql import Sql, sql
+
+
+class Intervals(NamedTuple):
+    """Intervals (low + i * step, low + (i + 1) * step] of starts, in Unix ns; a point stands at the end of each."""
+
+    low_ns: int
+    step_ns: int
+    points: int
+
+    @classmethod
+    def of_range(cls, start_ns: int, end_ns: int, step_ns: int) -> Intervals:
+        """Points from start, rounded down to the step, to end, rounded up, both included."""
+        first, last = start_ns // step_ns, -(-end_ns // step_ns)
+        return cls((first - 1) * step_ns, step_ns, last - first + 1)
+
+    @property
+    def high_ns(self) -> int:
+        """The last start that counts."""
+        return self.low_ns + self.points * self.step_ns
+
+    @property
+    def times_ns(self) -> npt.NDArray[np.int64]:
+        """Of the points."""
+        return self.low_ns + self.step_ns * np.arange(1, self.points + 1)
+
+    def holds(self) -> Sql:
+        """Whether a span starts in one of them."""
+        low, high = max(self.low_ns, -1), min(self.high_ns, 2**64 - 1)
+        after = Sql("true") if low < 0 else Sql("start_unix_ns > ?::UBIGINT", (low,))
+        return sql("({} AND start_unix_ns <= {})", after, Sql("?::UBIGINT", (high,)))
+
+    def number(self) -> Sql:
+        """The number of the interval of a span that starts in one."""
+        sign = "-" if self.low_ns >= 0 else "+"
+        return Sql(f"((start_unix_ns {sign} {abs(self.low_ns + 1)}::UBIGINT) // {self.step_ns}::UBIGINT)::BIGINT")

@@ -1,0 +1,278 @@
+"""What a metric counts: SQL that makes cells, one for each group of spans and interval, and series of those cells.
+
+Cells of several sources (chunks, batches of whole traces, tenants) are added up: all that they hold can be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.query.fields import FieldSql
+from pipeline.query.intervals import Intervals
+from pipeline.query.plan import keys_of
+from pipeline.query.series import Exemplar, Floats, Label, Labels, SeriesTable, in_order, named, shown
+from pipeline.query.sql import Sql, joined, sql
+from pipeline.query.values import Value, scalars
+from pipeline.traceql import tree
+from pipeline.traceql.fields import NUMERIC
+from pipeline.traceql.names import name_text
+from topics.errors import QueryTooLargeError
+
+Ints = npt.NDArray[np.int64]
+NS_PER_S = 10**9
+# Quantiles: a number's bucket is of the powers of GROWTH. Its number has the number's sign and, beyond ZERO_BUCKET
+# which no power of a double reaches, grows with its size; so buckets are in the order of their numbers
+GROWTH = 1.02
+ZERO_BUCKET = 100_000
+EXACT_LOG2_MAX = 2**40  # log2 tells the next power of two of whole numbers up to here, and far beyond
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A metric over rows that have certain columns."""
+
+    metric: tree.Metric
+    groups: tuple[Value, ...]
+    value: Value
+    intervals: Intervals
+    columns: frozenset[str]
+
+    @classmethod
+    def of(cls, metric: tree.Metric, compiler: FieldSql, intervals: Intervals) -> Measure:
+        """Compiled for the columns that there are."""
+        groups = tuple(compiler.value(each) for each in metric.by)
+        value = Value() if metric.of is None else compiler.value(metric.of)
+        return cls(metric, groups, value, intervals, frozenset({*compiler.columns, "start_unix_ns"}))
+
+    statements_count = 1
+
+    def statements(self, source: Sql, where: Sql) -> Iterator[Sql]:
+        """Cells: point, labels, and what is added up."""
+        selected = _list([*self._place(), *_aggregates(self.metric, self.value)])
+        yield sql("SELECT {} FROM ({}) WHERE {} GROUP BY ALL", selected, source, where)
+
+    def _place(self) -> Iterator[Sql]:
+        yield sql("{} AS point", self.intervals.number())
+        for number, value in enumerate(self.groups):
+            for type_, each in scalars(value).items():
+                yield sql(f'{{}} AS "l{number}_{type_}"', each)
+
+    def examples(self, source: Sql, where: Sql, each: int) -> Sql:
+        """Up to `each` spans of each interval, the longest: point, labels, value, trace_id, start_unix_ns."""
+        measured = sql("{} AS value", number_of(self.metric, self.value))
+        selected = _list([*self._place(), measured, Sql("trace_id"), Sql("start_unix_ns")])
+        return sql(
+            "SELECT {} FROM ({}) WHERE {} QUALIFY row_number() OVER "
+            f"(PARTITION BY point ORDER BY duration_ns DESC, trace_id, span_id) <= {each}",
+            selected,
+            source,
+            where,
+        )
+
+
+def _list(parts: Iterable[Sql]) -> Sql:
+    parts = list(parts)
+    return sql(", ".join(["{}"] * len(parts)), *parts)
+
+
+def number_of(metric: tree.Metric, value: Value) -> Sql:
+    """What is measured of a span, null where there is nothing. Durations of quantiles and histograms are in seconds;
+    else that of the span alone, and others in nanoseconds.
+    """
+    in_seconds = metric.of == tree.Intrinsic("span:duration") or metric.function in (
+        "quantile_over_time",
+        "histogram_over_time",
+    )
+    parts = []
+    for type_ in NUMERIC:
+        if type_ in value.of:
+            number = sql("{}::DOUBLE", value.of[type_])
+            number = sql(f"{{}} / {NS_PER_S}", number) if type_ == "duration" and in_seconds else number
+            parts.append(sql("CASE WHEN isfinite({}) THEN {} END", number, number) if type_ == "float" else number)
+    return sql("coalesce{}", joined(", ", [*parts, Sql("NULL")])) if parts else Sql("NULL::DOUBLE")
+
+
+def _aggregates(metric: tree.Metric, value: Value) -> list[Sql]:
+    number = number_of(metric, value)
+    match metric.function:
+        case "rate" | "count_over_time":
+            return [Sql("count(*) AS spans")]
+        case "histogram_over_time":
+            return [sql("{} AS bucket", _power_of_two(value)), Sql("count(*) AS spans")]
+        case "quantile_over_time":
+            return [sql("{} AS bucket", _log_bucket(number)), Sql("count(*) AS spans")]
+        case "min_over_time" | "max_over_time":
+            function = metric.function.removesuffix("_over_time")
+            return [sql("count({}) AS spans", number), sql(f"{function}({{}}) AS value", number)]
+    return [sql("count({}) AS spans", number), sql("{} AS value", _sum(metric, value))]
+
+
+def _sum(metric: tree.Metric, value: Value) -> Sql:
+    """Whole numbers are summed as such."""
+    parts = []
+    for type_ in NUMERIC:
+        if type_ in value.of:
+            one = Value({type_: value.of[type_]})
+            if type_ == "float":
+                parts.append(sql("coalesce(fsum({}), 0)", number_of(metric, one)))
+            else:
+                per = NS_PER_S if type_ == "duration" and metric.of == tree.Intrinsic("span:duration") else 1
+                parts.append(sql(f"coalesce(sum({{}})::DOUBLE / {per}, 0)", value.of[type_]))
+    return joined(" + ", parts) if parts else Sql("0::DOUBLE")
+
+
+def _log_bucket(number: Sql) -> Sql:
+    size = f"({ZERO_BUCKET} + ceil(ln(abs({{}})) / ln({GROWTH})))"
+    return sql(f"(CASE WHEN {{}} = 0 THEN 0 ELSE sign({{}}) * {size} END)::INTEGER", number, number, number)
+
+
+def _power_of_two(value: Value) -> Sql:
+    """The exponent of the smallest power of two not below a whole number; null below 2."""
+    parts = [value.of[type_] for type_ in ("int", "duration") if type_ in value.of]
+    if not parts:
+        return Sql("NULL::INTEGER")
+    whole = sql("coalesce{}", joined(", ", [*(sql("TRY_CAST({} AS BIGINT)", each) for each in parts), Sql("NULL")]))
+    exact = sql(f"CASE WHEN {{}} > {EXACT_LOG2_MAX} THEN length(bin({{}} - 1)) ELSE ceil(log2({{}})) END", *[whole] * 3)
+    return sql("CASE WHEN {} >= 2 THEN ({})::INTEGER END", whole, exact)
+
+
+# ---- from cells to series
+
+
+def too_many(values_max: int) -> QueryTooLargeError:
+    """The error of a query that has more groups and intervals than are allowed."""
+    return QueryTooLargeError(
+        f"the query has more than {values_max} groups and intervals together (querier.metrics_cells_max): "
+        "group by something with fewer values, or ask for a longer step or a shorter range"
+    )
+
+
+def series_of(metric: tree.Metric, tables: Sequence[pa.Table], intervals: Intervals, values_max: int) -> SeriesTable:
+    """All series of a metric, from the cells of all sources. Raises QueryTooLargeError beyond values_max points."""
+    if not tables:
+        return in_order([], np.zeros((0, intervals.points)), intervals.times_ns)
+    cells = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+    if "value" in cells.column_names or "bucket" in cells.column_names:
+        cells = cells.filter(pc.is_valid(cells.column("value" if "value" in cells.column_names else "bucket")))
+    cells = cells.filter(pc.greater(cells.column("spans"), 0)) if cells.num_rows else cells
+    groups, of = labels_of(metric, cells)
+    if len(groups) * intervals.points * max(1, len(metric.quantiles)) > values_max:
+        raise too_many(values_max)
+    at, spans = cells.column("point").to_numpy(), cells.column("spans").to_numpy().astype(np.int64)
+    if metric.function == "quantile_over_time":
+        return _quantiles(metric, groups, of, cells, intervals)
+    if metric.function == "histogram_over_time":
+        groups, of = _with_bounds(metric, groups, of, cells.column("bucket").to_numpy())
+        if len(groups) * intervals.points > values_max:
+            raise too_many(values_max)
+    shape = (len(groups), intervals.points)
+    counts = np.zeros(shape, dtype=np.int64)
+    np.add.at(counts, (of, at), spans)
+    match metric.function:
+        case "rate":
+            values = counts / (intervals.step_ns / NS_PER_S)
+        case "count_over_time" | "histogram_over_time":
+            values = counts.astype(np.float64)
+        case _:
+            values = _folded(metric.function, cells.column("value").to_numpy(), of, at, counts)
+    return in_order(groups, values, intervals.times_ns)
+
+
+def _folded(function: str, found: Floats, of: Ints, at: Ints, counts: Ints) -> Floats:
+    fold, start = {"min_over_time": (np.minimum, np.inf), "max_over_time": (np.maximum, -np.inf)}.get(
+        function, (np.add, 0.0)
+    )
+    values = np.full(counts.shape, start)
+    fold.at(values, (of, at), found)
+    if function == "avg_over_time":
+        values /= np.maximum(counts, 1)
+    return np.where(counts > 0, values, np.nan)
+
+
+def labels_of(metric: tree.Metric, cells: pa.Table) -> tuple[list[Labels], Ints]:
+    """The labels of all groups, and which of them each cell belongs to."""
+    if not metric.by:
+        return ([(named(metric.function),)] if cells.num_rows else []), np.zeros(cells.num_rows, dtype=np.int64)
+    names = [name_text(each) for each in metric.by]
+    coded = [keys_of(cells, f"l{number}_") for number in range(len(names))]
+    numbers, of = np.unique(np.stack([keys.codes for keys in coded]), axis=1, return_inverse=True)
+    places: dict[Labels, int] = {}
+    own = []
+    for combination in numbers.T.tolist():
+        held = [keys.values[code] for code, keys in zip(combination, coded, strict=True)]
+        there = tuple(Label(name, *shown(*one)) for name, one in zip(names, held, strict=True) if one is not None)
+        own.append(places.setdefault(there or (Label(names[0], "string", "nil"),), len(places)))
+    return list(places), np.array(own, dtype=np.int64)[of.ravel()]
+
+
+def _with_bounds(metric: tree.Metric, groups: list[Labels], of: Ints, exponents: Ints) -> tuple[list[Labels], Ints]:
+    """Groups split by the upper bound of their bucket."""
+    assert metric.of is not None
+    durations = isinstance(metric.of, tree.Intrinsic) and tree.INTRINSIC_TYPES[metric.of.name] == "duration"
+    numbers, own = np.unique(np.stack([of, exponents]), axis=1, return_inverse=True)
+    found = [
+        (*groups[group], Label("__bucket", "float", float(2**exponent) / (NS_PER_S if durations else 1)))
+        for group, exponent in numbers.T.tolist()
+    ]
+    return found, own.ravel()
+
+
+def _quantiles(
+    metric: tree.Metric, groups: list[Labels], of: Ints, cells: pa.Table, intervals: Intervals
+) -> SeriesTable:
+    """The smallest bucket that at least the share q of the values does not exceed; 0 where there are none."""
+    bucket, spans = cells.column("bucket").to_numpy(), cells.column("spans").to_numpy().astype(np.int64)
+    place = of * intervals.points + cells.column("point").to_numpy()
+    order = np.lexsort((bucket, place))
+    below = np.cumsum(spans[order])
+    places, first = np.unique(place[order], return_index=True)
+    before = np.concatenate(([0], below))[first]
+    total = np.diff(np.concatenate((before, below[-1:])))
+    values = np.zeros((len(groups), len(metric.quantiles), intervals.points))
+    for number, q in enumerate(metric.quantiles):
+        rank = np.maximum(1, np.ceil(np.round(q * total, 9))).astype(np.int64)
+        at = np.searchsorted(below, before + rank)
+        values[places // intervals.points, number, places % intervals.points] = _middle(bucket[order][at])
+    labels = [(*group, Label("p", "float", float(q))) for group in groups for q in metric.quantiles]
+    return in_order(labels, values.reshape(len(labels), intervals.points), intervals.times_ns)
+
+
+def _middle(bucket: npt.NDArray[np.int32]) -> Floats:
+    """A number of the bucket that is at most 1 % from each other one."""
+    size = GROWTH ** (np.abs(bucket).astype(np.float64) - ZERO_BUCKET - 0.5)
+    return np.where(bucket == 0, 0.0, np.sign(bucket) * size)
+
+
+# ---- exemplars
+
+
+def exemplars_of(metric: tree.Metric, examples: pa.Table, series: SeriesTable, limit: int) -> list[Exemplar]:
+    """Up to `limit` of the examples, one a trace and spread over the points; of counts the value is the series'."""
+    groups, of = labels_of(metric, examples)
+    rows = examples.select(["point", "value", "trace_id", "start_unix_ns"]).to_pylist()
+    place = {labels: number for number, labels in reversed(list(enumerate(series.labels)))}
+    starts = {
+        group: next((at for labels, at in place.items() if labels[: len(group)] == group), None) for group in groups
+    }
+    ranks, seen = Counter[int](), set[bytes]()
+    ranked: list[tuple[int, int, Exemplar]] = []
+    for row, group in zip(rows, of.tolist(), strict=True):
+        at, point = starts[groups[group]], row["point"]
+        value = row["value"] if metric.of is not None or at is None else series.values[at, point]
+        if at is None or value is None or row["trace_id"] in seen:
+            continue
+        seen.add(row["trace_id"])
+        one = Exemplar(series.labels[at], point, row["trace_id"], row["start_unix_ns"], float(value))
+        ranked.append((ranks[point], point, one))
+        ranks[point] += 1
+    ranked.sort(key=lambda each: each[:2])
+    step = max(1, -(-sum(rank == 0 for rank, _, _ in ranked) // max(1, limit)))
+    firsts = [one for rank, _, one in ranked if rank == 0][::step]
+    return [*firsts, *(one for rank, _, one in ranked if rank)][:limit]

@@ -1,0 +1,247 @@
+"""Metrics queries: what spans of a pipeline come to, in intervals of their starts.
+
+Where rows alone decide which spans are meant, one statement a tenant makes the cells; else whole traces are read in
+batches, and what is left of each is added to the cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.query import plan
+from pipeline.query.chunks import ChunkReader, ChunkRef, Present, rows_of
+from pipeline.query.comparison import Comparison, compared
+from pipeline.query.conditions import Condition
+from pipeline.query.engine import Engine, Session
+from pipeline.query.fields import FieldSql, needs_trace
+from pipeline.query.intervals import Intervals
+from pipeline.query.measure import Measure, exemplars_of, series_of, too_many
+from pipeline.query.series import SeriesTable, Side, after, calculated
+from pipeline.query.snapshot import Snapshots
+from pipeline.query.sql import Sql, all_of, sql
+from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks, fitting
+from pipeline.traceql import tree
+
+BATCH_TRACES_MAX = 32_768
+EXAMPLES_OF, EXAMPLES_A_POINT = 20_000, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsQuestion:
+    """query: of metrics. exemplars: how many spans may be named."""
+
+    query: tree.MetricsPipeline | tree.MetricsMath
+    intervals: Intervals
+    exemplars: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class MetricsAnswer:
+    """reasons: why some spans may be missing."""
+
+    series: SeriesTable
+    reasons: list[str] = field(default_factory=list)
+    chunks: int = 0
+    chunk_bytes: int = 0
+
+
+class Metrics:
+    """Answers metrics queries. cells_max: most groups and intervals of one query together."""
+
+    def __init__(
+        self, catalog: TimeChunks, snapshots: Snapshots, engine: Engine, *, reach_ns: int, cells_max: int
+    ) -> None:
+        self._catalog = catalog
+        self._snapshots = snapshots
+        self._engine = engine
+        self._reach_ns = reach_ns
+        self._cells_max = cells_max
+
+    async def measure(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
+        """All series. Raises BadQuestionError, QueryTimeoutError, QueryTooLargeError."""
+        snapshot = await self._snapshots.take()
+        reasons = snapshot.reasons + snapshot.told_losses()
+
+        def work(session: Session) -> MetricsAnswer:
+            reader = ChunkReader(session, reasons)
+            spans = [TenantSpans(self._catalog, snapshot, reader, tenant) for tenant in tenants]
+            limits = Limits(question.intervals, self._reach_ns, self._cells_max, question.exemplars)
+            series = side_of(spans, question.query, limits)
+            assert isinstance(series, SeriesTable)
+            return MetricsAnswer(
+                series=series,
+                reasons=reasons,
+                chunks=sum(one.chunks for one in spans),
+                chunk_bytes=sum(one.chunk_bytes for one in spans),
+            )
+
+        return await self._engine.run(work)
+
+
+class Limits(NamedTuple):
+    """A query's intervals, how far around them the rest of a trace is looked for, the most cells and exemplars."""
+
+    intervals: Intervals
+    reach_ns: int
+    cells_max: int
+    exemplars: int = 0
+
+
+def side_of(spans: Sequence[TenantSpans], of: tree.MetricsPipeline | tree.MetricsMath | float, limits: Limits) -> Side:
+    """The series of a query, or of a part of it, over the spans of several tenants together."""
+    if isinstance(of, tree.MetricsMath):
+        left, right = (side_of(spans, one, limits) for one in (of.left, of.right))
+        return after(of.second, calculated(of.op, left, right))
+    if not isinstance(of, tree.MetricsPipeline):
+        return float(of)
+    parts = [_Measured(one, of, limits, alone=len(spans) == 1) for one in spans]
+    return after(of.second, _joined(of.measure, parts, limits))
+
+
+def _joined(measure: tree.Metric | tree.Compare, parts: Sequence[_Measured], limits: Limits) -> SeriesTable:
+    """The series of all tenants."""
+    room = limits.cells_max
+    cells: list[tuple[Measure | Comparison, list[pa.Table]]] = []
+    for compiled, table in (one for part in parts for one in part.cells()):
+        room -= table.num_rows
+        if room < 0:
+            raise too_many(limits.cells_max)
+        if not cells or cells[-1][0] is not compiled:
+            cells.append((compiled, []))
+        cells[-1][1].append(table)
+    if isinstance(measure, tree.Compare):
+        pairs = [(one, tables) for one, tables in cells if isinstance(one, Comparison)]
+        return compared(measure.top, pairs, limits.intervals)
+    tables = [table for _, tables in cells for table in tables]
+    series = series_of(measure, tables, limits.intervals, limits.cells_max)
+    if limits.exemplars and series.labels:
+        matched = sum(pc.sum(table.column("spans")).as_py() or 0 for table in tables)
+        examples = [one for part in parts if (one := part.examples(matched)) is not None]
+        for one in examples:
+            series.exemplars.extend(exemplars_of(measure, one, series, limits.exemplars - len(series.exemplars)))
+    return series
+
+
+class _Measured:
+    """A pipeline's spans of one tenant. alone: no other tenant's are added to them."""
+
+    def __init__(self, spans: TenantSpans, of: tree.MetricsPipeline, limits: Limits, *, alone: bool) -> None:
+        self._spans = spans
+        self._of = of
+        self._intervals = limits.intervals
+        self._range_ns = max(0, self._intervals.low_ns), min(self._intervals.high_ns, UINT64_MAX)
+        self._reach_ns = limits.reach_ns
+        self._exemplars = limits.exemplars
+        self._left: pa.Table | None = None  # examples of whole traces
+        self._alone = alone
+
+    def cells(self) -> Iterator[tuple[Measure | Comparison, pa.Table]]:
+        """Tables of cells, with what made each."""
+        refs, present, condition = self._chosen()
+        if not self._rows_decide():
+            yield from self._of_whole_traces(refs, condition)
+            return
+        compiled = self._compiled(present, whole=self._alone)
+        where = all_of([self._intervals.holds(), Sql(condition.sql, tuple(condition.values))])
+        columns = sorted(compiled.columns | condition.columns)
+        for number in range(compiled.statements_count):
+            statement = partial(_one_of, compiled, number, where)
+            yield compiled, self._spans.read(refs, statement, columns, condition)
+
+    def _rows_decide(self) -> bool:
+        """Whether rows alone tell which spans count, and for what."""
+        return plan.rows_decide(self._of.pipeline) and not any(map(needs_trace, _read_by(self._of.measure)))
+
+    def _chosen(self) -> tuple[list[ChunkRef], Present, Condition]:
+        """The chunks in which spans may count, the columns of those of the range, and what such a span fulfils."""
+        refs = self._spans.refs(*self._range_ns)
+        present = self._spans.present(refs)
+        condition = plan.condition_of(self._of.pipeline, present)
+        return fitting(refs, condition), present, condition
+
+    def examples(self, matched: int) -> pa.Table | None:
+        """Some of the spans, as Measure.examples gives them. matched: how many count, of all tenants.
+
+        Of many matches those of some traces are enough: chunks are sorted by trace, so the others are not read.
+        """
+        if self._left is not None:
+            return self._left
+        measure = self._of.measure
+        refs, present, condition = self._chosen()
+        compiled = Measure.of(measure, FieldSql(present), self._intervals) if isinstance(measure, tree.Metric) else None
+        if compiled is None or not self._rows_decide():
+            return None
+        where = all_of([self._intervals.holds(), Sql(condition.sql, tuple(condition.values))])
+        if matched > EXAMPLES_OF:
+            last = int(2**64 * EXAMPLES_OF / matched).to_bytes(8, "big")
+            where = all_of([where, Sql("trace_id <= ?::BLOB", (last,))])
+
+        def statement(urls: list[str]) -> tuple[str, list[Any]]:
+            found = compiled.examples(_source(urls), where, EXAMPLES_A_POINT)
+            return found.text, list(found.values)
+
+        columns = {"trace_id", "span_id", "duration_ns", *compiled.columns, *condition.columns}
+        return self._spans.read(refs, statement, sorted(columns), condition)
+
+    def _compiled(self, present: Present, *, whole: bool) -> Measure | Comparison:
+        measure = self._of.measure
+        if isinstance(measure, tree.Compare):
+            return Comparison.of(measure, FieldSql(present), present, self._intervals, whole=whole)
+        return Measure.of(measure, FieldSql(present), self._intervals)
+
+    def _of_whole_traces(
+        self, refs: list[ChunkRef], condition: Condition
+    ) -> Iterator[tuple[Measure | Comparison, pa.Table]]:
+        ids = self._candidates(refs, condition)
+        for first in range(0, len(ids), BATCH_TRACES_MAX):
+            batch = ids.slice(first, BATCH_TRACES_MAX)
+            around = self._spans.around(batch.to_pylist(), *self._range_ns, self._reach_ns)
+            present = self._spans.present(around)
+            batch = self._spans.that_may_fit(plan.trace_condition_of(self._of.pipeline, present), around, batch)
+            compiled, evaluated = self._compiled(present, whole=False), plan.Plan(self._of.pipeline, present)
+            rows = self._spans.whole(around, batch, {*compiled.columns, *evaluated.columns})
+            session = self._spans.reader.session
+            left = rows.table.filter(pa.array(evaluated.surviving(session, rows)))
+            source, where = Sql("SELECT * FROM {left}"), self._intervals.holds()
+            for one in compiled.statements(source, where):
+                yield compiled, session.sql(one.text, one.values, left=left)
+            if self._left is None and self._exemplars and left.num_rows and isinstance(compiled, Measure):
+                one = compiled.examples(source, where, EXAMPLES_A_POINT)
+                self._left = session.sql(one.text, one.values, left=left)
+
+    def _candidates(self, refs: list[ChunkRef], condition: Condition) -> pa.Array:
+        """The IDs of traces of which a span may count."""
+        where = all_of([self._intervals.holds(), Sql(condition.sql, tuple(condition.values))])
+
+        def statement(urls: list[str]) -> tuple[str, list[Any]]:
+            found = sql("SELECT DISTINCT trace_id FROM ({}) WHERE {} ORDER BY trace_id", _source(urls), where)
+            return found.text, list(found.values)
+
+        columns = sorted({"trace_id", "start_unix_ns", *condition.columns})
+        found = self._spans.read(refs, statement, columns, condition)
+        return found.column("trace_id").cast(pa.binary(16)).combine_chunks()
+
+
+def _source(urls: list[str]) -> Sql:
+    return Sql(rows_of(urls), (urls,) if urls else ())
+
+
+def _one_of(compiled: Measure | Comparison, number: int, where: Sql, urls: list[str]) -> tuple[str, list[Any]]:
+    found = next(islice(compiled.statements(_source(urls), where), number, None))
+    return found.text, list(found.values)
+
+
+def _read_by(measure: tree.Metric | tree.Compare) -> Iterator[tree.Field]:
+    if isinstance(measure, tree.Compare):
+        yield measure.selection.condition
+    else:
+        yield from measure.by
+        if measure.of is not None:
+            yield measure.of

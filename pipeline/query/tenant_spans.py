@@ -1,0 +1,134 @@
+"""One tenant's spans in a snapshot: which chunks a question opens, live rows beside them, whole traces of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from pipeline.query import trace_rows
+from pipeline.query.chunks import MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of, rows_of
+from pipeline.query.conditions import SERVICE, Condition
+from pipeline.query.snapshot import Snapshot
+from pipeline.query.trace_rows import TraceRows
+from pipeline.spans import schema
+from pipeline.spans.index import OTHERS
+from pipeline.store.manifest import ChunkEntry
+from topics.partitioner import partition_of
+
+FILTERED_TRACES_MAX = 64
+UINT64_MAX = 2**64 - 1
+
+
+class TimeChunks(Protocol):
+    """The catalog, as far as questions about many traces need it. May block."""
+
+    def chunks_for(self, tenant: str, start_ns: int, end_ns: int) -> list[ChunkEntry]:
+        """Chunks with spans in the range; their outliers count."""
+
+    def chunks_for_trace(
+        self, tenant: str, partition: int, trace_id: bytes, start_ns: int | None, end_ns: int | None
+    ) -> list[ChunkEntry]:
+        """Chunks that may hold spans of the trace, by their filters and times."""
+
+
+class TenantSpans:
+    """Reads them. chunks, chunk_bytes: how much was looked through so far."""
+
+    def __init__(self, catalog: TimeChunks, snapshot: Snapshot, reader: ChunkReader, tenant: str) -> None:
+        self._catalog = catalog
+        self._snapshot = snapshot
+        self._tenant = tenant
+        self._live_columns = snapshot.column_names()
+        self.reader = reader
+        self.chunks = self.chunk_bytes = 0
+
+    def refs(self, start_ns: int, end_ns: int) -> list[ChunkRef]:
+        """The chunks with spans in a range."""
+        return refs_of(self._catalog.chunks_for(self._tenant, start_ns, end_ns), self._snapshot.horizons)
+
+    def around(self, trace_ids: Sequence[bytes], start_ns: int, end_ns: int, reach_ns: int) -> list[ChunkRef]:
+        """Chunks within reach of a range that may hold rows of these traces: for few traces their filters are asked."""
+        start_ns, end_ns = max(0, start_ns - reach_ns), min(UINT64_MAX, end_ns + reach_ns)
+        if len(trace_ids) > FILTERED_TRACES_MAX:
+            return self.refs(start_ns, end_ns)
+        partitions = len(self._snapshot.partitions)
+        found: dict[str, ChunkEntry] = {}
+        for trace_id in trace_ids:
+            partition = partition_of(trace_id, partitions)
+            for entry in self._catalog.chunks_for_trace(self._tenant, partition, trace_id, start_ns, end_ns):
+                found[entry.name] = entry
+        return refs_of(found.values(), self._snapshot.horizons)
+
+    def present(self, refs: Sequence[ChunkRef]) -> Present:
+        """The columns of these chunks and of what is live."""
+        return Present.of(refs, self._live_columns)
+
+    def live(self, columns: Sequence[str], trace_ids: pa.Array | None = None) -> pa.Table:
+        """Live rows, of these traces where some are given."""
+        return self._snapshot.rows(columns, self._tenant, trace_ids)
+
+    def read(
+        self,
+        refs: Sequence[ChunkRef],
+        statement: Callable[[list[str]], tuple[str, list[Any]]],
+        columns: Sequence[str],
+        condition: Condition,
+        *,
+        traces: bool = False,
+        with_live: bool = True,
+    ) -> pa.Table:
+        """A statement over chunks and those live rows, with `columns`, that may fulfil a condition.
+
+        statement, traces: as ChunkReader.read takes them.
+        """
+        self.chunks += len(refs)
+        self.chunk_bytes += sum(ref.entry.bytes for ref in refs)
+        live = self._snapshot.no_rows(columns)
+        if with_live:
+            fits = partial(_segment_may_fit, condition)
+            live = self._snapshot.rows(columns, self._tenant, fits=fits, needs=condition.needs)
+        return self.reader.read(refs, statement, traces=traces, live=live)
+
+    def that_may_fit(self, condition: Condition, refs: Sequence[ChunkRef], trace_ids: pa.Array) -> pa.Array:
+        """Those of the traces that fulfil a condition over all their rows."""
+        live = self.live(sorted({"trace_id", *condition.columns}), trace_ids)
+
+        def statement(urls: list[str]) -> tuple[str, list[Any]]:
+            text = (
+                f"SELECT trace_id FROM ({rows_of(urls)}) WHERE trace_id IN (SELECT trace_id FROM {{ids}}) "
+                f"GROUP BY trace_id HAVING {condition.sql}"
+            )
+            return text, ([urls] if urls else []) + condition.values
+
+        if condition.sql == "true" or not len(trace_ids):
+            return trace_ids
+        found = self.reader.read(refs, statement, live=live, ids=pa.table({"trace_id": trace_ids}))
+        return found.column("trace_id").cast(pa.binary(16)).combine_chunks()
+
+    def whole(self, refs: Sequence[ChunkRef], trace_ids: pa.Array, columns: Iterable[str]) -> TraceRows:
+        """All rows of these traces, with these columns of rows and traces."""
+        columns = list(columns)
+        live = self.live(trace_rows.columns_read(columns), trace_ids)
+        return trace_rows.read(self.reader, refs, live, trace_ids, columns)
+
+
+def fitting(refs: Sequence[ChunkRef], condition: Condition) -> list[ChunkRef]:
+    """The chunks of which the catalog's entries leave it possible that a row fulfils a condition."""
+    return [ref for ref in refs if _may_fit(ref.entry, condition)]
+
+
+def _may_fit(entry: ChunkEntry, condition: Condition) -> bool:
+    service = condition.service
+    more_keys = None if len(entry.more_keys) >= MORE_KEYS_MAX else entry.more_keys
+    all_named = more_keys is not None and f"resource.{SERVICE}" not in more_keys and OTHERS not in entry.services
+    if service is not None and all_named and not any(map(service, entry.services)):
+        return False
+    return condition.may_fit(entry.attributes, more_keys)
+
+
+def _segment_may_fit(condition: Condition, columns: Container[str]) -> bool:
+    rare = any(schema.more_column(scope) in columns for scope in ("resource", "span"))
+    return condition.may_fit(columns, None if rare else ())

@@ -1,0 +1,71 @@
+"""Metrics over spans wherever they stand: each span is counted once, in the interval of its start."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from pipeline.query.intervals import Intervals
+from pipeline.query.metrics import MetricsQuestion
+from pipeline.traceql import tree
+from pipeline.traceql.check import check
+from pipeline.traceql.parser import parse
+from tests.pipeline.query.cuts import CELLS_MAX, HOW, TENANTS, Asked, ask, everywhere
+from tests.pipeline.query.test_traceql import SHOP
+from tests.pipeline.query.world import T0
+from topics.errors import QueryTooLargeError
+from topics.settings import Settings
+
+pytestmark = pytest.mark.integration
+S = 10**9
+ALL = Intervals(T0 - S, 2 * S, 1)
+
+CASES: list[tuple[str, dict[tuple[Any, ...], float]]] = [
+    ("{} | count_over_time()", {("count_over_time",): 7}),
+    ("{} | rate()", {("rate",): 3.5}),
+    ("{ .code = 200 } | count_over_time()", {("count_over_time",): 2}),
+    ("{} | count_over_time() by (resource.service.name)", {("batch",): 2, ("db",): 2, ("shop",): 3}),
+    ("{ .n != nil } | sum_over_time(.n)", {("sum_over_time",): 10.5}),
+    ("{ .n != nil } | max_over_time(.n) by (name)", {("GET /cart",): 4, ("SELECT",): 2, ("job",): 1.5, ("row",): 3}),
+    ("{} | min_over_time(duration)", {("min_over_time",): 0.001}),
+    ("{} >> {} | count_over_time()", {("count_over_time",): 3}),
+    ("{} | count_over_time() by (trace:rootName)", {("GET /cart",): 5, ("job",): 2}),
+    ("{} | rate() by (span.code) | topk(1)", {("nil",): 2.0}),
+    (
+        "({ status = error } | count_over_time()) / ({} | count_over_time())",
+        {("(count_over_time / count_over_time)",): 1 / 7},
+    ),
+]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_metric_is_the_same_wherever_spans_stand(world: Settings, how: str) -> None:
+    async def question(on: Asked) -> None:
+        for text, expected in CASES:
+            query = check(parse(text), lambda _: None).body
+            assert not isinstance(query, tree.Pipeline)
+            answer = await on.metrics.measure(TENANTS, MetricsQuestion(query=query, intervals=ALL, exemplars=10))
+            found = {
+                tuple(label.value for label in labels): float(values[0])
+                for labels, values in zip(answer.series.labels, answer.series.values, strict=True)
+            }
+            assert answer.reasons == []
+            assert found.keys() == expected.keys(), text
+            assert all(math.isclose(found[labels], value) for labels, value in expected.items()), (text, found)
+            assert answer.series.exemplars or isinstance(query, tree.MetricsMath) or query.second, text
+
+    ask(world, SHOP, everywhere(3, how), question)
+
+
+@pytest.mark.parametrize("text", ["{} | rate() by (name)", "{} | histogram_over_time(duration)"])
+def test_too_many_groups_and_intervals_are_refused_with_a_way_out(world: Settings, text: str) -> None:
+    async def question(on: Asked) -> None:
+        query = check(parse(text), lambda _: None).body
+        assert not isinstance(query, tree.Pipeline)
+        many = Intervals(T0 - S, S, CELLS_MAX)
+        with pytest.raises(QueryTooLargeError, match="group by something with fewer values"):
+            await on.metrics.measure(TENANTS, MetricsQuestion(query=query, intervals=many))
+
+    ask(world, SHOP, everywhere(3, "stored"), question)
