@@ -20,7 +20,7 @@ from agents.app import SpanstreamApp, make_app, worker_url
 from agents.index_agent import attach_index
 from agents.rekey import attach_rekey
 from agents.sink_agent import attach_sink
-from agents.source import KafkaSource, StoreRanges
+from agents.source import KafkaOffsets, KafkaSource, StoreRanges
 from agents.table_endpoint import TableEndpoint
 from agents.worker import Worker
 from pipeline.allocator import reuse_memory
@@ -50,7 +50,14 @@ def build(settings: Settings) -> SpanstreamApp:
         topic=topic,
         partitions=partitions,
         source=source,
-        ranges=StoreRanges(settings, store, topic, worker_url(settings)),
+        ranges=StoreRanges(
+            settings,
+            store,
+            topic=topic,
+            worker_url=worker_url(settings),
+            offsets=KafkaOffsets(settings),
+            clock_ns=time.time_ns,
+        ),
         tables=Tables(settings.worker.data_dir / "tables", rocksdb_bytes=settings.worker.rocksdb_bytes),
         secret=os.urandom(SECRET_BYTES),  # of this process: the window is made anew with every assignment
         clock_ns=time.time_ns,

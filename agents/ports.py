@@ -40,6 +40,13 @@ class Source(Protocol):
     async def send_dead(self, partition: int, record: SourceRecord, reason: str) -> None: ...
 
 
+class Offsets(Protocol):
+    """Where a partition stands in Kafka; called in threads. Raises KafkaUnavailableError."""
+
+    def log_start(self, partition: int) -> int: ...
+    def committed(self, partition: int) -> int | None: ...
+
+
 class Ranges(Protocol):
     """The store, as a worker needs it; called in threads. Raises StoreUnavailableError, KafkaUnavailableError."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 
 import faust
 from faust.types import TP
 
-from agents.ports import Assignment
+from agents.ports import Assignment, Offsets
 from pipeline.partition.batch import SourceRecord
 from pipeline.partition.sealed import SealedRange
 from pipeline.spans.dedup import span_keys
@@ -83,14 +84,40 @@ class KafkaSource:
             await asyncio.to_thread(self._producer.close)
 
 
-class StoreRanges:
-    """agents.worker.Ranges over the object store."""
+class KafkaOffsets:
+    """agents.ports.Offsets, asked of the cluster."""
 
-    def __init__(self, settings: Settings, store: ObjectStore, topic: str, worker_url: str) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def log_start(self, partition: int) -> int:
+        """First offset that Kafka still has."""
+        return admin.watermarks(self._settings, spans_by_trace.TOPIC)[partition][0]
+
+    def committed(self, partition: int) -> int | None:
+        """What the consumer group has committed."""
+        return admin.committed(self._settings, spans_by_trace.TOPIC).get(partition)
+
+
+class StoreRanges:
+    """agents.worker.Ranges over the object store. offsets, clock_ns: of Kafka, and the time; called in threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: ObjectStore,
+        *,
+        topic: str,
+        worker_url: str,
+        offsets: Offsets,
+        clock_ns: Callable[[], int],
+    ) -> None:
         self._settings = settings
         self._store = store
         self._topic = topic
         self._worker_url = worker_url
+        self._offsets = offsets
+        self._clock_ns = clock_ns
 
     def assignment(self, partition: int, secret: bytes) -> Assignment:
         """The mark and the window from the manifests, the log's start and the committed offset from Kafka."""
@@ -105,8 +132,8 @@ class StoreRanges:
             mark=found.mark,
             newest=found.newest,
             window=window,
-            log_start=admin.watermarks(self._settings, spans_by_trace.TOPIC)[partition][0],
-            committed=admin.committed(self._settings, spans_by_trace.TOPIC).get(partition),
+            log_start=self._offsets.log_start(partition),
+            committed=self._offsets.committed(partition),
         )
 
     def store(self, sealed: SealedRange, stop: threading.Event) -> Manifest | None:
@@ -116,6 +143,6 @@ class StoreRanges:
             self._settings,
             sealed,
             worker=self._worker_url,
-            now_unix_ns=time.time_ns(),
+            now_unix_ns=self._clock_ns(),
             stop=stop,
         )

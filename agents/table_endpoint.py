@@ -7,7 +7,7 @@ with `?here=1` it answers for itself alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
@@ -38,6 +38,24 @@ def block(header: dict[str, Any], ipc: bytes = b"") -> bytes:
     """One block of a live answer: length of the header (4 bytes, big endian), header (JSON), Arrow IPC stream."""
     packed = orjson.dumps(header | {"ipc_bytes": len(ipc)})
     return len(packed).to_bytes(4, "big") + packed + ipc
+
+
+class LiveQuestion(NamedTuple):
+    """What `/live` is asked. wanted, until: (partition, offset); trace_id: 16 bytes, or none for all traces."""
+
+    wanted: list[tuple[int, int]]
+    until: list[tuple[int, int]]
+    wait_s: float
+    trace_id: bytes
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> LiveQuestion:
+        """Read the query of a URL. Raises ValueError."""
+        wanted, until = _offsets(query.get("want", "")), _offsets(query.get("until", ""))
+        trace_id = bytes.fromhex(query.get("trace_id", ""))
+        if len(trace_id) not in (0, 16):
+            raise ValueError(query.get("trace_id"))
+        return cls(wanted, until, min(WAIT_S_MAX, float(query.get("wait_s", "0"))), trace_id)
 
 
 class TableEndpoint:
@@ -75,22 +93,24 @@ class TableEndpoint:
         An answer holds a partition's rows from `after` to `next` without gap, or says `low` > `after`.
         """
         try:
-            wanted, until = _offsets(request.query.get("want", "")), _offsets(request.query.get("until", ""))
-            wait_s = min(WAIT_S_MAX, float(request.query.get("wait_s", "0")))
-            trace_id = bytes.fromhex(request.query.get("trace_id", ""))
-            if len(trace_id) not in (0, 16):
-                raise ValueError(request.query_string)
+            question = LiveQuestion.of(request.query)
         except ValueError:
             return web.Response(
                 status=400, text="want=, until=<partition>:<offset>[,...], wait_s=seconds, trace_id=32 hex digits\n"
             )
         answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         await answer.prepare(request)
-        await asyncio.gather(*(self._worker.reached(partition, end, wait_s) for partition, end in until))
-        async for part in self._live_blocks(dict(wanted), trace_id):
+        async for part in self.live_parts(question):
             await answer.write(part)
         await answer.write_eof()
         return answer
+
+    async def live_parts(self, question: LiveQuestion) -> AsyncIterator[bytes]:
+        """The body of `/live`, piece by piece."""
+        waits = (self._worker.reached(partition, end, question.wait_s) for partition, end in question.until)
+        await asyncio.gather(*waits)
+        async for part in self._live_blocks(dict(question.wanted), question.trace_id):
+            yield part
 
     async def _live_blocks(self, sent: dict[int, int], trace_id: bytes) -> AsyncIterator[bytes]:
         """sent: partition -> first offset that is still to be sent.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from agents.source import StoreRanges
+from agents.source import KafkaOffsets, StoreRanges
 from infra.minio import StorePlan
 from infra.ports import free_port
 from infra.rclone import start_rclone
@@ -66,7 +67,9 @@ def test_rclone_is_found_out_and_a_range_is_still_stored_once(
     admin.ensure(settings)
     store = ObjectStore(rclone)
     store.ensure_buckets()
-    ranges = StoreRanges(settings, store, TOPIC, "http://w")
+    ranges = StoreRanges(
+        settings, store, topic=TOPIC, worker_url="http://w", offsets=KafkaOffsets(settings), clock_ns=time.time_ns
+    )
 
     assert ranges.assignment(0, b"s" * 32).mark == 0
     stored = ranges.store(sealed(0, 4), threading.Event())
