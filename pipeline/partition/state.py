@@ -114,9 +114,10 @@ class Partition:
         if len(opened) <= self.limits.segments_max:
             return []
         sizes = [segment.spans_count for segment in opened]
-        starts = range(len(opened) - MERGE_FAN_IN + 1)
-        at = min(starts, key=lambda start: (sum(sizes[start : start + MERGE_FAN_IN]), -start))
-        return opened[at : at + MERGE_FAN_IN]
+        fan_in = min(MERGE_FAN_IN, len(opened))
+        starts = range(len(opened) - fan_in + 1)
+        at = min(starts, key=lambda start: (sum(sizes[start : start + fan_in]), -start))
+        return opened[at : at + fan_in]
 
     def replace(self, olds: list[Segment], merged: Segment) -> bool:
         """Put `merged` in the place of `olds`. False when they were sealed meanwhile and nothing was done."""
