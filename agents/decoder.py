@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,12 @@ def batches_of(records: Sequence[SourceRecord], settings: Settings) -> list[list
             nbytes, spans = len(record.value), count
         batches[-1].append(record)
     return batches
+
+
+def runs_of(records: Sequence[SourceRecord]) -> list[slice]:
+    """Where the offsets follow each other: a batch may hold what came before a rebalance, and what is read again."""
+    starts = [at for at in range(len(records)) if not at or records[at].offset != records[at - 1].offset + 1]
+    return [slice(start, end) for start, end in itertools.pairwise([*starts, len(records)])]
 
 
 class Decoder:

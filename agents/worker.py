@@ -22,7 +22,7 @@ import pyarrow as pa
 import structlog
 from tenacity import AsyncRetrying, before_sleep_nothing, retry_if_exception_type, wait_random_exponential
 
-from agents.decoder import Decoder, batches_of
+from agents.decoder import Decoder, batches_of, runs_of
 from agents.ports import Pools, Ranges, Source
 from pipeline import telemetry
 from pipeline.allocator import release_memory
@@ -58,7 +58,7 @@ class Owned:
     seen: int = -1  # highest offset delivered
     rewinding: bool = False  # the reading position was set back, and nothing from there has come yet
     heard_unix_ns: int = 0  # when records came or were asked for
-    gap_checked: int = -1  # offset behind a gap that was read again and is still there
+    gaps_checked: frozenset[int] = frozenset()  # offsets behind gaps that are read again: still there, they are none
     moved: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced when a batch was taken
     manifests: deque[Manifest] = field(default_factory=lambda: deque(maxlen=MANIFESTS_KEPT))  # stored last
 
@@ -180,7 +180,19 @@ class Worker:
     # ---- records in
 
     async def take(self, partition: int, records: Sequence[SourceRecord], acks: Sequence[Ack]) -> None:
-        """Take records of one partition in offset order, from its one actor. acks: one a record, kept until stored."""
+        """Take records of one partition, from its one actor. acks: one a record, kept until stored.
+
+        They come in offset order, but for a rebalance or a rewind: from there on a run of its own begins.
+        """
+        runs = runs_of(records)
+        starts = frozenset(records[run.start].offset for run in runs)
+        for run in runs:
+            await self._take_run(partition, records[run], acks[run], starts)
+
+    async def _take_run(
+        self, partition: int, records: Sequence[SourceRecord], acks: Sequence[Ack], starts: frozenset[int]
+    ) -> None:
+        """Take records whose offsets follow each other. starts: where the runs begin that came together."""
         owned = self.owned.get(partition)
         if owned is None:
             return
@@ -188,7 +200,7 @@ class Worker:
         await self._room.wait()
         state = owned.state
         assert state is not None
-        records, acks = await self._in_order(owned, state, records, acks)
+        records, acks = await self._in_order(owned, state, records, acks, starts)
         for record, ack in zip(records, acks, strict=True):
             if record.offset < state.mark:
                 await ack()
@@ -216,7 +228,12 @@ class Worker:
                 await asyncio.wait_for(owned.moved.wait(), left_s)
 
     async def _in_order(
-        self, owned: Owned, state: Partition, records: Sequence[SourceRecord], acks: Sequence[Ack]
+        self,
+        owned: Owned,
+        state: Partition,
+        records: Sequence[SourceRecord],
+        acks: Sequence[Ack],
+        starts: frozenset[int],
     ) -> tuple[Sequence[SourceRecord], Sequence[Ack]]:
         """The records to take: none that were fetched before a rewind, and no gap that was not read twice.
 
@@ -232,11 +249,11 @@ class Worker:
             owned.rewinding = False
             records, acks = records[behind[0] :], acks[behind[0] :]
         first, owned.seen = records[0].offset, max(owned.seen, records[-1].offset)
-        if first > state.next and owned.gap_checked != first:
+        if first > state.next and first not in owned.gaps_checked:
             partition = owned.partition
             self._skip_lost(state, await self._until_there("log start", lambda: self._source.log_start(partition)))
             if first > state.next:
-                owned.gap_checked = first
+                owned.gaps_checked = starts
                 await self._rewind(owned, state)
                 return (), ()
         return records, acks

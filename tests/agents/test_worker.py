@@ -284,6 +284,33 @@ def test_a_record_that_never_reached_the_actor_is_read_again(tmp_path: Path) -> 
     assert run(tmp_path, story).store.span_ids() == [1, 2, 3, 4, 5]
 
 
+def test_what_came_before_a_rebalance_and_what_is_read_again_may_stand_in_one_batch(tmp_path: Path) -> None:
+    async def story(s: Simulation) -> None:
+        for span_id in range(1, 6):
+            s.produce(span_id)
+        records = s.kafka.fetch(5)
+        again = [*records[:4], *records[:3]]
+        await s.worker.take(0, again, [partial(s.kafka.ack, record.offset) for record in again])
+        await s.seal()
+
+    after = run(tmp_path, story)
+
+    assert after.store.span_ids() == [1, 2, 3, 4, 5]
+    for manifest, sealed in after.store.manifests.values():
+        offsets = sealed.spans.column("record_offset").to_pylist()
+        assert offsets == list(range(manifest.first, manifest.last + 1))
+
+
+def test_records_that_are_missing_within_a_batch_are_read_again(tmp_path: Path) -> None:
+    async def story(s: Simulation) -> None:
+        for span_id in range(1, 6):
+            s.produce(span_id)
+        first, _, _, *rest = s.kafka.fetch(5)
+        await s.worker.take(0, [first, *rest], [partial(s.kafka.ack, one.offset) for one in (first, *rest)])
+
+    assert run(tmp_path, story).store.span_ids() == [1, 2, 3, 4, 5]
+
+
 def test_offsets_that_kafka_never_delivers_are_no_loss(tmp_path: Path) -> None:
     async def story(s: Simulation) -> None:
         s.produce(1)
