@@ -16,7 +16,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agents.app import Handler
-from agents.worker import Owned, Worker
+from agents.owned import Owned
+from agents.worker import Worker
 from pipeline.partition.segment import Segment, rows_from, rows_of_trace
 from pipeline.partition.state import Partition
 from pipeline.spans import schema

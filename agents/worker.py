@@ -10,11 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import threading
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -23,13 +20,14 @@ import structlog
 from tenacity import AsyncRetrying, before_sleep_nothing, retry_if_exception_type, wait_random_exponential
 
 from agents.decoder import Decoder, batches_of, runs_of
+from agents.owned import Ack, Owned, SealTicket
 from agents.ports import Pools, Ranges, Source
 from pipeline import telemetry
 from pipeline.allocator import release_memory
 from pipeline.partition.batch import Prepared, SourceRecord
 from pipeline.partition.sealed import SealedRange
 from pipeline.partition.segment import Halves, Segment, traces_of
-from pipeline.partition.state import Partition, PartitionLimits, SealPlan, merged
+from pipeline.partition.state import Partition, PartitionLimits, merged
 from pipeline.partition.window import Window
 from pipeline.store.manifest import Manifest
 from pipeline.store.tables import Slot, Tables
@@ -38,43 +36,8 @@ from topics.settings import Settings
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-Ack = Callable[[], Awaitable[None]]
 STALLED_NS = 5_000_000_000
-MANIFESTS_KEPT = 100  # of each partition, for the table of chunks
 AWAY = (StoreUnavailableError, KafkaUnavailableError)
-
-
-@dataclass(slots=True)
-class Owned:
-    """One assigned partition: its state once loaded, the records to acknowledge, and the stop of what runs for it."""
-
-    partition: int
-    epoch: int  # tells the rows of this assignment in RocksDB from those that a late thread of an earlier one wrote
-    state: Partition | None = None
-    loaded: asyncio.Event = field(default_factory=asyncio.Event)
-    unacked: dict[int, Ack] = field(default_factory=dict)
-    stop: threading.Event = field(default_factory=threading.Event)
-    task: asyncio.Task[None] | None = None
-    seen: int = -1  # highest offset delivered
-    rewinding: bool = False  # the reading position was set back, and nothing from there has come yet
-    heard_unix_ns: int = 0  # when records came or were asked for
-    gaps_checked: frozenset[int] = frozenset()  # offsets behind gaps that are read again: still there, they are none
-    moved: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced when a batch was taken
-    manifests: deque[Manifest] = field(default_factory=lambda: deque(maxlen=MANIFESTS_KEPT))  # stored last
-
-    @property
-    def slot(self) -> Slot:
-        """Where this assignment's rows stand in the tables."""
-        return Slot(self.partition, self.epoch)
-
-
-@dataclass(frozen=True, slots=True)
-class SealTicket:
-    """A message of the sink's channel: one sealed range of one owned partition."""
-
-    owned: Owned
-    state: Partition
-    plan: SealPlan
 
 
 class Worker:
