@@ -163,7 +163,16 @@ class Worker:
         await self._room.wait()
         state = owned.state
         assert state is not None
-        records, acks = await self._in_order(owned, state, records, acks, starts)
+        owned.taking = True
+        try:
+            await self._take_in_order(owned, state, *await self._in_order(owned, state, records, acks, starts))
+        finally:
+            owned.taking = False
+
+    async def _take_in_order(
+        self, owned: Owned, state: Partition, records: Sequence[SourceRecord], acks: Sequence[Ack]
+    ) -> None:
+        partition = owned.partition
         for record, ack in zip(records, acks, strict=True):
             if record.offset < state.mark:
                 await ack()
@@ -222,11 +231,21 @@ class Worker:
         return records, acks
 
     async def _rewind_if_stalled(self, owned: Owned, state: Partition) -> None:
-        """Kafka has records and none comes: a fetch was dropped at the end of the log, or raced with a rewind."""
+        """Kafka has records and none comes: a fetch was dropped at the end of the log, or raced with a rewind.
+
+        Or it had records, and deleted all of them: then none comes that would show the gap.
+        """
         end, now = self._source.end(owned.partition), self._clock_ns()
         if end is not None and state.next < end and now - owned.heard_unix_ns > STALLED_NS and self._room.is_set():
+            if owned.rewinding and (owned.task is None or owned.task.done()):
+                owned.task = asyncio.create_task(self._name_lost(owned, state), name=f"lost-{owned.partition}")
             owned.seen = max(owned.seen, end - 1)
             await self._rewind(owned, state)
+
+    async def _name_lost(self, owned: Owned, state: Partition) -> None:
+        start = await self._until_there("log start", lambda: self._source.log_start(owned.partition))
+        if owned.state is state and not owned.taking:
+            self._skip_lost(state, start)
 
     async def _rewind(self, owned: Owned, state: Partition) -> None:
         owned.rewinding, owned.heard_unix_ns = True, self._clock_ns()

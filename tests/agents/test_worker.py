@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
+from agents.owned import SealTicket
 from agents.ports import Assignment
-from agents.worker import SealTicket, Worker
+from agents.worker import Worker
 from pipeline.partition.batch import SourceRecord
 from pipeline.partition.sealed import SealedRange
 from pipeline.spans.dedup import span_keys
@@ -336,6 +337,24 @@ def test_what_retention_deleted_unread_is_named_as_a_loss(tmp_path: Path) -> Non
 
     assert after.store.span_ids() == [1, 4]
     assert [tuple(map(tuple, manifest.losses)) for manifest, _ in after.store.manifests.values()] == [(), ((1, 2),)]
+
+
+def test_when_retention_deleted_all_there_was_the_loss_is_named_without_another_record(tmp_path: Path) -> None:
+    async def story(s: Simulation) -> None:
+        s.produce(1)
+        await s.deliver(1)
+        for span_id in (2, 3):
+            s.produce(span_id)
+        s.kafka.log_start = s.kafka.position = 3
+        for _ in range(3):
+            s.clock_ns += 6 * NS
+            await s.worker.tick()
+        await s.worker.owned[0].task
+
+    after = run(tmp_path, story)
+
+    assert after.store.mark == 3
+    assert [tuple(map(tuple, manifest.losses)) for manifest, _ in after.store.manifests.values()] == [((1, 2),)]
 
 
 def test_a_commit_that_ran_ahead_of_the_store_is_read_again_from_the_mark(tmp_path: Path) -> None:
