@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,7 @@ class Faults:
         self.focus = {cells[seed * 7 % len(cells)], self.rng.choice(cells)}
         self.met: Counter[tuple[str, str]] = Counter()
         self.struck: list[str] = []
+        self.note: Callable[[str], None] = lambda text: None
 
     def strikes(self, fault: str, step: str) -> bool:
         """Whether this fault happens at this step."""
@@ -67,6 +69,7 @@ class Faults:
             return False
         if fault not in PROCESS_FAULTS:
             self.met[fault, step] += 1
+            self.note(f"{fault} at {step}")
         return True
 
     def of_store(self, what: str, step: str) -> str:

@@ -91,7 +91,8 @@ class Invariants:
 
     def committed(self, partition: int, offset: int) -> None:
         """An offset was committed for the group."""
-        between = self._world.kafka.logs[partition].entries[self.marks[partition] : offset]
+        log = self._world.kafka.logs[partition]
+        between = log.entries[max(log.start, self.marks[partition]) : offset]
         if any(between) and partition not in self._world.kafka.ran_ahead:
             raise Violation(f"partition {partition}: {offset} is committed, stored up to {self.marks[partition]}")
 

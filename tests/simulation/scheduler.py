@@ -78,15 +78,20 @@ class Scheduler:
     def _collect(self) -> None:
         while self._timers and self._timers[0][0] <= self.now_s:
             _, _, process, call = heapq.heappop(self._timers)
-            if process is None or process.runs:
+            if process is None or (process.runs and not process.held):
                 self._due.append((process, call))
             elif process.alive:
                 process.held.append(call)
 
     def release(self, process: Process) -> None:
-        """A stopped process goes on: what it would have done meanwhile is due."""
-        self._due += [(process, call) for call in process.held]
-        process.held.clear()
+        """A stopped process goes on: what came for it meanwhile is due, in order."""
+
+        def next_one() -> None:
+            if process.held:
+                process.held.popleft()()
+                self._due.append((process, next_one))
+
+        self._due.append((process, next_one))
 
     def hold(self, process: Process) -> None:
         """A process is stopped: what was due for it waits."""
@@ -101,7 +106,7 @@ class Process:
         self.scheduler, self.name = scheduler, name
         self.alive, self.stopped = True, False
         self.ready: deque[asyncio.Handle] = deque()
-        self.held: list[Callable[[], object]] = []
+        self.held: deque[Callable[[], object]] = deque()
         self.fibers: set[Fiber] = set()
         self.tasks: list[asyncio.Task[Any]] = []
         self.errors: list[str] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agents.app import worker_url
@@ -130,6 +129,12 @@ class Fetching:
         if self.position < self.log.end:
             self.poke()
 
+    def skip(self, but: int) -> None:
+        """Faust skips what it fetched before a rebalance, but for what the agent has taken by then."""
+        events = [self.stream.queue.get_nowait() for _ in range(self.stream.queue.qsize())]
+        for event in events[:but]:
+            self.stream.queue.put_nowait(event)
+
     def seek(self, offset: int) -> None:
         """Read from there; what was fetched before still comes."""
         if not self.owner.world.faults.strikes("seek lost", "replay"):
@@ -216,9 +221,9 @@ class SimulatedWorker:
     def on_assigned(self, generation: int, partitions: set[int]) -> None:
         """Faust: actors of what is gone end, what stays is read again from the committed offset; then we are told."""
         if self.process.stopped:
-            self.process.held.append(partial(self.on_assigned, generation, partitions))
+            self.process.held.append(lambda: self.on_assigned(generation, partitions))
             return
-        if not self.process.alive:
+        if not self.process.alive or generation <= self.generation:
             return
         rng = self.world.scheduler.rng
         self.generation = generation
@@ -230,8 +235,7 @@ class SimulatedWorker:
             if partition in self.fetching:
                 kept = self.fetching[partition]
                 kept.position = position
-                while rng.random() < 0.5 and kept.stream.queue.qsize():
-                    kept.stream.queue.get_nowait()  # fetched before the rebalance: skipped
+                kept.skip(rng.randint(0, KEPT_EVENTS))
                 kept.poke()
             else:
                 self.fetching[partition] = Fetching(self, partition, position)

@@ -61,6 +61,7 @@ class World:
         self.sent: list[tuple[int, SpanKey]] = []
         self.workers: dict[str, SimulatedWorker] = {}
         self.invariants = Invariants(self)
+        self.faults.note = self.note
 
     def _settings(self) -> Settings:
         rng = self.rng
@@ -280,7 +281,9 @@ class World:
             self.kafka.committed[partition] = self.rng.randint(committed + 1, log.end)
 
     def _join(self, worker: SimulatedWorker) -> None:
-        if worker.process.alive and not worker.process.stopped and self.workers[worker.name] is worker:
+        if worker.process.stopped:
+            self.scheduler.after(1.0, partial(self._join, worker))
+        elif worker.process.alive:
             self.kafka.group.join(worker)
 
     def _start_worker(self, name: str) -> None:
