@@ -10,10 +10,10 @@ LOCK := $(LOCK_VENV)/bin/uv pip compile --universal --python-version 3.11 --gene
 	--no-annotate --no-header --quiet pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev demo up minio test check lint fmt bench lock clean
+.PHONY: help venv venv-dev demo up minio test test-long check lint fmt bench lock clean
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 venv: ## .venv with the packages of requirements.lock; every target makes it
 	@PYTHON="$(PYTHON)" sh infra/make_venv.sh requirements.lock
@@ -32,6 +32,9 @@ minio: venv-dev ## build MinIO, once, 2-4 minutes
 
 test: venv-dev minio lint ## all checks and all tests, on real Kafka and real MinIO
 	@$(PY) -m pytest $(ARGS)
+
+test-long: venv-dev ## thousands of seeds of the simulated worker; SEEDS=5000
+	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),5000) --processes $$(nproc) $(ARGS)
 
 check: venv-dev lint ## lint, types and the tests that need no servers; under a minute
 	@$(PY) -m pytest -q -m "not integration" $(ARGS)

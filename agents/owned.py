@@ -21,6 +21,7 @@ class Owned:
     """One assigned partition: its state once loaded, the records to acknowledge, and the stop of what runs for it."""
 
     partition: int
+    assigned_unix_ns: int  # when: what a querier keeps of an earlier assignment is not continued
     epoch: int  # tells the rows of this assignment in RocksDB from those that a late thread of an earlier one wrote
     state: Partition | None = None
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
@@ -31,7 +32,6 @@ class Owned:
     seen: int = -1  # highest offset delivered
     rewinding: bool = False  # the reading position was set back, and nothing from there has come yet
     heard_unix_ns: int = 0  # when records came or were asked for
-    gaps_checked: frozenset[int] = frozenset()  # offsets behind gaps that are read again: still there, they are none
     moved: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced when a batch was taken
     manifests: deque[Manifest] = field(default_factory=lambda: deque(maxlen=MANIFESTS_KEPT))  # stored last
 

@@ -19,6 +19,7 @@ from pipeline.store.manifest import Manifest
 from pipeline.store.objects import ObjectStore
 from topics import admin, span_chunks, spans_by_trace, spans_dead
 from topics.errors import KafkaUnavailableError
+from topics.next_record import NextRecord
 from topics.producer import RecordProducer
 from topics.settings import Settings
 
@@ -30,6 +31,7 @@ class KafkaSource:
         self._app = app
         self._settings = settings
         self._topic = topic
+        self._next = NextRecord(settings.kafka, topic)
         self._producer: RecordProducer | None = None
 
     @property
@@ -67,6 +69,10 @@ class KafkaSource:
         found = await asyncio.to_thread(admin.watermarks, self._settings, spans_by_trace.TOPIC)
         return found[partition][0]
 
+    async def next_record(self, partition: int, offset: int) -> int:
+        """Offset of the first record at or after `offset`; the end of the log where there is none."""
+        return await asyncio.to_thread(self._next.offset, partition, offset)
+
     async def send_entry(self, manifest: Manifest) -> None:
         """Tell the readers' catalogs of a manifest."""
         key = span_chunks.key_of(manifest.partition, manifest.first)
@@ -82,6 +88,7 @@ class KafkaSource:
         if self._producer is not None:
             await self._producer.flush(self._settings.kafka.request_timeout_s)
             await asyncio.to_thread(self._producer.close)
+        await asyncio.to_thread(self._next.close)
 
 
 class KafkaOffsets:

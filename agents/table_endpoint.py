@@ -140,10 +140,10 @@ class TableEndpoint:
         if owned is None or (state := owned.state) is None:
             return block({"partition": partition, "owner": False, "spans": 0})
         if state.low > after:
-            return block(_header(state, state.low, after, spans=0))
+            return block(_header(owned, state, after, spans=0))
         segments = [segment for segment in state.segments if segment.last >= after]
         if not segments:
-            return block(_header(state, state.low, state.next, spans=0))
+            return block(_header(owned, state, state.next, spans=0))
         return _Piece(owned, state, segments if all_at_once else segments[: _few(segments)], after)
 
     def _turn_blocks(self, turn: list[_Piece], trace_id: bytes) -> list[list[bytes] | None]:
@@ -168,7 +168,7 @@ class TableEndpoint:
             tables = [self._worker.segment_rows(owned.slot, segment) for segment in segments]
             rows = schema.concat([rows_from(tables[0], after), *tables[1:]])
             count, ipc = rows.num_rows, ipc_bytes(rows)
-        return [block(_header(state, state.low, segments[-1].last + 1, spans=count) | header, ipc if count else b"")]
+        return [block(_header(owned, state, segments[-1].last + 1, spans=count) | header, ipc if count else b"")]
 
     def _trace_block(self, owned: Owned, state: Partition, segment: Segment, trace_id: bytes) -> bytes:
         """A segment's rows of one trace; without any and without losses nothing."""
@@ -178,7 +178,7 @@ class TableEndpoint:
         rows = schema.empty_table() if spans is None else rows_of_trace(spans, trace_id)
         if not rows.num_rows and not segment.losses:
             return b""
-        header = _header(state, state.low, segment.last + 1, spans=rows.num_rows)
+        header = _header(owned, state, segment.last + 1, spans=rows.num_rows)
         header |= {"first": segment.first, "last": segment.last, "losses": segment.losses}
         # Plain: a dictionary would carry every string of the segment
         return block(header, ipc_bytes(schema.plain(rows)) if rows.num_rows else b"")
@@ -311,11 +311,12 @@ def _offsets(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def _header(state: Partition, low: int, upto: int, *, spans: int) -> dict[str, Any]:
+def _header(owned: Owned, state: Partition, upto: int, *, spans: int) -> dict[str, Any]:
     return {
         "partition": state.partition,
         "owner": True,
-        "low": low,
+        "assigned": owned.assigned_unix_ns,
+        "low": state.low,
         "next": upto,
         "losses": state.losses,
         "spans": spans,

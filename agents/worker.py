@@ -31,7 +31,7 @@ from pipeline.partition.state import Partition, PartitionLimits, merged
 from pipeline.partition.window import Window
 from pipeline.store.manifest import Manifest
 from pipeline.store.tables import Slot, Tables
-from topics.errors import KafkaUnavailableError, StoreUnavailableError
+from topics.errors import KafkaUnavailableError, NotOwnerError, StoreUnavailableError
 from topics.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -83,7 +83,7 @@ class Worker:
             self._begin(partition)
 
     def _begin(self, partition: int) -> None:
-        owned = self.owned[partition] = Owned(partition, next(self._epochs))
+        owned = self.owned[partition] = Owned(partition, self._clock_ns(), next(self._epochs))
         owned.task = asyncio.create_task(self._load_until_done(owned), name=f"load-{partition}")
 
     def _let_go(self, partition: int) -> None:
@@ -129,7 +129,6 @@ class Worker:
             await self._until_there("catalog entry", lambda: self._source.send_entry(newest))
         self._skip_lost(state, found.log_start)
         await self._ack_below(owned, found.mark)
-        owned.unacked.clear()  # what is left is read again
         owned.state = state
         # Kafka delivers from the committed offset on. That is ahead of the mark where buckets were lost or Faust
         # acknowledged a record it skipped in a rebalance; in a reload it is ahead too.
@@ -147,44 +146,51 @@ class Worker:
 
         They come in offset order, but for a rebalance or a rewind: from there on a run of its own begins.
         """
-        runs = runs_of(records)
-        starts = frozenset(records[run.start].offset for run in runs)
-        for run in runs:
-            await self._take_run(partition, records[run], acks[run], starts)
+        for run in runs_of(records):
+            if not await self._take_run(partition, records[run], acks[run]):
+                return
 
-    async def _take_run(
-        self, partition: int, records: Sequence[SourceRecord], acks: Sequence[Ack], starts: frozenset[int]
-    ) -> None:
-        """Take records whose offsets follow each other. starts: where the runs begin that came together."""
+    async def _take_run(self, partition: int, records: Sequence[SourceRecord], acks: Sequence[Ack]) -> bool:
+        """Take records whose offsets follow each other.
+
+        False: the partition is let go, or read again from before these records, so that what comes after them is old.
+        """
         owned = self.owned.get(partition)
         if owned is None:
-            return
+            return False
         await owned.loaded.wait()
         await self._room.wait()
         state = owned.state
         assert state is not None
         owned.taking = True
         try:
-            await self._take_in_order(owned, state, *await self._in_order(owned, state, records, acks, starts))
+            await self._keep_acks(owned, state, records, acks)
+            found = await self._in_order(owned, state, records)
+            if found is not None:
+                await self._take_in_order(owned, state, found)
+            return found is not None
         finally:
             owned.taking = False
 
-    async def _take_in_order(
+    async def _keep_acks(
         self, owned: Owned, state: Partition, records: Sequence[SourceRecord], acks: Sequence[Ack]
     ) -> None:
-        partition = owned.partition
+        """For what is stored already at once, for the rest when it is, or is lost: Faust commits no further before."""
         for record, ack in zip(records, acks, strict=True):
             if record.offset < state.mark:
                 await ack()
             else:
                 owned.unacked[record.offset] = ack
+
+    async def _take_in_order(self, owned: Owned, state: Partition, records: Sequence[SourceRecord]) -> None:
+        partition = owned.partition
         for batch in batches_of(records, self.settings):
             prepared = await self._decoder.prepared(state.wanted(batch))
             if prepared is None:
                 continue
             for letter in prepared.dead:
                 await self._until_there("dead letter", partial(self._source.send_dead, partition, *letter))
-            if owned.state is not state or self.owned.get(partition) is not owned:
+            if self._is_gone(owned, state):
                 return
             await self._apply(owned, state, prepared)
         owned.heard_unix_ns = self._clock_ns()
@@ -200,35 +206,36 @@ class Worker:
                 await asyncio.wait_for(owned.moved.wait(), left_s)
 
     async def _in_order(
-        self,
-        owned: Owned,
-        state: Partition,
-        records: Sequence[SourceRecord],
-        acks: Sequence[Ack],
-        starts: frozenset[int],
-    ) -> tuple[Sequence[SourceRecord], Sequence[Ack]]:
-        """The records to take: none that were fetched before a rewind, and no gap that was not read twice.
+        self, owned: Owned, state: Partition, records: Sequence[SourceRecord]
+    ) -> Sequence[SourceRecord] | None:
+        """The records to take: none that were fetched before a rewind, and none behind a gap that is one.
 
-        A gap below the log's start is a loss. Any other is read again once, since Faust skips what it fetched before a
-        rebalance; a gap that is still there holds control records or was compacted, and is none.
+        None: they are to be read again, from before the gap, which Faust leaves when it skips what it fetched before a
+        rebalance. A gap below the log's start is a loss. Where the log has no record either (control records,
+        compaction) there is none.
         """
         owned.heard_unix_ns = self._clock_ns()
         if owned.rewinding:
             behind = [at for at, record in enumerate(records) if record.offset <= owned.seen]
             owned.seen = max(owned.seen, records[-1].offset)
             if not behind:
-                return (), ()
+                return ()
             owned.rewinding = False
-            records, acks = records[behind[0] :], acks[behind[0] :]
+            records = records[behind[0] :]
         first, owned.seen = records[0].offset, max(owned.seen, records[-1].offset)
-        if first > state.next and first not in owned.gaps_checked:
-            partition = owned.partition
+        if first > state.next:
+            partition, start = owned.partition, state.next
+            there = await self._until_there("next record", lambda: self._source.next_record(partition, start))
+            # Asked in this order, so that what retention deletes meanwhile counts as lost, not as never there.
             self._skip_lost(state, await self._until_there("log start", lambda: self._source.log_start(partition)))
-            if first > state.next:
-                owned.gaps_checked = starts
+            if max(there, state.next) < first:
                 await self._rewind(owned, state)
-                return (), ()
-        return records, acks
+                return None
+        return records
+
+    def _is_gone(self, owned: Owned, state: Partition) -> bool:
+        """Whether the partition was let go, or loaded anew, since it was looked up."""
+        return owned.state is not state or self.owned.get(owned.partition) is not owned
 
     async def _rewind_if_stalled(self, owned: Owned, state: Partition) -> None:
         """Kafka has records and none comes: a fetch was dropped at the end of the log, or raced with a rewind.
@@ -258,7 +265,10 @@ class Worker:
         telemetry.count_batch(prepared)
         await self._in(self.pools.read, self.tables.index_segment, owned.slot, segment, prepared.index)
         while olds := state.merge_due():
-            one = await self._in(self.pools.decode, self._merged, owned.slot, olds)
+            try:
+                one = await self._in(self.pools.decode, self._merged, owned.slot, olds)
+            except NotOwnerError:  # let go, or stored and dropped, meanwhile
+                break
             if not state.replace(olds, one):
                 break
             await self._in(self.pools.read, self.tables.merge_segments, owned.slot, olds, one)
@@ -303,7 +313,7 @@ class Worker:
         A crash of this coroutine leaves nothing half done that counts: the partition is loaded again.
         """
         owned, state, plan = ticket.owned, ticket.state, ticket.plan
-        if owned.state is not state or self.owned.get(owned.partition) is not owned:
+        if self._is_gone(owned, state):
             return
         try:
             with telemetry.SEAL_SECONDS.time():
@@ -319,7 +329,10 @@ class Worker:
             log.info(
                 "range_stored", partition=owned.partition, first=plan.first, last=plan.last, chunks=len(manifest.chunks)
             )
-        except Exception:
+        except Exception as error:
+            if self._is_gone(owned, state):  # and its rows with it
+                log.info("seal_abandoned", partition=owned.partition, first=plan.first, error=repr(error))
+                return
             log.exception("seal_failed", partition=owned.partition, first=plan.first, last=plan.last)
             await self.reload(owned)
 

@@ -29,10 +29,14 @@ class Reader(Protocol):
 
 
 class Block(NamedTuple):
-    """One block of an answer. `first` is None in the block that ends a partition; `ipc` is empty without rows."""
+    """One block of an answer. `first` is None in the block that ends a partition; `ipc` is empty without rows.
+
+    assigned: tells the owner's assignment of the partition from earlier ones, whose rows may be others.
+    """
 
     partition: int
     owner: bool
+    assigned: int
     low: int
     next: int
     first: int | None
@@ -114,6 +118,7 @@ async def read_blocks(reader: Reader) -> AsyncIterator[Block]:
             block = Block(
                 partition=int(header["partition"]),
                 owner=owner,
+                assigned=int(header["assigned"]) if owner else 0,
                 low=int(header["low"]) if owner else 0,
                 next=int(header["next"]) if owner else 0,
                 first=header.get("first"),

@@ -28,12 +28,14 @@ class LiveAnswer:
 
     state: `held`, the segments are gap-free from the offset asked for up to `next`, unless `low` is higher: then the
     worker has dropped what is stored meanwhile. `not_owner`, `away`: nobody answered; all is to be read from Kafka.
+    assigned: which assignment of the partition they are from.
     cut: the segments take more memory than allowed; those after the last one given are left out.
     """
 
     partition: int
     state: State
     url: str = ""
+    assigned: int = 0
     low: int = 0
     next: int = 0
     segments: tuple[LiveSegment, ...] = ()
@@ -49,6 +51,7 @@ class _Copy:
     """Segments of one partition kept between queries, gap-free from `start` to `next`."""
 
     url: str
+    assigned: int
     start: int
     next: int
     segments: list[LiveSegment] = field(default_factory=list)
@@ -144,13 +147,11 @@ class LiveClient:
             asks = {p: kept[p].next if p in kept else after for p, after in wants.items()}
             held = sum(copy.nbytes for copy in kept.values())
             answers = await self._collect(url, asks, max(0, self._bytes_max - held), {})
-            # A worker that was started again and has not come as far as our copies: take what it has.
-            behind = {p: wants[p] for p in kept if answers[p].state == "held" and answers[p].next < asks[p]}
-            if behind:
-                answers |= await self._collect(url, behind, self._bytes_max, {})
-            joined = {
-                p: await self._join(a, None if p in behind else kept.get(p), wants[p]) for p, a in answers.items()
-            }
+            # Of another assignment: what it says is lost, or is the first copy of a span, need not be what we keep.
+            anew = {p: wants[p] for p in kept if answers[p].state == "held" and answers[p].assigned != kept[p].assigned}
+            if anew:
+                answers |= await self._collect(url, anew, self._bytes_max, {})
+            joined = {p: await self._join(a, None if p in anew else kept.get(p), wants[p]) for p, a in answers.items()}
             while self._copies and self.nbytes > self._bytes_max:
                 del self._copies[next(iter(self._copies))]
             return joined
@@ -170,7 +171,7 @@ class LiveClient:
         if answer.segments:
             segments = await self._off_loop(compacted, [*older, *answer.segments])
         if not answer.cut:
-            self._copies[answer.partition] = _Copy(answer.url, after, answer.next, segments)
+            self._copies[answer.partition] = _Copy(answer.url, answer.assigned, after, answer.next, segments)
         losses = tuple(dict.fromkeys(loss for segment in segments for loss in segment.losses)) + answer.losses
         return replace(answer, segments=tuple(segments), low=min(answer.low, after), losses=losses)
 
@@ -182,14 +183,17 @@ class LiveClient:
         """Ask one worker. Partitions that it did not answer for to the end are `away`."""
         answers = {partition: LiveAnswer(partition=partition, state="away", url=url) for partition in wants}
         segments: dict[int, list[LiveSegment]] = {partition: [] for partition in wants}
+        assigned: dict[int, int] = {}
         held = 0
         try:
             async for block in self._blocks(url, wants, params):
                 found = segments[block.partition]
+                if block.owner and assigned.setdefault(block.partition, block.assigned) != block.assigned:
+                    raise BrokenAnswerError(f"{url} loaded partition {block.partition} anew while it answered")
                 if block.first is not None and block.last is not None:
                     held += len(block.ipc)
                     if held > bytes_max:
-                        return answers | _cut(url, wants, answers, segments)
+                        return answers | _cut(url, wants, answers, segments, assigned)
                     telemetry.LIVE_BLOCK_BYTES.inc(len(block.ipc))
                     segment = arrived(block.first, block.last, block.spans, block.losses, block.ipc)
                     found.append(segment if "trace_id" in params else await self._off_loop(to_keep, segment))
@@ -229,6 +233,7 @@ def _ended(url: str, block: Block, segments: list[LiveSegment]) -> LiveAnswer:
         partition=block.partition,
         state="held",
         url=url,
+        assigned=block.assigned,
         low=block.low,
         next=block.next,
         segments=tuple(segments),
@@ -237,7 +242,11 @@ def _ended(url: str, block: Block, segments: list[LiveSegment]) -> LiveAnswer:
 
 
 def _cut(
-    url: str, wants: Mapping[int, int], answers: Mapping[int, LiveAnswer], segments: Mapping[int, list[LiveSegment]]
+    url: str,
+    wants: Mapping[int, int],
+    answers: Mapping[int, LiveAnswer],
+    segments: Mapping[int, list[LiveSegment]],
+    assigned: Mapping[int, int],
 ) -> dict[int, LiveAnswer]:
     """Answers for the partitions that were not read to their end because memory ended."""
     return {
@@ -245,6 +254,7 @@ def _cut(
             partition=partition,
             state="held",
             url=url,
+            assigned=assigned.get(partition, 0),
             low=after,
             next=segments[partition][-1].last + 1 if segments[partition] else after,
             segments=tuple(segments[partition]),

@@ -89,10 +89,9 @@ class Faults:
     def _happen(self, world: World, worker: SimulatedWorker, partition: int, fault: str) -> None:
         if not worker.process.alive or not self.active:
             return
-        hit = worker.steps.items() if fault in ("crash", "stop") else [
-            (key, step) for key, step in worker.steps.items() if key[0] == partition
-        ]
-        self.met.update({(fault, step) for _, step in hit if (fault, step) in CELLS})
+        every = fault in ("crash", "stop")  # what happens to a process happens to all its partitions
+        hit = {step for (number, _), step in worker.steps.items() if every or number == partition}
+        self.met.update({(fault, step) for step in hit if (fault, step) in CELLS})
         world.note(f"{fault} {worker.name} partition {partition} at {sorted(worker.steps.items())}")
         getattr(world, fault)(worker, partition)
 

@@ -139,7 +139,7 @@ class Invariants:
     def answered(self, what: str, wanted: dict[SpanKey, set[tuple[int, int]]], answer: Answer, tenant: str) -> None:
         """Compare: complete and exact, or it says why not."""
         self.answers["PARTIAL" if answer.reasons else "exact"] += 1
-        sent = {span for span in self.asked(tenant, None)}
+        sent = set(self.asked(tenant, None))
         if invented := set(answer.spans) - sent:
             raise Violation(f"{what}: nobody sent {sorted(invented)[0]}")
         # A copy that no worker has reached yet stands beside the stored span: questions count by key, or say so.
@@ -175,7 +175,7 @@ class Invariants:
     def ends(self) -> list[int]:
         """Where each partition must be stored up to at last."""
         return [
-            max((at + 1 for at, record in enumerate(log.entries) if record is not None), default=0)
+            max((at + 1 for at, record in enumerate(log.entries) if record is not None or at < log.start), default=0)
             for log in self._world.kafka.logs
         ]
 
@@ -202,4 +202,3 @@ class Invariants:
                     continue
                 if record.bad != ((partition, at) in dead):
                     raise Violation(f"partition {partition} offset {at}: {'not ' * record.bad}set aside")
-

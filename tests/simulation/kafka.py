@@ -54,6 +54,11 @@ class Log:
             call()
         return len(self.entries) - 1
 
+    def next_record(self, offset: int) -> int:
+        """Offset of the first record that is kept, at or after `offset`; the end where there is none."""
+        kept = range(max(offset, self.start), self.end)
+        return next((at for at in kept if self.entries[at] is not None), self.end)
+
 
 class Member(Protocol):
     """A worker, as the group sees it."""
@@ -207,13 +212,12 @@ class TailConsumer:
             if at < log.start:
                 del self._at[partition]
                 return Message(partition, at, None, KafkaError(KafkaError._AUTO_OFFSET_RESET))
-            while at < log.end and log.entries[at] is None:
-                at += 1
-            if at < log.end:
-                self._at[partition] = at + 1
-                return Message(partition, at, log.entries[at])
+            there = log.next_record(at)
+            if there < log.end:
+                self._at[partition] = there + 1
+                return Message(partition, there, log.entries[there])
             del self._at[partition]
-            return Message(partition, at, None, KafkaError(KafkaError._PARTITION_EOF))
+            return Message(partition, there, None, KafkaError(KafkaError._PARTITION_EOF))
         return None
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ process can be killed, or stopped and continued, between any two steps, and the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import random
 import threading
@@ -21,8 +22,8 @@ STEP_TYPES = ("TaskStepMethWrapper", "builtin_function_or_method")  # how a task
 EPOCH_NS = 1_700_000_000 * 10**9
 
 
-class Killed(BaseException):  # noqa: N818 - like KeyboardInterrupt it is no error, and no handler may catch it
-    """The process is gone: what its threads would do does not happen."""
+class Killed(BaseException):
+    """The process is gone: what its threads would do does not happen. No error, so that no handler catches it."""
 
 
 class Scheduler:
@@ -168,10 +169,8 @@ class Process:
             if not task.done():
                 coroutine = task.get_coro()
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                try:
+                with contextlib.suppress(RuntimeError):
                     coroutine.close()
-                except RuntimeError:
-                    pass
         self.ready.clear()
 
     def _note(self, task: asyncio.Task[Any]) -> None:

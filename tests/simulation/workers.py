@@ -307,6 +307,10 @@ class Source:
         await self._wait("take")
         return self._world.kafka.logs[partition].start
 
+    async def next_record(self, partition: int, offset: int) -> int:
+        await self._wait("take")
+        return self._world.kafka.logs[partition].next_record(offset)
+
     async def send_entry(self, manifest: Manifest) -> None:
         self._owner.enter(manifest.partition, "entry")
         await self._send("entry", lambda: self._world.told(manifest))
@@ -377,4 +381,3 @@ class Stop:
         if not self._real.is_set():
             Condition(self._scheduler).wait(seconds)
         return self._real.is_set()
-

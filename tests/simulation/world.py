@@ -306,7 +306,8 @@ class World:
 
     def object(self, name: str) -> bytes | None:
         """An object in any bucket."""
-        return next((found for b in self.settings.store.buckets if (found := self.buckets.objects.get((b, name)))), None)
+        held = (self.buckets.objects.get((bucket, name)) for bucket in self.settings.store.buckets)
+        return next(filter(None, held), None)
 
     def told(self, manifest: Manifest) -> None:
         """A manifest's entry reached the topic of entries."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,16 +100,18 @@ def test_a_worker_that_dropped_what_is_asked_says_so() -> None:
     with_worker(test)
 
 
-def test_a_restarted_worker_that_is_behind_our_copies_is_asked_again_from_the_start() -> None:
+@pytest.mark.parametrize("last", [2, 9, 12])
+def test_copies_of_an_earlier_assignment_are_not_gone_on_with(last: int) -> None:
     async def test(server: LiveServer, client: LiveClient, owners: dict[int, str]) -> None:
         hold(server, (0, 9))
         await client.segments({0: 0})
-        hold(server, (0, 2))
+        hold(server, (1, last))
+        server.held[0].assigned += 1
 
-        answer = (await client.segments({0: 0}))[0]
+        answer = (await client.segments({0: 1}))[0]
 
-        assert ids(answer) == [0, 1, 2]
-        assert answer.next == 3
+        assert ids(answer) == list(range(1, last + 1))
+        assert answer.next == last + 1
 
     with_worker(test)
 

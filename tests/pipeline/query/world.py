@@ -137,6 +137,7 @@ class Held:
 
     low: int = 0
     next: int = 0
+    assigned: int = 1
     segments: list[tuple[int, int, pa.Table]] = field(default_factory=list)
     losses: list[tuple[int, int]] = field(default_factory=list)
 
@@ -181,7 +182,8 @@ class LiveServer:
         held = self.held.get(partition)
         if held is None:
             return _block({"partition": partition, "owner": False, "spans": 0})
-        head = {"partition": partition, "owner": True, "low": held.low, "losses": held.losses}
+        head = {"partition": partition, "owner": True, "assigned": held.assigned}
+        head |= {"low": held.low, "losses": held.losses}
         if held.low > after:
             return _block(head | {"next": after, "spans": 0})
         body = b""
