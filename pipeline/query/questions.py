@@ -19,10 +19,10 @@ from pipeline.query.metrics import Metrics, MetricsAnswer, MetricsQuestion
 from pipeline.query.owners import Owners
 from pipeline.query.search import Search, SearchAnswer, SearchQuestion
 from pipeline.query.snapshot import Horizons, Snapshots, Tail
-from pipeline.query.tags import Range, TagAnswer, TagCatalog, Tags
+from pipeline.query.tags import Among, Range, TagAnswer, TagCatalog, Tags
 from pipeline.query.tail import TailReader
-from pipeline.query.tenant_spans import TimeChunks
 from pipeline.query.trace_by_id import FoundTrace, Place, TraceChunks, TraceLookup
+from pipeline.query.trace_filter import TraceFilter, filtered
 from pipeline.store.manifest import manifest_name
 from topics import admin, spans_by_trace
 from topics.errors import KafkaUnavailableError
@@ -33,7 +33,7 @@ IO_THREADS = 8
 WAIT_S = 1.0
 
 
-class Stored(Horizons, TraceChunks, TimeChunks, TagCatalog, Protocol):
+class Stored(Horizons, TraceChunks, TagCatalog, Protocol):
     """The catalog, as far as questions need it."""
 
     def start(self) -> None:
@@ -138,6 +138,10 @@ class Questions:
         """One trace by its ID (16 bytes)."""
         return await self._ready().traces.find(tenants, trace_id, start_ns, end_ns)
 
+    async def part_of(self, found: FoundTrace, asked: TraceFilter) -> FoundTrace:
+        """The wanted spans of a found trace."""
+        return await self._engine.run(lambda session: filtered(session, found, asked))
+
     async def search(self, tenants: Sequence[str], question: SearchQuestion) -> SearchAnswer:
         """Traces by tags, newest first."""
         return await self._ready().search.find(tenants, question)
@@ -146,15 +150,15 @@ class Questions:
         """What spans come to over time."""
         return await self._ready().metrics.measure(tenants, question)
 
-    async def tag_names(self, tenants: Sequence[str], scopes: Sequence[str], within: Range, limit: int) -> TagAnswer:
+    async def tag_names(self, tenants: Sequence[str], scopes: Sequence[str], among: Among, limit: int) -> TagAnswer:
         """Attribute keys by scope."""
-        return await self._ready().tags.names(tenants, scopes, within, limit)
+        return await self._ready().tags.names(tenants, scopes, among, limit)
 
     async def tag_values(
-        self, tenants: Sequence[str], of: Attribute | Intrinsic, within: Range, limit: int
+        self, tenants: Sequence[str], of: Attribute | Intrinsic, among: Among, limit: int
     ) -> TagAnswer:
         """Values of a tag."""
-        return await self._ready().tags.values(tenants, of, within, limit)
+        return await self._ready().tags.values(tenants, of, among, limit)
 
     async def services(self, tenants: Sequence[str], within: Range) -> tuple[dict[str, dict[str, int]], list[str]]:
         """Service -> operation -> spans; and why it may not be complete."""

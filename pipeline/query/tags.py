@@ -1,7 +1,7 @@
 """Tag names, tag values, services: what there is to ask for.
 
-Names come from the catalog and the live segments: with a range, from the chunks that overlap it. Values and counts come
-from the rows: with a range, from spans that overlap it.
+Names come from the catalog and the live segments: with a range, from the chunks that overlap it; with a condition, from
+the spans that fulfil it. Values and counts come from the rows: with a range, from spans that overlap it.
 """
 
 from __future__ import annotations
@@ -9,26 +9,48 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query.blocks import LiveSegment
-from pipeline.query.chunks import IN_RANGE, ROOT, SERVICE_SQL, ChunkReader, Present, refs_of, rows_of
+from pipeline.query.chunks import IN_RANGE, ROOT, SERVICE_SQL, ChunkReader, ChunkRef, Present, refs_of, rows_of
+from pipeline.query.conditions import Condition
 from pipeline.query.engine import Engine, Session, quoted
 from pipeline.query.identifiers import Attribute, Intrinsic
+from pipeline.query.plan import condition_of
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
+from pipeline.query.tenant_spans import TenantSpans, TimeChunks, fitting
 from pipeline.query.values import TYPE_NAMES
 from pipeline.spans import schema
 from pipeline.spans.index import NO_SERVICE, Services, add_services
 from pipeline.spans.schema import SERVICE_COLUMN
-from pipeline.store.manifest import ChunkEntry
+from pipeline.traceql import tree
 from pipeline.traceql.tree import KINDS, STATUSES
 
 ALWAYS = (0, 2**64 - 1)
+IN_RANGE_COLUMNS = ("start_unix_ns", "duration_ns")
 STORED_MEANWHILE_TRIES = 3
 Range = tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Among:
+    """Which spans count: those that overlap a range (Unix ns, inclusive), of which a condition holds.
+
+    Of a condition counts what a span alone tells; what is about its whole trace is left out.
+    """
+
+    within: Range = None
+    matching: tree.Field | None = None
+
+    def condition(self, present: Present) -> Condition:
+        """The condition on a row. Raises BadQuestionError."""
+        if self.matching is None:
+            return Condition()
+        return condition_of(tree.Pipeline((tree.Filter(self.matching),)), present)
 
 
 class TagValue(NamedTuple):
@@ -50,10 +72,9 @@ class TagAnswer:
     chunk_bytes: int = 0
 
 
-class TagCatalog(Protocol):
+class TagCatalog(TimeChunks, Protocol):
     """The catalog, as far as tags need it. May block."""
 
-    def chunks_for(self, tenant: str, start_ns: int, end_ns: int) -> list[ChunkEntry]: ...
     def attributes(self, tenant: str) -> Mapping[str, int]: ...
     def more_keys(self, tenant: str) -> Iterable[str]: ...
     def services(self, tenant: str) -> Mapping[str, Mapping[str, int]]: ...
@@ -77,25 +98,30 @@ class Tags:
         self._snapshots = snapshots
         self._engine = engine
 
-    async def names(self, tenants: Sequence[str], scopes: Sequence[str], within: Range, limit: int) -> TagAnswer:
+    async def names(self, tenants: Sequence[str], scopes: Sequence[str], among: Among, limit: int) -> TagAnswer:
         """Attribute keys of these scopes (ours), up to `limit` a scope."""
         snapshot = await self._snapshots.take()
+        answer = TagAnswer(reasons=list(snapshot.reasons))
         found: dict[str, set[str]] = {scope: set() for scope in scopes}
 
-        def work(_session: Session) -> None:
+        def work(session: Session) -> None:
+            reader = ChunkReader(session, answer.reasons)
             for tenant in tenants:
-                for scope, key in self._stored_names(tenant, within):
+                spans = TenantSpans(self._catalog, snapshot, reader, tenant)
+                names: Iterable[tuple[str, str]] = _matching_names(spans, scopes, among)
+                if among.matching is None:
+                    names = chain(self._stored_names(tenant, among.within), _live_names(snapshot, tenant, scopes))
+                for scope, key in names:
                     if scope in found:
                         found[scope].add(key)
-                for view in snapshot.partitions.values():
-                    for segment in view.segments:
-                        for scope, key in _names_of(segment, view.horizon, tenant, scopes):
-                            found[scope].add(key)
+                answer.chunks += spans.chunks
+                answer.chunk_bytes += spans.chunk_bytes
 
         await self._engine.run(work)
         names = {scope: sorted(keys) for scope, keys in found.items()}
-        cut = any(len(keys) > limit for keys in names.values())
-        return TagAnswer(names={s: keys[:limit] for s, keys in names.items()}, reasons=list(snapshot.reasons), cut=cut)
+        answer.cut = any(len(keys) > limit for keys in names.values())
+        answer.names = {scope: keys[:limit] for scope, keys in names.items()}
+        return answer
 
     def _stored_names(self, tenant: str, within: Range) -> Iterator[tuple[str, str]]:
         columns: Iterable[str] = self._catalog.attributes(tenant)
@@ -111,7 +137,7 @@ class Tags:
             scope, _, key = name.partition(".")
             yield scope, key
 
-    async def values(self, tenants: Sequence[str], of: Attribute | Intrinsic, within: Range, limit: int) -> TagAnswer:
+    async def values(self, tenants: Sequence[str], of: Attribute | Intrinsic, among: Among, limit: int) -> TagAnswer:
         """The values that a tag has, sorted, up to `limit`; several types side by side."""
         listed = isinstance(of, Attribute) or of.name in INTRINSICS
         snapshot = await self._snapshots.take() if listed else Snapshot()
@@ -121,13 +147,14 @@ class Tags:
         def work(session: Session) -> None:
             reader = ChunkReader(session, answer.reasons)
             for tenant in tenants:
-                refs = refs_of(self._catalog.chunks_for(tenant, *(within or ALWAYS)), snapshot.horizons)
-                expressions = expressions_of(of, Present.of(refs, snapshot.column_names()))
+                spans = TenantSpans(self._catalog, snapshot, reader, tenant)
+                refs, present, condition = _chosen(spans, among)
+                expressions = expressions_of(of, present)
                 answer.chunks += len(refs)
                 answer.chunk_bytes += sum(ref.entry.bytes for ref in refs)
-                live = _live_rows(snapshot, tenant, expressions)
+                live = _live_rows(spans, expressions, condition)
                 for each in expressions:
-                    statement = partial(_values_sql, each=each, within=within, limit=limit)
+                    statement = partial(_values_sql, each=each, where=_where(among, condition), limit=limit)
                     rows = reader.read(refs, statement, live=live)
                     found.update(TagValue(each.type, text(each.type, value)) for value in rows.column("v").to_pylist())
 
@@ -173,7 +200,62 @@ class Tags:
         return total
 
 
+def _chosen(spans: TenantSpans, among: Among) -> tuple[list[ChunkRef], Present, Condition]:
+    """The chunks that may hold such spans, the columns there are, and what a row must fulfil."""
+    refs = spans.refs(*(among.within or ALWAYS))
+    present = spans.present(refs)
+    condition = among.condition(present)
+    return fitting(refs, condition), present, condition
+
+
+def _where(among: Among, condition: Condition) -> tuple[str, list[Any]]:
+    """What a row must fulfil as SQL, and its values."""
+    in_range, values = _in_range(among.within)
+    return f"{in_range} AND ({condition.sql})", values + condition.values
+
+
 # ---- names
+
+
+def _matching_names(spans: TenantSpans, scopes: Sequence[str], among: Among) -> Iterator[tuple[str, str]]:
+    """Attribute keys, with a value, of the rows that fulfil the condition."""
+    refs, present, condition = _chosen(spans, among)
+    columns = [name for name in present.columns if (p := schema.parse_column(name)) is not None and p.scope in scopes]
+    maps = [schema.more_column(scope) for scope in scopes]
+    where, values = _where(among, condition)
+
+    def statement(urls: list[str]) -> tuple[str, list[Any]]:
+        text = ", ".join(["true AS is_row", *map(_any_value, columns), *map(_all_keys, maps)])
+        return f"SELECT {text} FROM ({rows_of(urls)}) WHERE {where}", ([urls] if urls else []) + values
+
+    read = {*IN_RANGE_COLUMNS, *columns, *maps, *condition.columns}
+    found = spans.read(refs, statement, sorted(read), condition).to_pylist()[0]
+    for name in columns:
+        parsed = schema.parse_column(name)
+        if found[name] and parsed is not None:
+            yield parsed.scope, parsed.key
+    for name in maps:
+        for key in found[name] or ():
+            yield name.removesuffix("_more"), key
+
+
+def _any_value(column: str) -> str:
+    parsed = schema.parse_column(column)
+    there = f"list_count({quoted(column)}) > 0" if parsed and parsed.scope in schema.LIST_SCOPES else "true"
+    return f"coalesce(bool_or({quoted(column)} IS NOT NULL AND {there}), false) AS {quoted(column)}"
+
+
+def _all_keys(column: str) -> str:
+    keys = f"map_keys({quoted(column)})"
+    if column.removesuffix("_more") in schema.LIST_SCOPES:
+        keys = f"flatten(list_transform({quoted(column)}, lambda one: map_keys(one)))"
+    return f"list_distinct(flatten(list({keys}))) AS {quoted(column)}"
+
+
+def _live_names(snapshot: Snapshot, tenant: str, scopes: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for view in snapshot.partitions.values():
+        for segment in view.segments:
+            yield from _names_of(segment, view.horizon, tenant, scopes)
 
 
 def _names_of(segment: LiveSegment, horizon: int, tenant: str, scopes: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -252,8 +334,10 @@ def _attribute(scope: str, key: str, present: Present) -> Iterator[Expression]:
             yield Expression(flat, name, (several,))
         if present.has_more(scope, key):
             yield Expression(f"({entry}).{quoted(type_)}", name, (more,), parameters=(key,))
-            elements = f"unnest(array_elements(({entry}).\"any\", '{type_}_value'))"
-            yield Expression(elements, name, (more,), parameters=(key,))
+            elements = f"array_elements({{}}[?].\"any\", '{type_}_value')"
+            one_by_one = f"flatten(list_transform({quoted(more)}, lambda one: {elements.format('one')}))"
+            flat = one_by_one if many else elements.format(quoted(more))
+            yield Expression(f"unnest({flat})", name, (more,), parameters=(key,))
 
 
 def text(type_: str, value: Any) -> str:
@@ -269,10 +353,10 @@ def text(type_: str, value: Any) -> str:
     return str(value)
 
 
-def _live_rows(snapshot: Snapshot, tenant: str, expressions: Sequence[Expression]) -> pa.Table:
+def _live_rows(spans: TenantSpans, expressions: Sequence[Expression], condition: Condition) -> pa.Table:
     """The live rows that all of them read, unpacked once, with a chunk's columns for parents."""
-    columns = {"start_unix_ns", "duration_ns"}.union(*(each.columns for each in expressions))
-    rows = snapshot.rows(sorted(columns), tenant)
+    columns = {*IN_RANGE_COLUMNS, *condition.columns}.union(*(each.columns for each in expressions))
+    rows = spans.live(sorted(columns))
     if "parent_span_id" in columns:
         rows = rows.append_column("outside_parent_span_id", rows.column("parent_span_id"))
         rows = rows.append_column("parent_row", pa.nulls(rows.num_rows, pa.int32()))
@@ -286,8 +370,10 @@ def _in_range(within: Range) -> tuple[str, list[int]]:
     return IN_RANGE, [end_ns, start_ns, start_ns]
 
 
-def _values_sql(urls: list[str], *, each: Expression, within: Range, limit: int) -> tuple[str, list[Any]]:
-    condition, values = _in_range(within)
+def _values_sql(
+    urls: list[str], *, each: Expression, where: tuple[str, list[Any]], limit: int
+) -> tuple[str, list[Any]]:
+    condition, values = where
     inner = f"SELECT {each.sql} AS v FROM ({rows_of(urls)}) WHERE {each.where} AND {condition}"
     sql = f"SELECT DISTINCT v FROM ({inner}) WHERE v IS NOT NULL ORDER BY v LIMIT {int(limit) + 1}"
     return sql, [*each.parameters, *([urls] if urls else []), *values]

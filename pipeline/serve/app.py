@@ -21,7 +21,7 @@ from pipeline import telemetry
 from pipeline.query.identifiers import API_SCOPES, SCOPE_OF, Attribute, Intrinsic, identifier, legacy_tag
 from pipeline.query.metrics import MetricsAnswer, MetricsQuestion
 from pipeline.query.questions import Questions
-from pipeline.query.tags import TagAnswer
+from pipeline.query.tags import Among, TagAnswer
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
 from pipeline.serve import messages, metrics, params, tempo
@@ -146,8 +146,10 @@ class Api:
 
     async def trace_v2(self, request: Request) -> Response:
         """A TraceByIDResponse; 200 with an empty trace where there is none."""
-        params.refuse_query(request.query_params)
+        asked = params.trace_filter_of(request.query_params, self._questions.regex_error)
         found = await self._find(request)
+        if asked is not None:
+            found = await self._questions.part_of(found, asked)
         encoded = await self._encode(found, request, v1=False)
         return Response(encoded.body, media_type=encoded.media_type)
 
@@ -230,14 +232,11 @@ class Api:
         return _answer(request, "SearchTagsV2Response", tempo.tag_names_by_scope(answer, intrinsic=intrinsic))
 
     async def _tag_names(self, request: Request) -> tuple[TagAnswer, str]:
-        params.refuse_query(request.query_params)
         scope = request.query_params.get("scope", "")
         if scope not in TAG_SCOPES:
             raise BadQuestionError(f"invalid scope: {scope[:100]}")
         scopes = list(SCOPE_OF.values()) if scope in ("", "none") else [SCOPE_OF[scope]] if scope in SCOPE_OF else []
-        within = params.search_times(request.query_params, self._querier.search_range_h_max)
-        limit = params.tag_limit_of(request.query_params, self._querier.tag_values_max)
-        answer = await self._questions.tag_names(self._tenants(request), scopes, within, limit)
+        answer = await self._questions.tag_names(self._tenants(request), scopes, *self._among(request))
         self._count_partial("tags", answer.reasons)
         return answer, scope
 
@@ -252,12 +251,15 @@ class Api:
         return _answer(request, "SearchTagValuesV2Response", tempo.typed_tag_values(answer))
 
     async def _tag_values(self, request: Request, of: Attribute | Intrinsic) -> TagAnswer:
-        params.refuse_query(request.query_params)
-        within = params.search_times(request.query_params, self._querier.search_range_h_max)
-        limit = params.tag_limit_of(request.query_params, self._querier.tag_values_max)
-        answer = await self._questions.tag_values(self._tenants(request), of, within, limit)
+        answer = await self._questions.tag_values(self._tenants(request), of, *self._among(request))
         self._count_partial("tags", answer.reasons)
         return answer
+
+    def _among(self, request: Request) -> tuple[Among, int]:
+        """Among which spans tags are looked for, and how many are told."""
+        asked, querier = request.query_params, self._querier
+        among = params.among_of(asked, querier.search_range_h_max, self._questions.regex_error)
+        return among, params.tag_limit_of(asked, querier.tag_values_max)
 
     async def services(self, request: Request) -> Response:
         """Services with their operations, and how many spans each has."""

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from starlette.datastructures import QueryParams
 
 from pipeline.query.search import SearchQuestion
+from pipeline.query.tags import Among
 from pipeline.query.texts import duration_ns, tags_of
+from pipeline.query.trace_filter import TraceFilter, condition_alone
 from pipeline.traceql import tree
 from pipeline.traceql.check import RegexError, compiled
 from pipeline.traceql.durations import LONG_UNITS_NS
+from pipeline.traceql.matchers import matchers_of
 from topics.errors import BadQuestionError, NotSupportedYetError, UnknownTenantError
 from topics.settings import QuerierSettings
 from topics.spans_by_trace import DEFAULT_TENANT, TENANT_HEADER, is_tenant_name
@@ -22,7 +25,6 @@ SEARCH_DEFAULT_NS = 15 * 60 * SECOND_NS
 SPANS_PER_SPAN_SET, SPANS_PER_SPAN_SET_MAX = 3, 100
 UINT32_MAX = 2**32 - 1
 QUERY_BYTES_MAX = 131_072
-NO_TRACEQL = "TraceQL (q=) is answered by /api/search alone in this version"
 ORDERS = ("newest", "oldest", "longest", "shortest")
 SEARCH_PARAMETERS = frozenset(
     ("q", "tags", "minDuration", "maxDuration", "limit", "spss", "start", "end", "since", "cursor", "order")
@@ -111,13 +113,34 @@ def tag_limit_of(params: QueryParams, default: int) -> int:
     return limit or default
 
 
-def refuse_query(params: QueryParams) -> None:
-    """TraceQL is for searches. An empty filter is none, and means every span."""
+def trace_filter_of(params: QueryParams, regex_error: RegexError) -> TraceFilter | None:
+    """Which spans of a trace are wanted: q=, keep_hierarchy=, ancestor_depth=, match_depth=. None: all."""
+    above, below = whole(params, "ancestor_depth"), whole(params, "match_depth") or 0
+    if not params.get("q", "").strip():
+        return None
+    if not (-1 if above is None else above) >= -1 or below < 0:
+        raise BadQuestionError("invalid depth: ancestor_depth is -1 or more, match_depth is 0 or more")
+    levels = None if above is None or above == -1 else above
+    return TraceFilter(
+        condition=condition_alone(compiled(params["q"], regex_error).body),
+        levels_above=levels if _is_true(params, "keep_hierarchy") else 0,
+        levels_below=below,
+    )
+
+
+def _is_true(params: QueryParams, name: str) -> bool:
+    value = params.get(name, "").lower()
+    if value not in ("", "1", "t", "true", "0", "f", "false"):
+        raise BadQuestionError(f"invalid {name}: {value[:50]!r} is neither true nor false")
+    return value in ("1", "t", "true")
+
+
+def among_of(params: QueryParams, range_h_max: float, regex_error: RegexError) -> Among:
+    """Among which spans tags are looked for: start=, end= and q=, of which as much as can be understood counts."""
     query = params.get("q", "")
     if len(query.encode()) > QUERY_BYTES_MAX:
         raise BadQuestionError(f"TraceQL query is larger than {QUERY_BYTES_MAX} bytes")
-    if query.replace(" ", "") not in ("", "{}"):
-        raise NotSupportedYetError(NO_TRACEQL)
+    return Among(search_times(params, range_h_max), matchers_of(query, regex_error))
 
 
 def search_question(params: QueryParams, querier: QuerierSettings, regex_error: RegexError) -> SearchQuestion:

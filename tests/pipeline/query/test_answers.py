@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.query.identifiers import identifier, legacy_tag
 from pipeline.query.search import SearchQuestion
-from pipeline.query.tags import TagValue
+from pipeline.query.tags import Among, TagValue
 from pipeline.spans import to_otlp
 from tests.pipeline.query.cuts import (
     HOUR_NS,
@@ -99,13 +99,13 @@ def test_names_values_and_services_are_the_same_wherever_they_stand(world: Setti
     shop = [*SHOP[:2], SHOP[2][1:]]  # a copy counts until the worker has reached and dropped it
 
     async def question(asked: Asked) -> None:
-        names = (await asked.tags.names(TENANTS, ["resource", "span"], None, 100)).names
+        names = (await asked.tags.names(TENANTS, ["resource", "span"], Among(), 100)).names
         assert names == {"resource": ["service.name"], "span": ["Tags", "db.rows", "http.status_code", "ok", "r"]}
-        codes = (await asked.tags.values(TENANTS, identifier("span.http.status_code"), None, 100)).values
+        codes = (await asked.tags.values(TENANTS, identifier("span.http.status_code"), Among(), 100)).values
         assert codes == [TagValue("int", "200"), TagValue("int", "500")]
-        tags = (await asked.tags.values(TENANTS, identifier(".Tags"), (T0, T0 + HOUR_NS), 100)).values
+        tags = (await asked.tags.values(TENANTS, identifier(".Tags"), Among((T0, T0 + HOUR_NS)), 100)).values
         assert tags == [TagValue("string", "a"), TagValue("string", "b")]
-        roots = (await asked.tags.values(TENANTS, legacy_tag("root.name"), None, 100)).values
+        roots = (await asked.tags.values(TENANTS, legacy_tag("root.name"), Among(), 100)).values
         assert roots == [TagValue("string", "GET /cart")]
         services, reasons = await asked.tags.services(TENANTS, None)
         assert services == {"shop": {"GET /cart": 2}, "db": {"SELECT": 1, "row": 1}}

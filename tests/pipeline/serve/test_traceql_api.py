@@ -131,3 +131,49 @@ def test_the_first_page_takes_a_query_and_counts_what_is_found(tmp_path: Path) -
     assert "parse error at line 1" in wrong.text
     assert "<b>" not in wrong.text
     assert "{ &lt;b&gt; == 1 }" in wrong.text  # the form keeps what was asked
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("{ status = error }", ["ok", "tags"]),
+        ('{ resource.service.name = "db" && span.code = }', ["ok", "tags"]),
+        ("{ span.code = 200 || span.x = 1 }", ["code", "ratio"]),
+        ("{ span.none = 1 }", []),
+        ("{ .code = ", ["code", "ok", "ratio", "tags"]),
+    ],
+)
+def test_tag_names_are_those_of_the_spans_that_match(tmp_path: Path, query: str, names: list[str]) -> None:
+    answer = get(tmp_path, f"/api/v2/search/tags?scope=span&q={quote(query)}", [ROOT, FAILED, OTHER]).json()
+
+    assert [scope["tags"] for scope in answer["scopes"]] == ([names] if names else [])
+
+
+@pytest.mark.parametrize(
+    ("query", "values"),
+    [
+        ("{ status = error }", ["db"]),
+        ("{ status != error }", ["shop"]),
+        ('{ span.tags = "b" && name = "SELECT" }', ["db"]),
+        ("{ duration > 1s || name = `job` }", ["db", "shop"]),
+    ],
+)
+def test_tag_values_are_those_of_the_spans_that_match(tmp_path: Path, query: str, values: list[str]) -> None:
+    path = f"/api/v2/search/tag/resource.service.name/values?q={quote(query)}"
+    answer = get(tmp_path, path, [ROOT, FAILED, OTHER]).json()
+
+    assert answer["tagValues"] == [{"type": "string", "value": value} for value in values]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "left"),
+    [("", [2]), ("&keep_hierarchy=true", [1, 2]), ("&keep_hierarchy=1&ancestor_depth=0", [2]), ("&match_depth=1", [2])],
+)
+def test_of_a_trace_by_id_the_spans_that_match_are_given(tmp_path: Path, parameters: str, left: list[int]) -> None:
+    path = f"/api/v2/traces/{trace_id(1).hex()}?q={quote('{ status = error }')}{parameters}"
+    answer = get(tmp_path, path, [ROOT, FAILED, OTHER]).json()
+
+    spans = [s for r in answer["trace"]["resourceSpans"] for scope in r["scopeSpans"] for s in scope["spans"]]
+    assert sorted(span["name"] for span in spans) == sorted({1: ROOT.name, 2: FAILED.name}[one] for one in left)
+    assert answer.get("status") == (None if len(left) == 2 else "PARTIAL")
+    assert answer.get("message", "") == ("" if len(left) == 2 else "1 of 2 spans are left out by the filter")
