@@ -63,10 +63,6 @@ class BadQuestionError(SpanstreamError):
     """A query's parameter is wrong. The caller gets 400 and the sentence."""
 
 
-class NotSupportedYetError(SpanstreamError):
-    """A question in a form that is not answered in this version. The caller gets 501 and the sentence."""
-
-
 class QueryTimeoutError(SpanstreamError):
     """A query took longer than querier.query_timeout_s and was ended. The caller gets 504."""
 

@@ -19,6 +19,7 @@ from agents.commands.waterfall import colour_of, duration, rows_of, waterfall
 from agents.trace_answer import TraceAnswer
 from topics.errors import BadQuestionError
 
+ORDERS = ("newest", "oldest", "longest", "shortest")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -51,10 +52,11 @@ def trace(querier: Querier, *, trace_id: str, otlp: bool, rows: int, as_json: bo
 @click.option("--min-duration", help="Of the whole trace: 100ms, 1.5s")
 @click.option("--max-duration", help="Of the whole trace")
 @click.option("--since", default="1h", help="How far back, such as 15m, 2h, 7d (default 1h)")
+@click.option("--order", type=click.Choice(ORDERS), default="newest", help="What comes first (default newest)")
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), default=20, help="Traces (default 20)")
 @asks_querier
 def search(querier: Querier, *, since: str, limit: int, as_json: bool, **given: str | None) -> None:
-    """The newest traces that match, live and stored alike: by a TraceQL query, or by tags.
+    """Traces that match, the newest first, live and stored alike: by a TraceQL query, or by tags.
 
     A query: '{ status = error && duration > 100ms }'. --json gives the querier's answer as it is, with the spans found.
     """
@@ -67,6 +69,7 @@ def search(querier: Querier, *, since: str, limit: int, as_json: bool, **given: 
             "tags": tags or None,
             "minDuration": given["min_duration"],
             "maxDuration": given["max_duration"],
+            "order": given["order"],
             "limit": limit,
             "start": end - 1 - seconds_of(since),
             "end": end,

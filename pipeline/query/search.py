@@ -1,19 +1,17 @@
-"""Search by tags: newest traces first, complete, the same however spans were cut into segments and chunks.
+"""Search for traces: complete, in one order, the same however spans were cut into segments and chunks.
 
 A trace is found when one of its spans overlaps the asked range and has, with its resource, all tags. What is said and
-asked about the whole trace (start, duration, root, counts) comes from all its spans within `reach` of the range. Order:
-start, newest first, then trace ID.
+asked about the whole trace (start, duration, root, counts) comes from all its spans within `reach` of the range.
 
 Live rows are looked at first, then chunks, newest first, in groups. A matching span's start is never before its
 trace's, so candidates taken in the order of their matching spans' start bound what may follow: reading stops when
-nothing that is left can be newer than the last trace of the answer.
+nothing that is left can be newer than the last trace of the answer. In any other order than newest first all
+candidates are looked at.
 """
 
 from __future__ import annotations
 
-import base64
 import heapq
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,13 +24,13 @@ from pipeline.query import plan, summary
 from pipeline.query.chunks import IN_RANGE, ChunkReader, ChunkRef, Present, rows_of
 from pipeline.query.conditions import TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
+from pipeline.query.order import NEWEST, Order
 from pipeline.query.plan import SpanSet
 from pipeline.query.snapshot import Snapshots
 from pipeline.query.summary import Pick, TraceSummary
 from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks, fitting
 from pipeline.spans import schema
 from pipeline.traceql import tree
-from topics.errors import BadQuestionError
 
 GROUP_CHUNKS_MIN, GROUP_CHUNKS_MAX = 16, 256
 BATCH_TRACES_MAX = 32_768
@@ -53,12 +51,13 @@ class SearchQuestion:
     limit: int = 20
     duration_min_ns: int | None = None
     duration_max_ns: int | None = None
+    order: Order = NEWEST
     cursor: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
 class SearchAnswer:
-    """Traces, newest first. reasons: why some may be missing; next_cursor: for what may follow, empty at the end."""
+    """Traces in order. reasons: why some may be missing; next_cursor: for what may follow, empty at the end."""
 
     traces: list[TraceSummary] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -78,7 +77,7 @@ class Search:
         self._reach_ns = reach_ns
 
     async def find(self, tenants: Sequence[str], question: SearchQuestion) -> SearchAnswer:
-        """The newest `limit` traces. Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError."""
+        """The first `limit` traces. Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError."""
         pick = pick_of(question)
         snapshot = await self._snapshots.take()
         reasons = snapshot.reasons + snapshot.told_losses()
@@ -89,23 +88,23 @@ class Search:
             for tenant in tenants:
                 spans = TenantSpans(self._catalog, snapshot, reader, tenant)
                 run = _Run(spans, question, self._reach_ns)
-                answer.traces += run.newest(pick)
+                answer.traces += run.first(pick)
                 answer.chunks += spans.chunks
                 answer.chunk_bytes += spans.chunk_bytes
                 answer.candidates += run.seen
                 more = more or run.more
-            return _cut(answer, question.limit, more=more)
+            return _cut(answer, question, more=more)
 
         return await self._engine.run(work)
 
 
-def _cut(answer: SearchAnswer, limit: int, *, more: bool) -> SearchAnswer:
-    """Keep the newest `limit`. more: what was not read may follow."""
-    answer.traces.sort(key=TraceSummary.order)
+def _cut(answer: SearchAnswer, question: SearchQuestion, *, more: bool) -> SearchAnswer:
+    """Keep the first `limit`. more: what was not read may follow."""
+    limit = question.limit
+    answer.traces.sort(key=question.order.key)
     if len(answer.traces) > limit or (more and len(answer.traces) == limit):
         del answer.traces[limit:]
-        start_ns, trace_id = answer.traces[-1].order()
-        answer.next_cursor = base64.urlsafe_b64encode(struct.pack(">Q", -start_ns) + trace_id).decode()
+        answer.next_cursor = question.order.cursor(answer.traces[-1])
     return answer
 
 
@@ -126,22 +125,10 @@ def pick_of(question: SearchQuestion) -> Pick:
             parts.append(f"contains(lower(coalesce(top.{field_name}, '')), lower(?))")
             values.append(question.tags[tag])
     if question.cursor:
-        start_ns, trace_id = _cursor_key(question.cursor)
-        parts.append("(first < ? OR (first = ? AND trace_id > ?))")
-        values += [start_ns, start_ns, trace_id]
-    return Pick(" AND ".join(parts), values, question.limit + 1)
-
-
-def _cursor_key(cursor: str) -> tuple[int, bytes]:
-    """Start and trace ID of the last trace before what is wanted."""
-    try:
-        raw = base64.urlsafe_b64decode(cursor.encode())
-        (start_ns,) = struct.unpack(">Q", raw[:8])
-        if len(raw) != 24:
-            raise ValueError(cursor)
-    except (ValueError, struct.error) as exc:
-        raise BadQuestionError(f"invalid cursor: {cursor[:100]}") from exc
-    return start_ns, raw[8:]
+        after, place = question.order.after(question.cursor)
+        parts.append(after)
+        values += place
+    return Pick(" AND ".join(parts), values, question.order.sorting, question.limit + 1)
 
 
 class _Run:
@@ -163,8 +150,24 @@ class _Run:
         query = self._question.query
         return conditions_of(self._question.tags, present) if query is None else plan.condition_of(query, present)
 
-    def newest(self, pick: Pick) -> list[TraceSummary]:
-        """The newest traces that fit, in order."""
+    def first(self, pick: Pick) -> list[TraceSummary]:
+        """The first traces that fit, in order."""
+        return self._newest(pick) if self._question.order == NEWEST else self._of_all(pick)
+
+    def _of_all(self, pick: Pick) -> list[TraceSummary]:
+        pending = Candidates()
+        for refs, _ in self._groups():
+            pending.add(self._candidates(refs, with_live=not pending.groups))
+        found: list[TraceSummary] = []
+        while batch := pending.take(BATCH_TRACES_MAX, floor=0):
+            found = self._best(found + self._summaries(batch, pick), pick.limit)
+        self.seen = pending.taken
+        return found
+
+    def _best(self, found: list[TraceSummary], count: int) -> list[TraceSummary]:
+        return heapq.nsmallest(count, found, key=self._question.order.key)
+
+    def _newest(self, pick: Pick) -> list[TraceSummary]:
         wanted, limit = pick.limit, self._question.limit
         groups = self._groups()
         pending = Candidates()
@@ -178,7 +181,7 @@ class _Run:
             worst = found[wanted - 1].start_unix_ns if len(found) >= wanted else -1
             batch = pending.take(size, floor=max(unread, worst))
             if batch:
-                found = heapq.nsmallest(wanted, found + self._summaries(batch, pick), key=TraceSummary.order)
+                found = self._best(found + self._summaries(batch, pick), wanted)
                 # With enough found, all that may still be newer is looked at in one go
                 size = BATCH_TRACES_MAX if len(found) == wanted else min(4 * size, BATCH_TRACES_MAX)
             elif unread >= 0:

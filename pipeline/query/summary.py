@@ -55,7 +55,7 @@ WITH spans AS (
             FILTER (root) AS top
     FROM once GROUP BY trace_id
 ), picked AS (
-    SELECT * FROM traces WHERE {{condition}} ORDER BY first DESC, trace_id LIMIT ?
+    SELECT * FROM traces WHERE {{condition}} ORDER BY {{sorting}} LIMIT ?
 )
 SELECT trace_id, any_value(first) AS first, any_value(last)::VARCHAR AS last, any_value(top) AS top, service,
     count(*) AS spans, count(*) FILTER (status_code = {STATUS_ERROR}) AS errors
@@ -65,10 +65,14 @@ FROM once JOIN picked USING (trace_id) GROUP BY trace_id, service
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """Which traces are wanted: SQL over first, last (start and end) and top (the root), its values, and how many."""
+    """Which traces are wanted: SQL over first, last (start and end) and top (the root), its values, and how many.
+
+    sorting: what stands behind ORDER BY.
+    """
 
     condition: str
     values: list[Any]
+    sorting: str
     limit: int
 
 
@@ -103,19 +107,15 @@ class TraceSummary:
         """Its spans with status error."""
         return sum(errors for _, errors in self.services.values())
 
-    def order(self) -> tuple[int, bytes]:
-        """Newest first, then by trace ID."""
-        return -self.start_unix_ns, self.trace_id
-
 
 def summaries(
     reader: ChunkReader, refs: Sequence[ChunkRef], live: pa.Table, trace_ids: pa.Array, pick: Pick
 ) -> list[TraceSummary]:
-    """Of the traces that have rows and fit, the newest. live: their rows (others are passed over) with COLUMNS."""
+    """Of the traces that have rows and fit, the first ones. live: their rows (others are passed over) with COLUMNS."""
 
     def statement(urls: list[str]) -> tuple[str, list[Any]]:
         source = (FROM_CHUNKS if urls else "") + FROM_LIVE
-        text = SQL.format(source=source, condition=pick.condition, ids="{ids}")
+        text = SQL.format(source=source, condition=pick.condition, sorting=pick.sorting, ids="{ids}")
         return text, ([urls] if urls else []) + [*pick.values, pick.limit]
 
     rows = reader.read(refs, statement, live=live, ids=pa.table({"trace_id": trace_ids}))
@@ -132,4 +132,4 @@ def summaries(
                 root_service=(root and root["service"]) or "",
             )
         found[trace_id].services[row["service"] or NO_SERVICE] = [row["spans"], row["errors"]]
-    return sorted(found.values(), key=TraceSummary.order)
+    return list(found.values())

@@ -30,7 +30,6 @@ from pipeline.serve.ui import pages
 from topics.errors import (
     BadQuestionError,
     KafkaUnavailableError,
-    NotSupportedYetError,
     QueryTimeoutError,
     QueryTooLargeError,
     SpanstreamError,
@@ -46,7 +45,6 @@ STATUS: dict[type[SpanstreamError], int] = {
     BadQuestionError: 400,
     UnknownTenantError: 401,
     QueryTooLargeError: 413,
-    NotSupportedYetError: 501,
     KafkaUnavailableError: 503,
     StoreUnavailableError: 503,
     QueryTimeoutError: 504,

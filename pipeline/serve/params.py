@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from starlette.datastructures import QueryParams
 
+from pipeline.query.order import ORDERS
 from pipeline.query.search import SearchQuestion
 from pipeline.query.tags import Among
 from pipeline.query.texts import duration_ns, tags_of
@@ -16,7 +17,7 @@ from pipeline.traceql import tree
 from pipeline.traceql.check import RegexError, compiled
 from pipeline.traceql.durations import LONG_UNITS_NS
 from pipeline.traceql.matchers import matchers_of
-from topics.errors import BadQuestionError, NotSupportedYetError, UnknownTenantError
+from topics.errors import BadQuestionError, UnknownTenantError
 from topics.settings import QuerierSettings
 from topics.spans_by_trace import DEFAULT_TENANT, TENANT_HEADER, is_tenant_name
 
@@ -25,7 +26,6 @@ SEARCH_DEFAULT_NS = 15 * 60 * SECOND_NS
 SPANS_PER_SPAN_SET, SPANS_PER_SPAN_SET_MAX = 3, 100
 UINT32_MAX = 2**32 - 1
 QUERY_BYTES_MAX = 131_072
-ORDERS = ("newest", "oldest", "longest", "shortest")
 SEARCH_PARAMETERS = frozenset(
     ("q", "tags", "minDuration", "maxDuration", "limit", "spss", "start", "end", "since", "cursor", "order")
 )
@@ -157,8 +157,6 @@ def search_question(params: QueryParams, querier: QuerierSettings, regex_error: 
     order = params.get("order", "newest")
     if order not in ORDERS:
         raise BadQuestionError(f"invalid order: {order[:50]!r} is none of {', '.join(ORDERS)}")
-    if order != "newest":
-        raise NotSupportedYetError(f"order={order} is not answered in this version: traces come newest first")
     now_ns = time.time_ns()
     start_ns, end_ns = search_times(params, querier.search_range_h_max, now_ns) or (now_ns - SEARCH_DEFAULT_NS, now_ns)
     return SearchQuestion(
@@ -170,6 +168,7 @@ def search_question(params: QueryParams, querier: QuerierSettings, regex_error: 
         limit=limit_of(params, querier.search_limit_default, querier.search_limit_max),
         duration_min_ns=low,
         duration_max_ns=high,
+        order=ORDERS[order],
         cursor=params.get("cursor", ""),
     )
 

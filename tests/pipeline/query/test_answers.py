@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.query.identifiers import identifier, legacy_tag
+from pipeline.query.order import ORDERS
 from pipeline.query.search import SearchQuestion
 from pipeline.query.tags import Among, TagValue
 from pipeline.spans import to_otlp
@@ -142,7 +145,7 @@ CUTS = st.builds(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     records=RECORDS,
     cuts=st.fixed_dictionaries(dict.fromkeys(range(PARTITIONS), CUTS)),
@@ -150,6 +153,7 @@ CUTS = st.builds(
     start_ms=st.integers(-1, 12),
     limit=FEW,
     least_ms=st.sampled_from([None, 0, 100]),
+    order=st.sampled_from(["newest", "newest", "oldest", "longest", "shortest"]),
 )
 def test_answers_do_not_depend_on_the_cut(  # noqa: PLR0917 - what hypothesis draws
     world: Settings,
@@ -159,6 +163,7 @@ def test_answers_do_not_depend_on_the_cut(  # noqa: PLR0917 - what hypothesis dr
     start_ms: int,
     limit: int,
     least_ms: int | None,
+    order: str,
 ) -> None:
     records = with_true_copies(records)
     last = len(records) - 1
@@ -173,6 +178,7 @@ def test_answers_do_not_depend_on_the_cut(  # noqa: PLR0917 - what hypothesis dr
         end_ns=T0 + start_ms * 100 * MS + 500 * MS,
         limit=limit,
         duration_min_ns=None if least_ms is None else least_ms * MS,
+        order=ORDERS[order],
     )
 
     async def ask_all(asked: Asked) -> None:
@@ -188,15 +194,7 @@ def test_answers_do_not_depend_on_the_cut(  # noqa: PLR0917 - what hypothesis dr
         expected = searched(kept, question)
         assert found_ids == expected[:limit]
         while answer.next_cursor:
-            again = SearchQuestion(
-                tags=tags,
-                start_ns=question.start_ns,
-                end_ns=question.end_ns,
-                limit=limit,
-                duration_min_ns=question.duration_min_ns,
-                cursor=answer.next_cursor,
-            )
-            answer = await asked.search.find(TENANTS, again)
+            answer = await asked.search.find(TENANTS, replace(question, cursor=answer.next_cursor))
             found_ids += [hit.trace_id for hit in answer.traces]
         assert found_ids == expected
 
@@ -217,7 +215,8 @@ def searched(spans: list[OneSpan], question: SearchQuestion) -> list[bytes]:
         start = min(one.start_ms for one in mine)
         duration = max(one.start_ms + one.duration_ms for one in mine) - start
         if any(matches(one, question) for one in mine) and duration * MS >= (question.duration_min_ns or 0):
-            found.append((-start, trace_id(number)))
+            place = {"newest": -start, "oldest": start, "longest": -duration, "shortest": duration}
+            found.append((place[question.order.name], trace_id(number)))
     return [each for _, each in sorted(found)]
 
 
