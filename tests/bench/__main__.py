@@ -11,12 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.bench.queries import QueryBench
 from tests.bench.report import Report
 from tests.bench.rows import Bench
 
 SPANS = 2_000_000
 UNSEALED_SPANS = 1_000_000
 PROBES = 1_000
+ASKED_ABOUT = 5_000_000
 
 
 def main() -> int:
@@ -25,8 +27,11 @@ def main() -> int:
     options.add_argument("--spans", type=int, default=SPANS, help=f"spans of the load ({SPANS:,})")
     options.add_argument("--unsealed", type=int, default=UNSEALED_SPANS, help="spans a killed worker had not stored")
     options.add_argument("--probes", type=int, default=PROBES, help="probes of each kind for how soon a span is found")
+    options.add_argument("--asked-about", type=int, default=ASKED_ABOUT, help="spans that questions are asked about")
     options.add_argument("--json", type=Path, default=Path("build/bench.json"))
-    options.add_argument("--only", default="cost,fresh,restart,start,events", help="groups of rows, comma-separated")
+    options.add_argument(
+        "--only", default="cost,fresh,restart,start,events,queries", help="groups of rows, comma-separated"
+    )
     asked = options.parse_args()
     groups, report = set(asked.only.split(",")), Report()
     with tempfile.TemporaryDirectory(prefix="spanstream-bench-") as folder:
@@ -41,6 +46,8 @@ def main() -> int:
                 bench.fresh(report, asked.probes)
             if "restart" in groups:
                 report.measure("restart", lambda: bench.restart(asked.unsealed))
+            if "queries" in groups:
+                QueryBench(bench, asked.asked_about).measure(report)
     return report.finish(asked.json)
 
 

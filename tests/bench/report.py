@@ -25,6 +25,11 @@ class Row:
     at_most: float | None
 
 
+def asked(name: str, cold: float, warm: float) -> tuple[Row, Row]:
+    """A question's rows: its first answer of a new process, and the next ones."""
+    return Row(f"{name}, cold", "ms", cold), Row(f"{name}, warm", "ms", warm)
+
+
 ROWS = (
     Row("receiver CPU", "us/span", 4.5),
     Row("worker CPU, fetch to stored", "us/span", 9.0),
@@ -42,6 +47,22 @@ ROWS = (
     Row("start until ready", "s", 10.0),
     Row("restart after kill -9, 1 M unsealed spans", "s", 20.0),
     Row("trace by ID meanwhile, from Kafka, p50", "ms", 2000.0),
+    *asked("trace by ID", 80, 25),
+    *asked("attribute equality, 20 newest", 400, 60),
+    *asked("service and duration", 400, 90),
+    *asked("regex, no match", 250, 65),
+    *asked("{} && {}", 600, 200),
+    *asked(">> no match", 400, 110),
+    *asked(">> all match", 600, 400),
+    *asked("count() > 150", 300, 80),
+    *asked("rate() by service", 350, 80),
+    *asked("quantiles by service", 700, 300),
+    *asked("compare() of errors", 1500, 700),
+    *asked("newest 20 of {}", 300, 60),
+    *asked("tag names", 60, 15),
+    *asked("tag values", 60, 15),
+    Row("rate() by service again, its range moved on", "ms", 20.0),
+    Row("peak memory, querier, any question", "MB", 900.0),
 )
 
 
