@@ -235,6 +235,9 @@ class QuerierSettings(Section):
     metrics_cells_max: int = setting(
         1_000_000, "Groups and intervals of a metrics query together; beyond, 413", ge=1000
     )
+    metrics_cache_bytes: int = setting(
+        32 * MIB, "Cells of stored chunks kept for metrics queries that are asked again", ge=0
+    )
     series_max: int = setting(1000, "Most series of a metrics answer; beyond, PARTIAL. 0: no limit", ge=0)
     tag_values_max: int = setting(10_000, "Most tag names or values of an answer without limit=", ge=1)
 

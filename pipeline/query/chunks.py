@@ -30,6 +30,12 @@ def rows_of(urls: Sequence[str]) -> str:
     return (_FROM_CHUNKS if urls else "") + "SELECT * FROM {live}"
 
 
+def rows_by_chunk(urls: Sequence[str]) -> str:
+    """The same with the column `filename`, the URL of a row's chunk."""
+    chunks = "SELECT * FROM read_parquet(?, union_by_name = true, filename = true) UNION ALL BY NAME "
+    return (chunks if urls else "") + "SELECT *, NULL::VARCHAR AS filename FROM {live}"
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkRef:
     """A chunk, and the offsets [first, last] of its partition that its manifest names."""
@@ -130,6 +136,10 @@ class ChunkReader:
             if len(broken) == len(urls) and "404" not in str(exc):
                 raise
         return self.read(refs, statement, traces=traces, **tables)
+
+    def can_read(self, ref: ChunkRef) -> bool:
+        """Whether it was not found to be unreadable."""
+        return ref.url not in self._broken
 
     def _find_broken(self, urls: Sequence[str]) -> dict[str, str]:
         broken = {}

@@ -33,6 +33,20 @@ class Intervals(NamedTuple):
         """Of the points."""
         return self.low_ns + self.step_ns * np.arange(1, self.points + 1)
 
+    def aligned(self) -> tuple[Intervals, int]:
+        """Intervals that are the same for each range with this step, and the number among them of the first of these.
+
+        Where there is one alone, all that is in it is in one of those.
+        """
+        if self.points == 1:
+            return Intervals(-1, 1 << 63, 1), 0
+        low_ns = self.low_ns % self.step_ns - self.step_ns
+        return Intervals(low_ns, self.step_ns, 1), (self.low_ns - low_ns) // self.step_ns
+
+    def covers(self, first_ns: int, last_ns: int) -> bool:
+        """Whether all starts between these count."""
+        return self.low_ns < first_ns and last_ns <= self.high_ns
+
     def holds(self) -> Sql:
         """Whether a span starts in one of them."""
         low, high = max(self.low_ns, -1), min(self.high_ns, 2**64 - 1)

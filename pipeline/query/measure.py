@@ -53,10 +53,24 @@ class Measure:
 
     statements_count = 1
 
-    def statements(self, source: Sql, where: Sql) -> Iterator[Sql]:
-        """Cells: point, labels, and what is added up."""
-        selected = _list([*self._place(), *_aggregates(self.metric, self.value)])
+    def statements(self, source: Sql, where: Sql, *also: Sql) -> Iterator[Sql]:
+        """Cells: point, labels, and what is added up; with `also`, a row for each value of that."""
+        selected = _list([*self._place(), *_aggregates(self.metric, self.value), *also])
         yield sql("SELECT {} FROM ({}) WHERE {} GROUP BY ALL", selected, source, where)
+
+    def added(self, tables: Sequence[pa.Table]) -> pa.Table:
+        """The cells of several sources as those of one."""
+        cells = pa.concat_tables(tables, promote_options="permissive")
+        folds = {name: self._fold(name) for name in ("spans", "value") if name in cells.column_names}
+        keys = [name for name in cells.column_names if name not in folds]
+        found = cells.group_by(keys).aggregate(list(folds.items()))
+        return found.select([*keys, *(f"{name}_{fold}" for name, fold in folds.items())]).rename_columns(
+            [*keys, *folds]
+        )
+
+    def _fold(self, column: str) -> str:
+        function = self.metric.function.removesuffix("_over_time")
+        return function if column == "value" and function in ("min", "max") else "sum"
 
     def _place(self) -> Iterator[Sql]:
         yield sql("{} AS point", self.intervals.number())

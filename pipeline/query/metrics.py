@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query import plan
-from pipeline.query.chunks import ChunkReader, ChunkRef, Present, rows_of
+from pipeline.query.cell_cache import CellCache
+from pipeline.query.chunks import ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
 from pipeline.query.comparison import Comparison, compared
 from pipeline.query.conditions import Condition
 from pipeline.query.engine import Engine, Session
@@ -53,16 +54,24 @@ class MetricsAnswer:
 
 
 class Metrics:
-    """Answers metrics queries. cells_max: most groups and intervals of one query together."""
+    """Answers metrics queries. cells_max: most groups and intervals of a query together; cache_bytes: of cells kept."""
 
     def __init__(
-        self, catalog: TimeChunks, snapshots: Snapshots, engine: Engine, *, reach_ns: int, cells_max: int
+        self,
+        catalog: TimeChunks,
+        snapshots: Snapshots,
+        engine: Engine,
+        *,
+        reach_ns: int,
+        cells_max: int,
+        cache_bytes: int,
     ) -> None:
         self._catalog = catalog
         self._snapshots = snapshots
         self._engine = engine
         self._reach_ns = reach_ns
         self._cells_max = cells_max
+        self._cache = CellCache(cache_bytes)
 
     async def measure(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
         """All series. Raises BadQuestionError, QueryTimeoutError, QueryTooLargeError."""
@@ -72,7 +81,7 @@ class Metrics:
         def work(session: Session) -> MetricsAnswer:
             reader = ChunkReader(session, reasons)
             spans = [TenantSpans(self._catalog, snapshot, reader, tenant) for tenant in tenants]
-            limits = Limits(question.intervals, self._reach_ns, self._cells_max, question.exemplars)
+            limits = Limits(question.intervals, self._reach_ns, self._cells_max, self._cache, question.exemplars)
             series = side_of(spans, question.query, limits)
             assert isinstance(series, SeriesTable)
             return MetricsAnswer(
@@ -91,6 +100,7 @@ class Limits(NamedTuple):
     intervals: Intervals
     reach_ns: int
     cells_max: int
+    cache: CellCache
     exemplars: int = 0
 
 
@@ -139,6 +149,7 @@ class _Measured:
         self._range_ns = max(0, self._intervals.low_ns), min(self._intervals.high_ns, UINT64_MAX)
         self._reach_ns = limits.reach_ns
         self._exemplars = limits.exemplars
+        self._cache = limits.cache
         self._left: pa.Table | None = None  # examples of whole traces
         self._alone = alone
 
@@ -149,11 +160,51 @@ class _Measured:
             yield from self._of_whole_traces(refs, condition)
             return
         compiled = self._compiled(present, whole=self._alone)
+        if isinstance(compiled, Measure):
+            covered = [ref for ref in refs if self._covers(ref)]
+            refs = [ref for ref in refs if not self._covers(ref)]
+            if (cells := self._of_covered(covered, present, condition)) is not None:
+                yield compiled, cells
         where = all_of([self._intervals.holds(), Sql(condition.sql, tuple(condition.values))])
         columns = sorted(compiled.columns | condition.columns)
         for number in range(compiled.statements_count):
             statement = partial(_one_of, compiled, number, where)
             yield compiled, self._spans.read(refs, statement, columns, condition)
+
+    def _covers(self, ref: ChunkRef) -> bool:
+        """Whether all spans of a chunk start in the range."""
+        entry = ref.entry
+        return not entry.outliers and self._intervals.covers(entry.start_min_unix_ns, entry.start_max_unix_ns)
+
+    def _of_covered(self, refs: list[ChunkRef], present: Present, condition: Condition) -> pa.Table | None:
+        """The cells of chunks that lie whole within the range, those that were asked for before out of the cache."""
+        aligned, first = self._intervals.aligned()
+        measure = self._of.measure
+        assert isinstance(measure, tree.Metric)
+        compiled = Measure.of(measure, FieldSql(present), aligned)
+        where = Sql(condition.sql, tuple(condition.values))
+
+        def statement(urls: list[str]) -> tuple[str, list[Any]]:
+            source = Sql(rows_by_chunk(urls), (urls,) if urls else ())
+            (one,) = compiled.statements(source, where, Sql("filename"))
+            return one.text, list(one.values)
+
+        text, values = statement([])
+        keys = {ref.url: (ref.url, text, repr(values)) for ref in refs}
+        found = {url: cells for url, key in keys.items() if (cells := self._cache.get(key)) is not None}
+        missing = [ref for ref in refs if ref.url not in found]
+        if missing:
+            columns = sorted(compiled.columns | condition.columns)
+            read = self._spans.read(missing, statement, columns, condition, with_live=False)
+            for ref in filter(self._spans.reader.can_read, missing):
+                own = read.filter(pc.equal(read.column("filename"), ref.url)).drop_columns("filename")
+                found[ref.url] = own.combine_chunks()
+                self._cache.put(keys[ref.url], found[ref.url])
+        if not found:
+            return None
+        cells = compiled.added(list(found.values()))
+        points = pc.subtract(cells.column("point"), first)
+        return cells.set_column(cells.column_names.index("point"), "point", points)
 
     def _rows_decide(self) -> bool:
         """Whether rows alone tell which spans count, and for what."""

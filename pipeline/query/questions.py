@@ -246,6 +246,7 @@ class Questions:
                 self._engine,
                 reach_ns=reach_ns,
                 cells_max=self._settings.querier.metrics_cells_max,
+                cache_bytes=self._settings.querier.metrics_cache_bytes,
             ),
             tags=Tags(self._stored, snapshots, self._engine),
         )

@@ -36,6 +36,7 @@ from topics.settings import Settings
 
 PARTITIONS = 2
 CELLS_MAX = 100
+CACHE_BYTES = 1 << 20
 TENANTS = [TENANT]
 HOUR_NS = 3600 * 10**9
 HOW = ("stored", "live", "kafka", "lagging", "mixed")
@@ -145,7 +146,9 @@ def ask(
                 tail=tail,
                 traces=TraceLookup(catalog, snapshots, engine, partitions=PARTITIONS),
                 search=Search(catalog, snapshots, engine, reach_ns=3600 * 10**9),
-                metrics=Metrics(catalog, snapshots, engine, reach_ns=3600 * 10**9, cells_max=CELLS_MAX),
+                metrics=Metrics(
+                    catalog, snapshots, engine, reach_ns=3600 * 10**9, cells_max=CELLS_MAX, cache_bytes=CACHE_BYTES
+                ),
                 tags=Tags(catalog, snapshots, engine),
                 engine=engine,
             )

@@ -12,7 +12,7 @@ from pipeline.query.metrics import MetricsQuestion
 from pipeline.traceql import tree
 from pipeline.traceql.check import check
 from pipeline.traceql.parser import parse
-from tests.pipeline.query.cuts import CELLS_MAX, HOW, TENANTS, Asked, ask, everywhere
+from tests.pipeline.query.cuts import CELLS_MAX, HOW, PARTITIONS, TENANTS, Asked, Cut, ask, everywhere
 from tests.pipeline.query.test_traceql import SHOP
 from tests.pipeline.query.world import T0
 from topics.errors import QueryTooLargeError
@@ -69,3 +69,35 @@ def test_too_many_groups_and_intervals_are_refused_with_a_way_out(world: Setting
             await on.metrics.measure(TENANTS, MetricsQuestion(query=query, intervals=many))
 
     ask(world, SHOP, everywhere(3, "stored"), question)
+
+
+AGAIN = [
+    "{} | rate() by (resource.service.name)",
+    "{ .code = 200 } | count_over_time() by (.n)",
+    "{} | avg_over_time(duration)",
+    "{} | min_over_time(.n) by (name)",
+    "{} | max_over_time(.n)",
+    "{} | quantile_over_time(duration, .5, 1) by (status)",
+    "{} | histogram_over_time(duration)",
+]
+MS = 10**6
+MOVING = [Intervals(T0 - S + moved * MS, step * MS, 20) for step in (70, 100) for moved in (0, 100, 940, 1003)]
+
+
+def test_stored_chunks_that_are_asked_again_in_another_range_give_what_live_spans_give(world: Settings) -> None:
+    async def question(on: Asked) -> list[dict[Any, list[float]]]:
+        found = []
+        for text in AGAIN:
+            query = check(parse(text), lambda _: None).body
+            assert not isinstance(query, tree.Pipeline)
+            for intervals in [*MOVING, ALL, *MOVING]:
+                series = (await on.metrics.measure(TENANTS, MetricsQuestion(query=query, intervals=intervals))).series
+                found.append(dict(zip(map(tuple, series.labels), series.values.round(9).tolist(), strict=True)))
+        return found
+
+    live = ask(world, SHOP, everywhere(3, "live"), question)
+    stored = ask(world, SHOP, everywhere(3, "stored"), question)
+    apart = ask(world, SHOP, dict.fromkeys(range(PARTITIONS), Cut(chunks=[0, 1, 2])), question)
+
+    assert str(stored) == str(live)  # as text: what is missing equals itself
+    assert str(apart) == str(live)
