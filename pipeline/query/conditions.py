@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +73,17 @@ class Condition:
     def may_fit(self, columns: Container[str], more_keys: Container[str] | None) -> bool:
         """Whether something with these columns, and these keys in its map columns, may have a fitting row."""
         return all(need.met_by(columns, more_keys) for need in self.needs)
+
+
+def any_condition(conditions: Sequence[Condition]) -> Condition:
+    """Whether one of them holds. Of one, all that is known of it is kept."""
+    if len(conditions) == 1:
+        return conditions[0]
+    return Condition(
+        "(" + " OR ".join(one.sql for one in conditions) + ")",
+        [value for one in conditions for value in one.values],
+        set[str]().union(*(one.columns for one in conditions)),
+    )
 
 
 def conditions_of(tags: Mapping[str, str], present: Present) -> Condition:

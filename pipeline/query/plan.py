@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query.chunks import Present
-from pipeline.query.conditions import Condition, Need
+from pipeline.query.conditions import Condition, Need, any_condition
 from pipeline.query.engine import Session
 from pipeline.query.fields import FieldSql, leaves, necessary, operands
 from pipeline.query.identifiers import SCOPE_OF
@@ -113,6 +113,34 @@ def _condition(stage: tree.Pipeline | tree.Stage, compiler: FieldSql) -> Sql:
     right = _condition(stage.right, compiler)
     both = stage.op in tree.SET_OPERATORS or stage.op.startswith("&")
     return any_of((_condition(stage.left, compiler), right)) if both else right
+
+
+def anchor_of(pipeline: tree.Pipeline, present: Present) -> Condition | None:
+    """What some row of every found trace fulfils, whether or not it is in the answer; None where nothing is known."""
+    for filters in _anchors(pipeline):
+        conditions = [condition_of(tree.Pipeline((one,)), present) for one in filters]
+        if all(one.sql != TRUE.text for one in conditions):
+            return any_condition(conditions)
+    return None
+
+
+def _anchors(stage: tree.Pipeline | tree.Stage) -> Iterator[list[tree.Filter]]:
+    """Filters of which, in every found trace, some row is kept by one or another."""
+    match stage:
+        case tree.Pipeline():
+            for each in stage.stages:
+                yield from _anchors(each)
+        case tree.Filter():
+            yield [stage]
+        case tree.Wrapped():
+            yield from _anchors(stage.pipeline)
+        case tree.SpansetOperation(op="||"):
+            for left in _anchors(stage.left):
+                yield from ([*left, *right] for right in _anchors(stage.right))
+        case tree.SpansetOperation():
+            if not stage.op.startswith("!"):
+                yield from _anchors(stage.left)
+            yield from _anchors(stage.right)
 
 
 def _needs(pipeline: tree.Pipeline) -> Iterator[Need]:

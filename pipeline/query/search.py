@@ -27,6 +27,7 @@ from pipeline.query.engine import Engine, Session
 from pipeline.query.order import NEWEST, Order
 from pipeline.query.plan import SpanSet
 from pipeline.query.snapshot import Snapshots
+from pipeline.query.sql import TRUE
 from pipeline.query.summary import Pick, TraceSummary
 from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks, fitting
 from pipeline.spans import schema
@@ -140,6 +141,13 @@ class _Run:
         self._reach_ns = reach_ns
         refs = spans.refs(question.start_ns, question.end_ns)
         self._condition = self._condition_over(spans.present(refs))
+        self._anchored = False
+        if question.query is not None and self._condition.sql == TRUE.text:
+            # Rows of the answer may be any, but its traces may have to have certain others, also outside the range
+            around = spans.refs(max(0, question.start_ns - reach_ns), min(UINT64_MAX, question.end_ns + reach_ns))
+            anchor = plan.anchor_of(question.query, spans.present(around))
+            if anchor is not None:
+                refs, self._condition, self._anchored = around, anchor, True
         self._refs = fitting(refs, self._condition)
         self._live_rows: pa.Table | None = None
         self._batches = 0
@@ -216,10 +224,12 @@ class _Run:
     def _candidates(self, refs: list[ChunkRef], *, with_live: bool) -> pa.Table:
         """Trace IDs with a matching span, and the first start of those spans, latest first."""
         question, condition = self._question, self._condition
-        every = question.query is not None and condition.sql == "true"
+        every = question.query is not None and condition.sql == TRUE.text
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
-            return _every_trace_sql(urls, question) if every else _candidate_sql(urls, condition, question)
+            if every:
+                return _every_trace_sql(urls, question)
+            return _candidate_sql(urls, condition, None if self._anchored else question)
 
         columns = sorted({"trace_id", "start_unix_ns", "duration_ns", *condition.columns})
         return self._spans.read(refs, statement, columns, condition, traces=every, with_live=with_live)
@@ -266,13 +276,15 @@ class _Run:
         return self._live_rows
 
 
-def _candidate_sql(urls: list[str], condition: Condition, question: SearchQuestion) -> tuple[str, list[Any]]:
+def _candidate_sql(urls: list[str], condition: Condition, question: SearchQuestion | None) -> tuple[str, list[Any]]:
+    """question: whose range the rows overlap; None: they may be anywhere."""
     text = (
-        f"SELECT trace_id, min(start_unix_ns) AS start FROM ({rows_of(urls)}) WHERE {IN_RANGE} AND {condition.sql} "
+        f"SELECT trace_id, min(start_unix_ns) AS start FROM ({rows_of(urls)}) "
+        f"WHERE {'true' if question is None else IN_RANGE} AND {condition.sql} "
         "GROUP BY trace_id ORDER BY start DESC, trace_id"
     )
-    values: list[Any] = [question.end_ns, question.start_ns, question.start_ns, *condition.values]
-    return text, ([urls] if urls else []) + values
+    values = [] if question is None else [question.end_ns, question.start_ns, question.start_ns]
+    return text, ([urls] if urls else []) + values + condition.values
 
 
 def _every_trace_sql(urls: list[str], question: SearchQuestion) -> tuple[str, list[Any]]:
