@@ -235,6 +235,9 @@ class QuerierSettings(Section):
     metrics_cells_max: int = setting(
         1_000_000, "Groups and intervals of a metrics query together; beyond, 413", ge=1000
     )
+    warm_up_s_max: float = setting(
+        5.0, "Longest time a starting querier reads live rows and footers of chunks before it is ready", ge=0
+    )
     metrics_cache_bytes: int = setting(
         32 * MIB, "Cells of stored chunks kept for metrics queries that are asked again", ge=0
     )

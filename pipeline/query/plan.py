@@ -216,6 +216,12 @@ def _counts(pipeline: tree.Pipeline, compiler: FieldSql) -> Iterator[Sql]:
             return
 
 
+def spans_at_least(pipeline: tree.Pipeline) -> int:
+    """How many spans a found trace has at least: no stage adds any, and a group has no more than its trace."""
+    counts = (_count_at_least(stage) for stage in pipeline.stages if isinstance(stage, tree.ScalarFilter))
+    return max((count for count in counts if count is not None), default=0)
+
+
 def _count_at_least(stage: tree.ScalarFilter) -> int | None:
     """The n of `count() >= n` and the like."""
     if stage.left != tree.Aggregate("count", None) or not isinstance(stage.right, tree.Static):

@@ -23,6 +23,7 @@ from pipeline.query.tags import Among, Range, TagAnswer, TagCatalog, Tags
 from pipeline.query.tail import TailReader
 from pipeline.query.trace_by_id import FoundTrace, Place, TraceChunks, TraceLookup
 from pipeline.query.trace_filter import TraceFilter, filtered
+from pipeline.query.warm_up import WarmStored, warm_up
 from pipeline.store.manifest import manifest_name
 from topics import admin, spans_by_trace
 from topics.errors import KafkaUnavailableError
@@ -33,14 +34,11 @@ IO_THREADS = 8
 WAIT_S = 1.0
 
 
-class Stored(Horizons, TraceChunks, TagCatalog, Protocol):
+class Stored(Horizons, TraceChunks, TagCatalog, WarmStored, Protocol):
     """The catalog, as far as questions need it."""
 
     def start(self) -> None:
         """Begin to follow what is stored."""
-
-    def missing(self) -> str:
-        """Why it does not know all yet, in a sentence; empty when it does."""
 
     def close(self) -> None: ...
 
@@ -216,12 +214,21 @@ class Questions:
             try:
                 partitions = await asyncio.to_thread(self._kafka.partitions)
                 if partitions:
-                    self._open = self._opened(partitions)
+                    await self._open_warm(self._opened(partitions))
                     return
                 self._problem = f"topic {spans_by_trace.TOPIC.name} does not exist: `spanstream topics ensure`"
             except KafkaUnavailableError as exc:
                 self._problem = str(exc)
             await asyncio.sleep(WAIT_S)
+
+    async def _open_warm(self, opened: _Open) -> None:
+        self._problem = "what is live and stored is being looked at"
+        try:
+            await warm_up(self._stored, opened.snapshots, self._engine, self._settings.querier.warm_up_s_max)
+            self._open = opened
+        finally:
+            if self._open is None:
+                opened.tail.close()
 
     def _opened(self, partitions: int) -> _Open:
         tail = self._kafka.tail(partitions)

@@ -30,11 +30,14 @@ from pipeline.query.snapshot import Snapshots
 from pipeline.query.sql import TRUE
 from pipeline.query.summary import Pick, TraceSummary
 from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks, fitting
+from pipeline.query.trace_rows import TraceRows
 from pipeline.spans import schema
 from pipeline.traceql import tree
 
 GROUP_CHUNKS_MIN, GROUP_CHUNKS_MAX = 16, 256
-BATCH_TRACES_MAX = 32_768
+# The engine passes over row groups without any of 50 values, but looks at all of them for more
+FEW_TRACES, MANY_TRACES, BATCH_TRACES_MAX = 48, 2048, 32_768
+SPANS_MIN, COUNTED_CHUNKS_MAX = 2, 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +152,23 @@ class _Run:
             if anchor is not None:
                 refs, self._condition, self._anchored = around, anchor, True
         self._refs = fitting(refs, self._condition)
+        self._spans_min = self._counted(reach_ns)
         self._live_rows: pa.Table | None = None
         self._batches = 0
         self.seen = 0
         self.more = False  # whether something was left unread
+
+    def _counted(self, reach_ns: int) -> int:
+        """How many spans a found trace has at least, where rows say nothing but all its rows can be counted at once."""
+        question = self._question
+        if question.query is None or self._condition.sql != TRUE.text:
+            return 0
+        least = plan.spans_at_least(question.query)
+        around = self._spans.refs(max(0, question.start_ns - reach_ns), min(UINT64_MAX, question.end_ns + reach_ns))
+        if least < SPANS_MIN or len(around) > COUNTED_CHUNKS_MAX:
+            return 0
+        self._refs = around
+        return least
 
     def _condition_over(self, present: Present) -> Condition:
         query = self._question.query
@@ -191,7 +207,7 @@ class _Run:
             if batch:
                 found = self._best(found + self._summaries(batch, pick), wanted)
                 # With enough found, all that may still be newer is looked at in one go
-                size = BATCH_TRACES_MAX if len(found) == wanted else min(4 * size, BATCH_TRACES_MAX)
+                size = BATCH_TRACES_MAX if len(found) == wanted else min(max(4 * size, MANY_TRACES), BATCH_TRACES_MAX)
             elif unread >= 0:
                 refs, unread = next(groups)
                 pending.add(self._candidates(refs, with_live=not pending.groups))
@@ -206,6 +222,9 @@ class _Run:
 
         With each the latest start in what comes after.
         """
+        if self._spans_min:
+            yield self._refs, -1
+            return
         bounds = [(self._bound(ref), ref) for ref in self._refs]
         bounds.sort(key=lambda pair: (-pair[0], pair[1].entry.name))
         at, size = 0, 0
@@ -228,43 +247,45 @@ class _Run:
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
             if every:
-                return _every_trace_sql(urls, question)
+                return _every_trace_sql(urls, question, self._spans_min)
             return _candidate_sql(urls, condition, None if self._anchored else question)
 
         columns = sorted({"trace_id", "start_unix_ns", "duration_ns", *condition.columns})
         return self._spans.read(refs, statement, columns, condition, traces=every, with_live=with_live)
 
     def _first_batch(self, wanted: int) -> int:
-        """How many candidates to look at first: more where something is asked that only whole traces tell."""
+        """How many candidates to look at first.
+
+        Where only whole traces tell, few find out whether most of them fit; then, if they do not, many are taken.
+        """
         question = self._question
         picky = question.duration_min_ns or question.duration_max_ns is not None or TRACE_TAGS & question.tags.keys()
         picky = picky or (question.query is not None and not plan.rows_decide(question.query))
-        return max(2048, 4 * wanted) if picky else wanted + 4
+        return max(FEW_TRACES, 2 * wanted if picky else wanted + 4)
 
     def _summaries(self, trace_ids: list[bytes], pick: Pick) -> list[TraceSummary]:
         ids = pa.array(trace_ids, pa.binary(16))
         refs = self._spans.around(trace_ids, self._question.start_ns, self._question.end_ns, self._reach_ns)
-        span_sets: dict[bytes, list[SpanSet]] = {}
-        if self._question.query is not None:
-            span_sets = self._span_sets(self._question.query, refs, ids)
-            ids = pa.array(list(span_sets), pa.binary(16))
-            if not span_sets:
-                return []
-        found = summary.summaries(self._spans.reader, refs, self._live_summaries(ids), ids, pick)
+        if self._question.query is None:
+            return summary.summaries(self._spans.reader, refs, self._live_summaries(ids), ids, pick)
+        rows, span_sets = self._span_sets(self._question.query, refs, ids)
+        ids = pa.array(list(span_sets), pa.binary(16))
+        found = summary.summaries(self._spans.reader, [], summary.of_whole_traces(rows), ids, pick) if span_sets else []
         for one in found:
-            one.span_sets = span_sets.get(one.trace_id, [])
+            one.span_sets = span_sets[one.trace_id]
         return found
 
-    def _span_sets(self, query: tree.Pipeline, refs: list[ChunkRef], ids: pa.Array) -> dict[bytes, list[SpanSet]]:
-        """Of these traces those that the query finds, decided on all their rows."""
+    def _span_sets(
+        self, query: tree.Pipeline, refs: list[ChunkRef], ids: pa.Array
+    ) -> tuple[TraceRows, dict[bytes, list[SpanSet]]]:
+        """The rows of these traces, and those of them that the query finds."""
         question, present = self._question, self._spans.present(refs)
         if not plan.rows_decide(query):
             ids = self._spans.that_may_fit(plan.trace_condition_of(query, present), refs, ids)
         compiled = plan.Plan(query, present)
-        rows = self._spans.whole(refs, ids, compiled.columns)
-        return compiled.evaluate(
-            self._spans.reader.session, rows, (question.start_ns, question.end_ns), question.span_set_spans
-        )
+        rows = self._spans.whole(refs, ids, {*compiled.columns, *summary.MORE_COLUMNS})
+        range_ns = question.start_ns, question.end_ns
+        return rows, compiled.evaluate(self._spans.reader.session, rows, range_ns, question.span_set_spans)
 
     def _live_summaries(self, ids: pa.Array) -> pa.Table:
         """Live rows of these traces; after the first batch all live rows are unpacked, once."""
@@ -287,13 +308,17 @@ def _candidate_sql(urls: list[str], condition: Condition, question: SearchQuesti
     return text, ([urls] if urls else []) + values + condition.values
 
 
-def _every_trace_sql(urls: list[str], question: SearchQuestion) -> tuple[str, list[Any]]:
-    """Where rows alone say nothing, a row a trace does: who is too much, a decision over the whole trace leaves out."""
-    traces = "SELECT trace_id, start_min_unix_ns AS started, end_max_unix_ns AS ended FROM read_parquet(?) UNION ALL "
-    live = "SELECT trace_id, start_unix_ns, start_unix_ns::HUGEINT + greatest(duration_ns, 0) FROM {live}"
+def _every_trace_sql(urls: list[str], question: SearchQuestion, spans_min: int) -> tuple[str, list[Any]]:
+    """Where rows alone say nothing, a row a trace does: who is too much, a decision over the whole trace leaves out.
+
+    spans_min: of all that is read, which then must be all rows of a trace.
+    """
+    traces = "SELECT trace_id, start_min_unix_ns, end_max_unix_ns, span_count FROM read_parquet(?) UNION ALL "
+    live = "SELECT trace_id, start_unix_ns, start_unix_ns::HUGEINT + greatest(duration_ns, 0), 1 FROM {live}"
     text = (
-        f"SELECT trace_id, min(started) AS start FROM ({traces if urls else ''}{live}) AS t(trace_id, started, ended) "
-        "WHERE started <= ? AND ended >= ? GROUP BY trace_id ORDER BY start DESC, trace_id"
+        "SELECT trace_id, min(started) AS start "
+        f"FROM ({traces if urls else ''}{live}) AS t(trace_id, started, ended, spans) GROUP BY trace_id "
+        f"HAVING bool_or(started <= ? AND ended >= ?) AND sum(spans) >= {int(spans_min)} ORDER BY start DESC, trace_id"
     )
     return text, [*([urls] if urls else []), question.end_ns, question.start_ns]
 

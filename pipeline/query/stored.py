@@ -52,6 +52,10 @@ class CatalogStored:
         """Chunks that may hold spans of the trace."""
         return self._catalog.chunks_for_trace(tenant, partition, trace_id, start_ns, end_ns)
 
+    def tenants(self) -> Iterable[str]:
+        """Everybody with a chunk."""
+        return self._catalog.tenants()
+
     def services(self, tenant: str) -> Mapping[str, Mapping[str, int]]:
         """Service -> operation -> spans, over all chunks."""
         return self._catalog.services(tenant)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.query.chunks import ROOT, SERVICE_SQL, ChunkReader, ChunkRef
 from pipeline.query.plan import SpanSet
+from pipeline.query.trace_rows import SERVICE, TraceRows
 from pipeline.spans.index import NO_SERVICE
 from pipeline.spans.schema import SERVICE_COLUMN, STATUS_ERROR
 
@@ -26,6 +27,7 @@ COLUMNS = (
     SERVICE_COLUMN,
     "resource_more",
 )
+MORE_COLUMNS = ("status_code", "record_offset")  # beside those that rows of whole traces always have
 FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true, filename = true) UNION ALL BY NAME "
 FROM_LIVE = (
     "SELECT *, NULL::INTEGER AS parent_row, parent_span_id AS outside_parent_span_id, NULL::VARCHAR AS filename "
@@ -106,6 +108,12 @@ class TraceSummary:
     def errors(self) -> int:
         """Its spans with status error."""
         return sum(errors for _, errors in self.services.values())
+
+
+def of_whole_traces(rows: TraceRows) -> pa.Table:
+    """Rows that were read for another reason, with MORE_COLUMNS, as if they were live."""
+    plain = rows.table.select([name for name in COLUMNS if name != SERVICE_COLUMN])
+    return plain.append_column(SERVICE_COLUMN, rows.table.column(SERVICE))
 
 
 def summaries(

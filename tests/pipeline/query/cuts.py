@@ -81,6 +81,7 @@ class Asked:
     metrics: Metrics
     tags: Tags
     engine: Engine
+    snapshots: Snapshots
 
 
 def partitioned(records: Sequence[Sequence[OneSpan]]) -> dict[int, dict[int, list[OneSpan]]]:
@@ -151,6 +152,7 @@ def ask(
                 ),
                 tags=Tags(catalog, snapshots, engine),
                 engine=engine,
+                snapshots=snapshots,
             )
             try:
                 await server.start()

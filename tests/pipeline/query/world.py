@@ -256,6 +256,9 @@ class MemoryStored:
             or any(start_ns <= start <= end_ns for _, start in entry.outliers)
         ]
 
+    def tenants(self) -> set[str]:
+        return {entry.tenant for manifest in self.manifests for entry in manifest.chunks}
+
     def attributes(self, tenant: str) -> dict[str, int]:
         return {name: 1 for _, entry in self._entries(tenant) for name in entry.attributes}
 

@@ -1,0 +1,65 @@
+"""What the first questions would wait for, done before they come: live rows, and the footers of the newest chunks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+import structlog
+
+from pipeline.query.chunks import ChunkReader, ChunkRef, refs_of
+from pipeline.query.engine import Engine, Session
+from pipeline.query.snapshot import Snapshots
+from pipeline.query.tenant_spans import TimeChunks
+from topics.errors import SpanstreamError
+
+log = structlog.get_logger(__name__)
+POLL_S = 0.05
+NEWEST_NS = 3600 * 10**9
+CHUNKS_MAX = 256
+
+
+class WarmStored(TimeChunks, Protocol):
+    """The catalog, as far as this needs it."""
+
+    def tenants(self) -> Iterable[str]:
+        """Everybody with a chunk."""
+
+    def missing(self) -> str:
+        """Why it does not know all yet, in a sentence; empty when it does."""
+
+
+async def warm_up(stored: WarmStored, snapshots: Snapshots, engine: Engine, seconds: float) -> None:
+    """Take a snapshot, read footers. Gives up after so many seconds, or where a part is away: questions will tell."""
+    try:
+        async with asyncio.timeout(seconds):
+            while stored.missing():
+                await asyncio.sleep(POLL_S)
+            snapshot = await snapshots.take()
+            refs = await snapshots.in_thread(lambda: _newest(stored, snapshot.horizons))
+            await engine.run(lambda session: _read_footers(session, refs))
+    except (TimeoutError, SpanstreamError) as error:
+        log.info("not_warmed_up", error=repr(error))
+
+
+def _newest(stored: WarmStored, horizons: dict[int, int]) -> list[ChunkRef]:
+    now_ns = time.time_ns()
+    entries = [
+        entry for tenant in stored.tenants() for entry in stored.chunks_for(tenant, now_ns - NEWEST_NS, 2**64 - 1)
+    ]
+    entries.sort(key=lambda entry: -entry.start_max_unix_ns)
+    return refs_of(entries[:CHUNKS_MAX], horizons)
+
+
+def _read_footers(session: Session, refs: list[ChunkRef]) -> None:
+    """A footer once read is kept by the engine."""
+    reader = ChunkReader(session, [])
+    for traces in (False, True):
+
+        def statement(urls: list[str]) -> tuple[str, list[list[str]]]:
+            rows = "SELECT * FROM read_parquet(?, union_by_name = true) LIMIT 0"
+            return (rows, [urls]) if urls else ("SELECT 1 LIMIT 0", [])
+
+        reader.read(refs, statement, traces=traces)
