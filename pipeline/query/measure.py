@@ -58,6 +58,11 @@ class Measure:
         selected = _list([*self._place(), *_aggregates(self.metric, self.value), *also])
         yield sql("SELECT {} FROM ({}) WHERE {} GROUP BY ALL", selected, source, where)
 
+    @property
+    def few_cells(self) -> bool:
+        """Whether a chunk has far fewer cells than spans: those of quantiles, with a bucket each, are as many."""
+        return self.metric.function != "quantile_over_time"
+
     def added(self, tables: Sequence[pa.Table]) -> pa.Table:
         """The cells of several sources as those of one."""
         cells = pa.concat_tables(tables, promote_options="permissive")
@@ -216,14 +221,24 @@ def labels_of(metric: tree.Metric, cells: pa.Table) -> tuple[list[Labels], Ints]
         return ([(named(metric.function),)] if cells.num_rows else []), np.zeros(cells.num_rows, dtype=np.int64)
     names = [name_text(each) for each in metric.by]
     coded = [keys_of(cells, f"l{number}_") for number in range(len(names))]
-    numbers, of = np.unique(np.stack([keys.codes for keys in coded]), axis=1, return_inverse=True)
+    combinations, of = _distinct([keys.codes for keys in coded], [len(keys.values) for keys in coded])
     places: dict[Labels, int] = {}
     own = []
-    for combination in numbers.T.tolist():
+    for combination in combinations:
         held = [keys.values[code] for code, keys in zip(combination, coded, strict=True)]
         there = tuple(Label(name, *shown(*one)) for name, one in zip(names, held, strict=True) if one is not None)
         own.append(places.setdefault(there or (Label(names[0], "string", "nil"),), len(places)))
-    return list(places), np.array(own, dtype=np.int64)[of.ravel()]
+    return list(places), np.array(own, dtype=np.int64)[of]
+
+
+def _distinct(columns: Sequence[Ints], sizes: Sequence[int]) -> tuple[list[list[int]], Ints]:
+    """The combinations that rows of several columns have, and which is each row's. sizes: numbers lie below them."""
+    combinations, of = [list[int]()], np.zeros(len(columns[0]), dtype=np.int64)
+    for column, size in zip(columns, sizes, strict=True):
+        coded = pa.array(of * size + column).dictionary_encode()
+        before, of = combinations, coded.indices.to_numpy().astype(np.int64)
+        combinations = [[*before[number // size], number % size] for number in coded.dictionary.to_pylist()]
+    return combinations, of
 
 
 def _with_bounds(metric: tree.Metric, groups: list[Labels], of: Ints, exponents: Ints) -> tuple[list[Labels], Ints]:

@@ -160,7 +160,7 @@ class _Measured:
             yield from self._of_whole_traces(refs, condition)
             return
         compiled = self._compiled(present, whole=self._alone)
-        if isinstance(compiled, Measure):
+        if isinstance(compiled, Measure) and compiled.few_cells:
             covered = [ref for ref in refs if self._covers(ref)]
             refs = [ref for ref in refs if not self._covers(ref)]
             if (cells := self._of_covered(covered, present, condition)) is not None:
