@@ -238,8 +238,8 @@ class QuerierSettings(Section):
     warm_up_s_max: float = setting(
         5.0, "Longest time a starting querier reads live rows and footers of chunks before it is ready", ge=0
     )
-    metrics_cache_bytes: int = setting(
-        32 * MIB, "Cells of stored chunks kept for metrics queries that are asked again", ge=0
+    chunk_cache_bytes: int = setting(
+        32 * MIB, "What stored chunks gave to metrics queries and tag values, kept for questions asked again", ge=0
     )
     series_max: int = setting(1000, "Most series of a metrics answer; beyond, PARTIAL. 0: no limit", ge=0)
     tag_values_max: int = setting(10_000, "Most tag names or values of an answer without limit=", ge=1)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query import plan
-from pipeline.query.cell_cache import CellCache
+from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.chunks import ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
 from pipeline.query.comparison import Comparison, compared
 from pipeline.query.conditions import Condition
@@ -54,7 +54,7 @@ class MetricsAnswer:
 
 
 class Metrics:
-    """Answers metrics queries. cells_max: most groups and intervals of a query together; cache_bytes: of cells kept."""
+    """Answers metrics queries. cells_max: most groups and intervals of a query together; cache: of cells."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class Metrics:
         *,
         reach_ns: int,
         cells_max: int,
-        cache_bytes: int,
+        cache: ChunkCache,
     ) -> None:
         self._catalog = catalog
         self._snapshots = snapshots
         self._engine = engine
         self._reach_ns = reach_ns
         self._cells_max = cells_max
-        self._cache = CellCache(cache_bytes)
+        self._cache = cache
 
     async def measure(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
         """All series. Raises BadQuestionError, QueryTimeoutError, QueryTooLargeError."""
@@ -100,7 +100,7 @@ class Limits(NamedTuple):
     intervals: Intervals
     reach_ns: int
     cells_max: int
-    cache: CellCache
+    cache: ChunkCache
     exemplars: int = 0
 
 
@@ -189,20 +189,16 @@ class _Measured:
             (one,) = compiled.statements(source, where, Sql("filename"))
             return one.text, list(one.values)
 
-        text, values = statement([])
-        keys = {ref.url: (ref.url, text, repr(values)) for ref in refs}
-        found = {url: cells for url, key in keys.items() if (cells := self._cache.get(key)) is not None}
-        missing = [ref for ref in refs if ref.url not in found]
-        if missing:
-            columns = sorted(compiled.columns | condition.columns)
-            read = self._spans.read(missing, statement, columns, condition, with_live=False)
-            for ref in filter(self._spans.reader.can_read, missing):
-                own = read.filter(pc.equal(read.column("filename"), ref.url)).drop_columns("filename")
-                found[ref.url] = own.combine_chunks()
-                self._cache.put(keys[ref.url], found[ref.url])
+        columns = sorted(compiled.columns | condition.columns)
+        found = self._cache.tables(
+            refs,
+            statement([]),
+            self._spans.reader,
+            lambda missing: self._spans.read(missing, statement, columns, condition, with_live=False),
+        )
         if not found:
             return None
-        cells = compiled.added(list(found.values()))
+        cells = compiled.added(found)
         points = pc.subtract(cells.column("point"), first)
         return cells.set_column(cells.column_names.index("point"), "point", points)
 

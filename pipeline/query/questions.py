@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from pipeline import telemetry
+from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.engine import Engine
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.live import LiveClient
@@ -241,6 +242,7 @@ class Questions:
             unpacked_bytes_max=self._settings.querier.live_bytes_max // 2,
         )
         reach_ns = int(self._settings.querier.trace_reach_s * 1e9)
+        cache = ChunkCache(self._settings.querier.chunk_cache_bytes)
         return _Open(
             partitions=partitions,
             tail=tail,
@@ -253,9 +255,9 @@ class Questions:
                 self._engine,
                 reach_ns=reach_ns,
                 cells_max=self._settings.querier.metrics_cells_max,
-                cache_bytes=self._settings.querier.metrics_cache_bytes,
+                cache=cache,
             ),
-            tags=Tags(self._stored, snapshots, self._engine),
+            tags=Tags(self._stored, snapshots, self._engine, cache),
         )
 
 

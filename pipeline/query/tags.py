@@ -16,7 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query.blocks import LiveSegment
-from pipeline.query.chunks import IN_RANGE, ROOT, SERVICE_SQL, ChunkReader, ChunkRef, Present, refs_of, rows_of
+from pipeline.query.chunk_cache import ChunkCache
+from pipeline.query.chunks import (
+    IN_RANGE,
+    ROOT,
+    SERVICE_SQL,
+    ChunkReader,
+    ChunkRef,
+    Present,
+    refs_of,
+    rows_by_chunk,
+    rows_of,
+)
 from pipeline.query.conditions import Condition
 from pipeline.query.engine import Engine, Session, quoted
 from pipeline.query.identifiers import Attribute, Intrinsic
@@ -45,6 +56,14 @@ class Among:
 
     within: Range = None
     matching: tree.Field | None = None
+
+    def covers(self, ref: ChunkRef) -> bool:
+        """Whether all spans of a chunk lie within the range."""
+        if self.within is None:
+            return True
+        start_ns, end_ns = self.within
+        entry = ref.entry
+        return not entry.outliers and start_ns <= entry.start_min_unix_ns and entry.start_max_unix_ns <= end_ns
 
     def condition(self, present: Present) -> Condition:
         """The condition on a row. Raises BadQuestionError."""
@@ -93,8 +112,10 @@ class Expression(NamedTuple):
 class Tags:
     """Answers questions about tags and services."""
 
-    def __init__(self, catalog: TagCatalog, snapshots: Snapshots, engine: Engine) -> None:
+    def __init__(self, catalog: TagCatalog, snapshots: Snapshots, engine: Engine, cache: ChunkCache) -> None:
+        """cache: of values."""
         self._catalog = catalog
+        self._cache = cache
         self._snapshots = snapshots
         self._engine = engine
 
@@ -153,10 +174,16 @@ class Tags:
                 answer.chunks += len(refs)
                 answer.chunk_bytes += sum(ref.entry.bytes for ref in refs)
                 live = _live_rows(spans, expressions, condition)
+                covered = [ref for ref in refs if among.covers(ref)]
+                others = [ref for ref in refs if not among.covers(ref)]
                 for each in expressions:
                     statement = partial(_values_sql, each=each, where=_where(among, condition), limit=limit)
-                    rows = reader.read(refs, statement, live=live)
-                    found.update(TagValue(each.type, text(each.type, value)) for value in rows.column("v").to_pylist())
+                    tables = [reader.read(others, statement, live=live)]
+                    whole = partial(_values_by_chunk_sql, each=each, condition=condition, limit=limit)
+                    read = partial(reader.read, statement=whole, live=live.slice(0, 0))
+                    tables += self._cache.tables(covered, whole([]), reader, read)
+                    values = chain.from_iterable(table.column("v").to_pylist() for table in tables)
+                    found.update(TagValue(each.type, text(each.type, value)) for value in values)
 
         if listed:
             await self._engine.run(work)
@@ -377,6 +404,18 @@ def _values_sql(
     inner = f"SELECT {each.sql} AS v FROM ({rows_of(urls)}) WHERE {each.where} AND {condition}"
     sql = f"SELECT DISTINCT v FROM ({inner}) WHERE v IS NOT NULL ORDER BY v LIMIT {int(limit) + 1}"
     return sql, [*each.parameters, *([urls] if urls else []), *values]
+
+
+def _values_by_chunk_sql(
+    urls: list[str], *, each: Expression, condition: Condition, limit: int
+) -> tuple[str, list[Any]]:
+    """The first values of each chunk, of all its rows that fulfil the condition."""
+    rows = f"SELECT {each.sql} AS v, filename FROM ({rows_by_chunk(urls)}) WHERE {each.where} AND ({condition.sql})"
+    sql = (
+        f"SELECT v, filename FROM (SELECT DISTINCT v, filename FROM ({rows}) WHERE v IS NOT NULL) "
+        f"QUALIFY row_number() OVER (PARTITION BY filename ORDER BY v) <= {int(limit) + 1}"
+    )
+    return sql, [*each.parameters, *([urls] if urls else []), *condition.values]
 
 
 # ---- services

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.engine import Engine
 from pipeline.query.live import LiveClient
 from pipeline.query.metrics import Metrics
@@ -140,6 +141,7 @@ def ask(
                 executor=threads,
             )
             snapshots = Snapshots(catalog, live, tail, partitions=PARTITIONS, executor=threads)
+            cache = ChunkCache(CACHE_BYTES)
             asked = Asked(
                 settings=settings,
                 server=server,
@@ -147,10 +149,8 @@ def ask(
                 tail=tail,
                 traces=TraceLookup(catalog, snapshots, engine, partitions=PARTITIONS),
                 search=Search(catalog, snapshots, engine, reach_ns=3600 * 10**9),
-                metrics=Metrics(
-                    catalog, snapshots, engine, reach_ns=3600 * 10**9, cells_max=CELLS_MAX, cache_bytes=CACHE_BYTES
-                ),
-                tags=Tags(catalog, snapshots, engine),
+                metrics=Metrics(catalog, snapshots, engine, reach_ns=3600 * 10**9, cells_max=CELLS_MAX, cache=cache),
+                tags=Tags(catalog, snapshots, engine, cache),
                 engine=engine,
                 snapshots=snapshots,
             )

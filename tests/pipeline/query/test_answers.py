@@ -241,3 +241,23 @@ def matches(one: OneSpan, question: SearchQuestion) -> bool:
             if has is None or value not in texts:
                 return False
     return True
+
+
+VALUES = ("span.http.status_code", "resource.service.name", ".Tags", "name", "rootName", "status", "span.ok", "span.r")
+
+
+def test_tag_values_of_chunks_that_are_asked_again_are_those_of_live_spans(world: Settings) -> None:
+    ranges = (None, (T0, T0 + HOUR_NS), (T0 + 50 * MS, T0 + HOUR_NS), (T0, T0 + 5 * MS))
+
+    async def question(asked: Asked) -> list[tuple[list[TagValue], bool]]:
+        found = []
+        for limit in (1, 100):
+            for tag in VALUES * 2:
+                answers = [await asked.tags.values(TENANTS, identifier(tag), Among(one), limit) for one in ranges]
+                found += [(answer.values, answer.cut) for answer in answers]
+        return found
+
+    live = ask(world, SHOP, everywhere(3, "live"), question)
+
+    assert ask(world, SHOP, everywhere(3, "stored"), question) == live
+    assert ask(world, SHOP, dict.fromkeys(range(PARTITIONS), Cut(chunks=[0, 1, 2])), question) == live

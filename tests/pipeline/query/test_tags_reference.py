@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.engine import Engine, Session
 from pipeline.query.fields import needs_trace
 from pipeline.query.identifiers import SCOPE_OF, identifier
@@ -108,7 +109,7 @@ def row_conditions() -> st.SearchStrategy[tree.Field]:
 def test_names_and_values_are_those_of_the_spans_that_a_condition_holds_of(
     engine: Engine, columns_max: int, world: list[Trace], conditions: list[tree.Field], tag: tuple[str, str]
 ) -> None:
-    tags = Tags(Empty(), Still(live(rows_of(world, columns_max))), engine)  # type: ignore[arg-type]
+    tags = Tags(Empty(), Still(live(rows_of(world, columns_max))), engine, ChunkCache(0))  # type: ignore[arg-type]
     families = [(span, family) for family in map(Family, world) for span in family.spans]
 
     async def questions() -> None:

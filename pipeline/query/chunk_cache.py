@@ -1,0 +1,66 @@
+"""What statements gave for each chunk, kept between questions: a panel that is refreshed asks the same of the same."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.query.chunks import ChunkReader, ChunkRef
+
+Key = tuple[str, str, str]  # URL of the chunk, statement, its values
+KEY_BYTES = 1000  # what a key and an empty table take, about
+
+
+class ChunkCache:
+    """Tables by chunk and statement, the least recently used go first. Thread-safe.
+
+    A chunk never changes, so neither does what a statement gives for it.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._tables: OrderedDict[Key, pa.Table] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def tables(
+        self,
+        refs: Sequence[ChunkRef],
+        asked: tuple[str, Sequence[Any]],
+        reader: ChunkReader,
+        read: Callable[[list[ChunkRef]], pa.Table],
+    ) -> list[pa.Table]:
+        """A table a chunk that can be read. asked: the statement without chunks. read: runs it over some of them.
+
+        What `read` gives has the column `filename`, the URL of a row's chunk; the tables do not.
+        """
+        keys = {ref.url: (ref.url, asked[0], repr(asked[1])) for ref in refs}
+        found = {url: table for url, key in keys.items() if (table := self._get(key)) is not None}
+        if missing := [ref for ref in refs if ref.url not in found]:
+            rows = read(missing)
+            for ref in filter(reader.can_read, missing):
+                own = rows.filter(pc.equal(rows.column("filename"), ref.url)).drop_columns("filename")
+                found[ref.url] = own.combine_chunks()
+                self._put(keys[ref.url], found[ref.url])
+        return list(found.values())
+
+    def _get(self, key: Key) -> pa.Table | None:
+        with self._lock:
+            if (found := self._tables.get(key)) is not None:
+                self._tables.move_to_end(key)
+            return found
+
+    def _put(self, key: Key, table: pa.Table) -> None:
+        with self._lock:
+            if (old := self._tables.pop(key, None)) is not None:
+                self._bytes -= old.nbytes + KEY_BYTES
+            self._tables[key] = table
+            self._bytes += table.nbytes + KEY_BYTES
+            while self._bytes > self._bytes_max:
+                _, gone = self._tables.popitem(last=False)
+                self._bytes -= gone.nbytes + KEY_BYTES
