@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 from pipeline.query.chunks import ChunkReader, ChunkRef
 
 Key = tuple[str, str, str]  # URL of the chunk, statement, its values
+BATCH_SPANS = 2_000_000  # of chunks that are asked at once: each row of the answer has its chunk's URL
+SHARE = 64  # a table that takes more than this part of the cache is not kept
 KEY_BYTES = 1000  # what a key and an empty table take, about
 
 
@@ -41,9 +43,9 @@ class ChunkCache:
         """
         keys = {ref.url: (ref.url, asked[0], repr(asked[1])) for ref in refs}
         found = {url: table for url, key in keys.items() if (table := self._get(key)) is not None}
-        if missing := [ref for ref in refs if ref.url not in found]:
-            rows = read(missing)
-            for ref in filter(reader.can_read, missing):
+        for some in _batches([ref for ref in refs if ref.url not in found]):
+            rows = read(some)
+            for ref in filter(reader.can_read, some):
                 own = rows.filter(pc.equal(rows.column("filename"), ref.url)).drop_columns("filename")
                 found[ref.url] = own.combine_chunks()
                 self._put(keys[ref.url], found[ref.url])
@@ -56,6 +58,8 @@ class ChunkCache:
             return found
 
     def _put(self, key: Key, table: pa.Table) -> None:
+        if table.nbytes > self._bytes_max // SHARE:
+            return
         with self._lock:
             if (old := self._tables.pop(key, None)) is not None:
                 self._bytes -= old.nbytes + KEY_BYTES
@@ -64,3 +68,15 @@ class ChunkCache:
             while self._bytes > self._bytes_max:
                 _, gone = self._tables.popitem(last=False)
                 self._bytes -= gone.nbytes + KEY_BYTES
+
+
+def _batches(refs: Sequence[ChunkRef]) -> list[list[ChunkRef]]:
+    batches: list[list[ChunkRef]] = []
+    spans = BATCH_SPANS
+    for ref in refs:
+        spans += ref.entry.spans
+        if spans > BATCH_SPANS:
+            batches.append([])
+            spans = ref.entry.spans
+        batches[-1].append(ref)
+    return batches

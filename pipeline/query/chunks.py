@@ -55,6 +55,13 @@ class ChunkRef:
         """Where the engine reads one row a trace."""
         return f"s3://{self.entry.bucket}/{self.entry.traces_name}"
 
+    def lies_within(self, range_ns: tuple[int, int] | None) -> bool:
+        """Whether all its spans start in the range, ends included; None: of all times."""
+        entry = self.entry
+        return range_ns is None or (
+            not entry.outliers and range_ns[0] <= entry.start_min_unix_ns and entry.start_max_unix_ns <= range_ns[1]
+        )
+
     @property
     def start_bound_unix_ns(self) -> int:
         """No span in it starts later, outliers aside."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from pipeline.spans import schema
 from pipeline.traceql import tree
 from pipeline.traceql.names import name_text
 
-COUNTED_AT_ONCE = 40  # attributes of one statement
+COUNTED_AT_ONCE, FEWER = 40, 4  # attributes of one statement; where memory ends, a fourth of them
 INTRINSICS = {"name": "name", "statusMessage": "status_message", "status": "status_code", "kind": "kind"}
 WORDS_MAX = max(map(len, WORDS.values())) + 1  # they are in the order of their numbers until they are shown
 SIDES = ("baseline", "selection")
@@ -55,6 +55,7 @@ class Comparison:
     counted: tuple[Counted, ...]
     columns: frozenset[str]
     whole: bool
+    at_once: int = COUNTED_AT_ONCE
 
     @classmethod
     def of(
@@ -77,15 +78,19 @@ class Comparison:
     @property
     def statements_count(self) -> int:
         """How many statements there are."""
-        return -(-len(self.counted) // COUNTED_AT_ONCE) + len(schema.ROW_SCOPES)
+        return -(-len(self.counted) // self.at_once) + len(schema.ROW_SCOPES)
+
+    def with_fewer(self) -> Comparison | None:
+        """The same with fewer attributes in each statement; None where there is one alone."""
+        return replace(self, at_once=max(1, self.at_once // FEWER)) if self.at_once > 1 else None
 
     def statements(self, source: Sql, where: Sql) -> Iterator[Sql]:
         """Cells: selected, point, which (or scope and rare), value columns, spans, and summed.
 
         summed: rows without a value have the sums over all values; else the values come to them.
         """
-        for first in range(0, len(self.counted), COUNTED_AT_ONCE):
-            some = self.counted[first : first + COUNTED_AT_ONCE]
+        for first in range(0, len(self.counted), self.at_once):
+            some = self.counted[first : first + self.at_once]
             shown = [sql(f"{{}} AS v{at}", one.value) for at, one in enumerate(some)]
             rows = sql(
                 "SELECT {} AS selected, {} AS point, " + ", ".join(["{}"] * len(shown)) + " FROM ({}) WHERE {}",

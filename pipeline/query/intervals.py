@@ -43,10 +43,6 @@ class Intervals(NamedTuple):
         low_ns = self.low_ns % self.step_ns - self.step_ns
         return Intervals(low_ns, self.step_ns, 1), (self.low_ns - low_ns) // self.step_ns
 
-    def covers(self, first_ns: int, last_ns: int) -> bool:
-        """Whether all starts between these count."""
-        return self.low_ns < first_ns and last_ns <= self.high_ns
-
     def holds(self) -> Sql:
         """Whether a span starts in one of them."""
         low, high = max(self.low_ns, -1), min(self.high_ns, 2**64 - 1)

@@ -6,7 +6,7 @@ batches, and what is left of each is added to the cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -29,6 +29,7 @@ from pipeline.query.snapshot import Snapshots
 from pipeline.query.sql import Sql, all_of, sql
 from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks, fitting
 from pipeline.traceql import tree
+from topics.errors import QueryTooLargeError
 
 BATCH_TRACES_MAX = 32_768
 EXAMPLES_OF, EXAMPLES_A_POINT = 20_000, 2
@@ -161,20 +162,20 @@ class _Measured:
             return
         compiled = self._compiled(present, whole=self._alone)
         if isinstance(compiled, Measure) and compiled.few_cells:
-            covered = [ref for ref in refs if self._covers(ref)]
-            refs = [ref for ref in refs if not self._covers(ref)]
+            within = self._intervals.low_ns + 1, self._intervals.high_ns
+            covered = [ref for ref in refs if ref.lies_within(within)]
+            refs = [ref for ref in refs if not ref.lies_within(within)]
             if (cells := self._of_covered(covered, present, condition)) is not None:
                 yield compiled, cells
         where = all_of([self._intervals.holds(), Sql(condition.sql, tuple(condition.values))])
         columns = sorted(compiled.columns | condition.columns)
-        for number in range(compiled.statements_count):
-            statement = partial(_one_of, compiled, number, where)
-            yield compiled, self._spans.read(refs, statement, columns, condition)
 
-    def _covers(self, ref: ChunkRef) -> bool:
-        """Whether all spans of a chunk start in the range."""
-        entry = ref.entry
-        return not entry.outliers and self._intervals.covers(entry.start_min_unix_ns, entry.start_max_unix_ns)
+        def read(by: Measure | Comparison) -> list[pa.Table]:
+            each = (partial(_one_of, by, number, where) for number in range(by.statements_count))
+            return [self._spans.read(refs, statement, columns, condition) for statement in each]
+
+        compiled, tables = _within_memory(compiled, read)
+        yield from ((compiled, table) for table in tables)
 
     def _of_covered(self, refs: list[ChunkRef], present: Present, condition: Condition) -> pa.Table | None:
         """The cells of chunks that lie whole within the range, those that were asked for before out of the cache."""
@@ -274,6 +275,20 @@ class _Measured:
         columns = sorted({"trace_id", "start_unix_ns", *condition.columns})
         found = self._spans.read(refs, statement, columns, condition)
         return found.column("trace_id").cast(pa.binary(16)).combine_chunks()
+
+
+def _within_memory(
+    compiled: Measure | Comparison, read: Callable[[Measure | Comparison], list[pa.Table]]
+) -> tuple[Measure | Comparison, list[pa.Table]]:
+    """What `read` gives. Where memory does not do for many attributes at once, for fewer of them."""
+    while True:
+        try:
+            return compiled, read(compiled)
+        except QueryTooLargeError:
+            fewer = compiled.with_fewer() if isinstance(compiled, Comparison) else None
+            if fewer is None:
+                raise
+            compiled = fewer
 
 
 def _source(urls: list[str]) -> Sql:

@@ -248,7 +248,7 @@ class Questions:
             tail=tail,
             snapshots=snapshots,
             traces=TraceLookup(self._stored, snapshots, self._engine, partitions=partitions),
-            search=Search(self._stored, snapshots, self._engine, reach_ns=reach_ns),
+            search=Search(self._stored, snapshots, self._engine, reach_ns=reach_ns, cache=cache),
             metrics=Metrics(
                 self._stored,
                 snapshots,

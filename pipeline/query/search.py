@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.query import plan, summary
-from pipeline.query.chunks import IN_RANGE, ChunkReader, ChunkRef, Present, rows_of
+from pipeline.query.chunk_cache import ChunkCache
+from pipeline.query.chunks import IN_RANGE, ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
 from pipeline.query.conditions import TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
 from pipeline.query.order import NEWEST, Order
@@ -72,13 +74,19 @@ class SearchAnswer:
 
 
 class Search:
-    """Answers searches. reach_ns: how far around the asked range a found trace's other spans are looked for."""
+    """Answers searches. reach_ns: how far around the asked range a found trace's other spans are looked for.
 
-    def __init__(self, catalog: TimeChunks, snapshots: Snapshots, engine: Engine, *, reach_ns: int) -> None:
+    cache: of the traces of a chunk that may be found.
+    """
+
+    def __init__(
+        self, catalog: TimeChunks, snapshots: Snapshots, engine: Engine, *, reach_ns: int, cache: ChunkCache
+    ) -> None:
         self._catalog = catalog
         self._snapshots = snapshots
         self._engine = engine
         self._reach_ns = reach_ns
+        self._cache = cache
 
     async def find(self, tenants: Sequence[str], question: SearchQuestion) -> SearchAnswer:
         """The first `limit` traces. Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError."""
@@ -91,7 +99,7 @@ class Search:
             answer, more = SearchAnswer(reasons=reasons), False
             for tenant in tenants:
                 spans = TenantSpans(self._catalog, snapshot, reader, tenant)
-                run = _Run(spans, question, self._reach_ns)
+                run = _Run(spans, question, self._reach_ns, self._cache)
                 answer.traces += run.first(pick)
                 answer.chunks += spans.chunks
                 answer.chunk_bytes += spans.chunk_bytes
@@ -138,8 +146,9 @@ def pick_of(question: SearchQuestion) -> Pick:
 class _Run:
     """One tenant's search."""
 
-    def __init__(self, spans: TenantSpans, question: SearchQuestion, reach_ns: int) -> None:
+    def __init__(self, spans: TenantSpans, question: SearchQuestion, reach_ns: int, cache: ChunkCache) -> None:
         self._spans = spans
+        self._cache = cache
         self._question = question
         self._reach_ns = reach_ns
         refs = spans.refs(question.start_ns, question.end_ns)
@@ -243,15 +252,23 @@ class _Run:
     def _candidates(self, refs: list[ChunkRef], *, with_live: bool) -> pa.Table:
         """Trace IDs with a matching span, and the first start of those spans, latest first."""
         question, condition = self._question, self._condition
-        every = question.query is not None and condition.sql == TRUE.text
-
-        def statement(urls: list[str]) -> tuple[str, list[Any]]:
-            if every:
-                return _every_trace_sql(urls, question, self._spans_min)
-            return _candidate_sql(urls, condition, None if self._anchored else question)
-
         columns = sorted({"trace_id", "start_unix_ns", "duration_ns", *condition.columns})
-        return self._spans.read(refs, statement, columns, condition, traces=every, with_live=with_live)
+        if question.query is not None and condition.sql == TRUE.text:
+            statement = partial(_every_trace_sql, question=question, spans_min=self._spans_min)
+            return self._spans.read(refs, statement, columns, condition, traces=True, with_live=with_live)
+        within = None if self._anchored else (question.start_ns, question.end_ns)
+        covered = [ref for ref in refs if ref.lies_within(within)]
+        others = [ref for ref in refs if not ref.lies_within(within)]
+        direct = partial(_candidate_sql, condition=condition, within=within)
+        tables = [self._spans.read(others, direct, columns, condition, with_live=with_live)]
+        by_chunk = partial(_candidates_by_chunk_sql, condition=condition)
+        tables += self._cache.tables(
+            covered,
+            by_chunk([]),
+            self._spans.reader,
+            lambda missing: self._spans.read(missing, by_chunk, columns, condition, with_live=False),
+        )
+        return pa.concat_tables(tables).sort_by([("start", "descending"), ("trace_id", "ascending")])
 
     def _first_batch(self, wanted: int) -> int:
         """How many candidates to look at first.
@@ -297,18 +314,25 @@ class _Run:
         return self._live_rows
 
 
-def _candidate_sql(urls: list[str], condition: Condition, question: SearchQuestion | None) -> tuple[str, list[Any]]:
-    """question: whose range the rows overlap; None: they may be anywhere."""
+def _candidate_sql(urls: list[str], *, condition: Condition, within: tuple[int, int] | None) -> tuple[str, list[Any]]:
+    """within: the range that the rows overlap; None: they may be anywhere."""
     text = (
         f"SELECT trace_id, min(start_unix_ns) AS start FROM ({rows_of(urls)}) "
-        f"WHERE {'true' if question is None else IN_RANGE} AND {condition.sql} "
-        "GROUP BY trace_id ORDER BY start DESC, trace_id"
+        f"WHERE {'true' if within is None else IN_RANGE} AND {condition.sql} GROUP BY trace_id"
     )
-    values = [] if question is None else [question.end_ns, question.start_ns, question.start_ns]
+    values = [] if within is None else [within[1], within[0], within[0]]
     return text, ([urls] if urls else []) + values + condition.values
 
 
-def _every_trace_sql(urls: list[str], question: SearchQuestion, spans_min: int) -> tuple[str, list[Any]]:
+def _candidates_by_chunk_sql(urls: list[str], *, condition: Condition) -> tuple[str, list[Any]]:
+    text = (
+        f"SELECT trace_id, min(start_unix_ns) AS start, filename FROM ({rows_by_chunk(urls)}) "
+        f"WHERE {condition.sql} GROUP BY ALL"
+    )
+    return text, ([urls] if urls else []) + condition.values
+
+
+def _every_trace_sql(urls: list[str], *, question: SearchQuestion, spans_min: int) -> tuple[str, list[Any]]:
     """Where rows alone say nothing, a row a trace does: who is too much, a decision over the whole trace leaves out.
 
     spans_min: of all that is read, which then must be all rows of a trace.

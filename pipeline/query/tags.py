@@ -57,14 +57,6 @@ class Among:
     within: Range = None
     matching: tree.Field | None = None
 
-    def covers(self, ref: ChunkRef) -> bool:
-        """Whether all spans of a chunk lie within the range."""
-        if self.within is None:
-            return True
-        start_ns, end_ns = self.within
-        entry = ref.entry
-        return not entry.outliers and start_ns <= entry.start_min_unix_ns and entry.start_max_unix_ns <= end_ns
-
     def condition(self, present: Present) -> Condition:
         """The condition on a row. Raises BadQuestionError."""
         if self.matching is None:
@@ -174,8 +166,8 @@ class Tags:
                 answer.chunks += len(refs)
                 answer.chunk_bytes += sum(ref.entry.bytes for ref in refs)
                 live = _live_rows(spans, expressions, condition)
-                covered = [ref for ref in refs if among.covers(ref)]
-                others = [ref for ref in refs if not among.covers(ref)]
+                covered = [ref for ref in refs if ref.lies_within(among.within)]
+                others = [ref for ref in refs if not ref.lies_within(among.within)]
                 for each in expressions:
                     statement = partial(_values_sql, each=each, where=_where(among, condition), limit=limit)
                     tables = [reader.read(others, statement, live=live)]

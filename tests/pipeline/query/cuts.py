@@ -148,7 +148,7 @@ def ask(
                 stored=catalog,
                 tail=tail,
                 traces=TraceLookup(catalog, snapshots, engine, partitions=PARTITIONS),
-                search=Search(catalog, snapshots, engine, reach_ns=3600 * 10**9),
+                search=Search(catalog, snapshots, engine, reach_ns=3600 * 10**9, cache=cache),
                 metrics=Metrics(catalog, snapshots, engine, reach_ns=3600 * 10**9, cells_max=CELLS_MAX, cache=cache),
                 tags=Tags(catalog, snapshots, engine, cache),
                 engine=engine,

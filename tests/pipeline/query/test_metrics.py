@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.query.intervals import Intervals
 from pipeline.query.metrics import MetricsQuestion
+from pipeline.query.tenant_spans import TenantSpans
 from pipeline.traceql import tree
 from pipeline.traceql.check import check
 from pipeline.traceql.parser import parse
@@ -101,3 +102,27 @@ def test_stored_chunks_that_are_asked_again_in_another_range_give_what_live_span
 
     assert str(stored) == str(live)  # as text: what is missing equals itself
     assert str(apart) == str(live)
+
+
+def test_compare_counts_fewer_attributes_at_once_where_memory_does_not_do(
+    world: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refused = TenantSpans.read, list[str]()
+
+    def read(spans: TenantSpans, refs: Any, statement: Any, *rest: Any, **more: Any) -> Any:
+        if " AS v3," in statement([])[0]:
+            refused.append("too many attributes")
+            raise QueryTooLargeError(refused[-1])
+        return real(spans, refs, statement, *rest, **more)
+
+    async def question(on: Asked) -> list[Any]:
+        query = check(parse("{} | compare({ status = error })"), lambda _: None).body
+        assert not isinstance(query, tree.Pipeline)
+        series = (await on.metrics.measure(TENANTS, MetricsQuestion(query=query, intervals=ALL))).series
+        return [series.labels, series.values.tolist()]
+
+    expected = ask(world, SHOP, everywhere(3, "mixed"), question)
+    monkeypatch.setattr(TenantSpans, "read", read)
+
+    assert ask(world, SHOP, everywhere(3, "mixed"), question) == expected
+    assert refused
