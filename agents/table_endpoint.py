@@ -221,15 +221,17 @@ class TableEndpoint:
             limit = 0
         if not 1 <= limit <= LIMIT_MAX:
             return _json({"error": f"limit must be a whole number from 1 to {LIMIT_MAX}"}, status=400)
-        rows = await self._in_thread(self._rows, table)
-        missing: list[str] = []
+        rows = {name: row for name, row in (await self._in_thread(self._rows, table)).items() if name.startswith(key)}
+        peers = _Peers([], 0)
         if "here" not in request.query:
-            missing = await self._add_peers(table, rows)
-        found = sorted(name for name in rows if (name == key if exact else name.startswith(key)))
+            peers = await self._add_peers(table, key, rows)
+            rows = {name: _counted(row) for name, row in rows.items()}
+        found = sorted(name for name in rows if name == key or not exact)
         if exact and not found:
-            return _json({"error": f"table {table} has no key {key!r}", "missing_workers": missing}, status=404)
+            return _json({"error": f"table {table} has no key {key!r}", "missing_workers": peers.missing}, status=404)
         answer: dict[str, Any] = {"table": table, "rows": {name: rows[name] for name in found[:limit]}}
-        return _json(answer | {"total": len(found), "truncated": len(found) > limit, "missing_workers": missing})
+        total = len(found) + peers.cut  # of what peers have too much of, an upper bound
+        return _json(answer | {"total": total, "truncated": total > limit, "missing_workers": peers.missing})
 
     def _rows(self, table: str) -> dict[str, Any]:
         """A table of the partitions owned here: key -> row."""
@@ -255,28 +257,38 @@ class TableEndpoint:
                     add_services(services, row)
         return _flat(table, services, attributes)
 
-    async def _add_peers(self, table: str, rows: dict[str, Any]) -> list[str]:
-        """Add the rows of all other workers; returns the URLs of those that did not answer."""
+    async def _add_peers(self, table: str, prefix: str, rows: dict[str, Any]) -> _Peers:
+        """Add the rows, with keys that begin so, of all other workers."""
         urls = {url for url in (await self._owners()).values() if url != self._own_url}
         if self._peers is None:
             self._peers = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PEER_TIMEOUT_S))
-        answers = await asyncio.gather(*(self._ask(url, table) for url in sorted(urls)))
-        for answer in answers:
-            for key, row in (answer or {}).items():
+        answers = await asyncio.gather(*(self._ask(url, table, prefix) for url in sorted(urls)))
+        cut = 0
+        for answer in filter(None, answers):
+            cut += answer["total"] - len(answer["rows"])
+            for key, row in answer["rows"].items():
                 rows[key] = _added(rows.get(key), row)
-        return [url for url, answer in zip(sorted(urls), answers, strict=True) if answer is None]
+        return _Peers([url for url, answer in zip(sorted(urls), answers, strict=True) if answer is None], cut)
 
     async def _in_thread(self, work: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker.pools.read, work, *given)
 
-    async def _ask(self, url: str, table: str) -> dict[str, Any] | None:
+    async def _ask(self, url: str, table: str, prefix: str) -> dict[str, Any] | None:
         assert self._peers is not None
+        params = {"here": "1", "prefix": prefix, "limit": str(LIMIT_MAX)}
         try:
-            async with self._peers.get(f"{url}/tables/{table}", params={"here": "1", "limit": LIMIT_MAX}) as answer:
-                rows: dict[str, Any] = (await answer.json())["rows"]
-                return rows
+            async with self._peers.get(f"{url}/tables/{table}", params=params) as answer:
+                found: dict[str, Any] = await answer.json()
+                return {"rows": found["rows"], "total": found["total"]}
         except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
             return None
+
+
+class _Peers(NamedTuple):
+    """Workers that did not answer, and how many rows the others left out."""
+
+    missing: list[str]
+    cut: int
 
 
 class _Piece(NamedTuple):
@@ -354,20 +366,23 @@ def _flat(table: str, services: Services, attributes: Attributes) -> dict[str, A
             for operation, spans in operations.items()
         }
     return {
-        f"{tenant}/{service}": {"spans": sum(operations.values()), "operations": len(operations)}
+        f"{tenant}/{service}": {"spans": sum(operations.values()), "operations": sorted(operations)}
         for tenant, mine in services.items()
         for service, operations in mine.items()
     }
 
 
 def _added(mine: dict[str, Any] | None, theirs: dict[str, Any]) -> dict[str, Any]:
-    """Two workers' rows of one key: spans add up, the number of operations is at least the larger."""
+    """Two workers' rows of one key: spans add up, an operation that both have is one. No other row stands at two."""
     if mine is None:
         return theirs
-    return mine | {
-        name: mine[name] + value if name == "spans" else max(mine.get(name, value), value)
-        for name, value in theirs.items()
-    }
+    both = mine | {"spans": mine["spans"] + theirs["spans"]}
+    return both | {"operations": sorted({*mine["operations"], *theirs["operations"]})} if "operations" in mine else both
+
+
+def _counted(row: dict[str, Any]) -> dict[str, Any]:
+    """A service's row says how many operations it has; between workers, which ones."""
+    return row | {"operations": len(row["operations"])} if "operations" in row else row
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

@@ -124,7 +124,9 @@ class Worker:
             window.add(keys[~window.holds(keys)], time_max_unix_ns=time_max_unix_ns, last=last)
         self.tables.clear(partition)
         state = Partition(partition=partition, mark=found.mark, window=window, limits=limits_of(self.settings))
+        state.record_time_unix_ns = owned.assigned_unix_ns  # until a record says how far behind it is
         if (newest := found.newest) is not None:
+            state.record_time_unix_ns = newest.record_time_max_unix_ns or owned.assigned_unix_ns
             owned.manifests.append(newest)
             await self._until_there("catalog entry", lambda: self._source.send_entry(newest))
         self._skip_lost(state, found.log_start)

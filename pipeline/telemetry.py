@@ -98,5 +98,6 @@ def observe_partitions(
     OPEN_BYTES.set(sum(segment.nbytes for segment in opened))
     HELD_BYTES.set(sum(state.nbytes for state in states))
     WINDOW_KEYS.set(sum(len(state.window) for state in states))
-    oldest = min((segment.arrived_unix_ns for segment in opened), default=now_unix_ns)
+    times = (segment.record_time_min_unix_ns or segment.arrived_unix_ns for segment in opened)
+    oldest = min(times, default=now_unix_ns)
     OLDEST_OPEN_SECONDS.set((now_unix_ns - oldest) / 1e9)

@@ -129,7 +129,9 @@ class LimitSettings(Section):
     """What one span may hold; beyond, values are cut and the span is marked."""
 
     attribute_bytes_max: int = setting(64 * KIB, "Longest string or bytes value of an attribute", ge=64)
-    attributes_max: int = setting(512, "Most attributes of one span, resource, scope, event or link", ge=1)
+    attributes_max: int = setting(
+        512, "Most attributes of one span, resource or scope; further ones are dropped and counted", ge=1
+    )
     future_s_max: float = setting(86_400.0, "A start further ahead than this is an outlier", gt=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
@@ -175,6 +176,10 @@ def check_disk(settings: Settings) -> Iterator[Finding]:
         free = shutil.disk_usage(existing).free
         verdict: Verdict = "ok" if free >= FREE_BYTES_MIN else "failed"
         advice = "" if verdict == "ok" else f"make room, or choose another folder: {flag_of(name)}"
+        if not os.access(existing, os.W_OK | os.X_OK):
+            yield Finding(
+                "disk", "failed", f"no right to write at {existing} ({name})", f"choose another: {flag_of(name)}"
+            )
         yield Finding("disk", verdict, f"{free / 2**30:.1f} GiB free at {folder} ({name})", advice)
 
 

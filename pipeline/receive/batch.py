@@ -61,11 +61,11 @@ class _Waiting:
 class _Record:
     """A record that still takes pieces."""
 
-    __slots__ = ("first_trace_id", "pieces", "size", "waiting")
+    __slots__ = ("first_trace_id", "pieces", "size", "spans", "waiting")
 
     def __init__(self, first_trace_id: bytes) -> None:
         self.first_trace_id = first_trace_id
-        self.size = 0
+        self.size = self.spans = 0
         self.pieces: list[bytes] = []
         self.waiting: list[_Waiting] = []
 
@@ -186,7 +186,6 @@ class Batcher:
         return cut_by_trace(b"".join(payloads), self._partitions, self._limits)
 
     def _place(self, tenant: str, opened: _Open, cut: Cut, waiting: list[_Waiting]) -> None:
-        telemetry.SPANS_RECEIVED.inc(cut.spans)
         for mark, count in cut.marked.items():
             telemetry.SPANS_CHANGED.labels(mark=mark).inc(count)
         for one in waiting:
@@ -205,6 +204,7 @@ class Batcher:
             record = opened.records[piece.partition] = _Record(piece.first_trace_id)
         record.pieces.append(piece.data)
         record.size += len(piece.data)
+        record.spans += piece.spans
         record.waiting += waiting
         if record.size >= self._settings.batch_bytes:
             self._send(tenant, opened.received_unix_ns, piece.partition, record)
@@ -224,6 +224,8 @@ class Batcher:
 
         def settle(future: asyncio.Future[int]) -> None:
             error = KafkaUnavailableError("the producer was stopped") if future.cancelled() else future.exception()
+            if error is None:
+                telemetry.SPANS_RECEIVED.inc(record.spans)
             for one in waiting:
                 one.settle(error)
 

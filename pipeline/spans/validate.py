@@ -46,9 +46,10 @@ def is_outlier(
 def check(
     spans: pa.Table, *, now_unix_ns: int, attribute_bytes_max: int, attributes_max: int, future_s_max: float
 ) -> Checked:
-    """Mark odd times, cut values longer than `attribute_bytes_max`, drop attributes beyond `attributes_max` a span.
+    """Mark odd times, cut values longer than `attribute_bytes_max`, drop attributes beyond `attributes_max`.
 
-    Free of copies where nothing is wrong. What is dropped is counted in the span's dropped_attributes_count.
+    Free of copies where nothing is wrong. What is dropped is counted in the dropped_attributes_count of the span, its
+    resource or its scope.
     """
     marks: dict[str, npt.NDArray[np.bool_]] = {}
     if not spans.num_rows:
@@ -171,10 +172,23 @@ def _longest(column: pa.Array | pa.ChunkedArray) -> int:
 
 
 def _drop_attributes(spans: pa.Table, attributes_max: int) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
-    """Drop the attributes of a span beyond `attributes_max`: those of the map column first, from its end."""
+    """Drop the attributes of a span, a resource or a scope beyond `attributes_max`."""
+    over = np.zeros(spans.num_rows, dtype=bool)
+    for scope in schema.ROW_SCOPES:
+        spans, dropped = _drop_attributes_of(scope, spans, attributes_max)
+        over |= dropped
+    return spans, over
+
+
+def _drop_attributes_of(scope: str, spans: pa.Table, attributes_max: int) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
+    """Those of the map column first, from its end; a resource's service last."""
     none = np.zeros(spans.num_rows, dtype=bool)
-    names = [name for name in spans.column_names if (parsed := schema.parse_column(name)) and parsed.scope == "span"]
-    more = schema.more_column("span")
+    names = [name for name in spans.column_names if (parsed := schema.parse_column(name)) and parsed.scope == scope]
+    names = sorted(
+        set(names) - {schema.MARKS_COLUMN}, key=lambda name: (name != schema.SERVICE_COLUMN, names.index(name))
+    )
+    more = schema.more_column(scope)
+    count = "dropped_attributes_count" if scope == "span" else f"{scope}_dropped_attributes_count"
     if len(names) <= attributes_max and more not in spans.column_names:
         return spans, none
     rare = pc.fill_null(pc.list_value_length(schema.column(spans, more).cast(pa.list_(MORE_ENTRY))), 0).to_numpy()
@@ -182,8 +196,8 @@ def _drop_attributes(spans: pa.Table, attributes_max: int) -> tuple[pa.Table, np
     over = np.maximum(held - attributes_max, 0)
     if not over.any():
         return spans, none
-    dropped = schema.column(spans, "dropped_attributes_count").fill_null(0).to_numpy() + over.astype(np.uint32)
-    spans = _with_column(spans, "dropped_attributes_count", pa.array(dropped, pa.uint32()))
+    dropped = schema.column(spans, count).fill_null(0).to_numpy() + over.astype(np.uint32)
+    spans = _with_column(spans, count, pa.array(dropped, pa.uint32()))
     left = over.copy()
     if rare.any():
         entries = spans.column(more).to_pylist()

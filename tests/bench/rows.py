@@ -46,6 +46,7 @@ POLL_S = 0.01
 AT_ONCE = 2
 IDLE_STARTS = 2  # the first may compile modules, which is no start's cost
 RATE = 10_000.0
+RATE_SHARE = 0.95  # probes count when so much of it came
 Figures = dict[str, float]
 
 
@@ -159,8 +160,12 @@ class Bench:
             load = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 until(lambda: worker.metric("spanstream_worker_spans_total") > RATE, 60, "the load has begun")
+                began_s, before = time.monotonic(), worker.metric("spanstream_worker_spans_total")
                 report.measure("found by ID and by tag", lambda: self._probes(receiver, querier, probes))
                 report.measure("by ID from live segments", lambda: self._live(receiver, querier))
+                rate = (worker.metric("spanstream_worker_spans_total") - before) / (time.monotonic() - began_s)
+                assert load.poll() is None, "the load ended before the last probe"
+                assert rate > RATE_SHARE * RATE, f"only {rate:.0f} spans came a second"
             finally:
                 load.kill()
                 load.wait()
