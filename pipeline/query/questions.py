@@ -127,7 +127,7 @@ class Questions:
 
     def missing(self) -> str:
         """Why questions cannot be answered in full, in a sentence; empty when they can."""
-        return self._problem if self._open is None else self._stored.missing()
+        return self._problem if self._open is None else self._stored.missing() or self._problem
 
     # ---- the questions
 
@@ -215,21 +215,15 @@ class Questions:
             try:
                 partitions = await asyncio.to_thread(self._kafka.partitions)
                 if partitions:
-                    await self._open_warm(self._opened(partitions))
+                    self._open = opened = self._opened(partitions)
+                    self._problem = "what is live and stored is being looked at"  # questions are answered meanwhile
+                    await warm_up(self._stored, opened.snapshots, self._engine, self._settings.querier.warm_up_s_max)
+                    self._problem = ""
                     return
                 self._problem = f"topic {spans_by_trace.TOPIC.name} does not exist: `spanstream topics ensure`"
             except KafkaUnavailableError as exc:
                 self._problem = str(exc)
             await asyncio.sleep(WAIT_S)
-
-    async def _open_warm(self, opened: _Open) -> None:
-        self._problem = "what is live and stored is being looked at"
-        try:
-            await warm_up(self._stored, opened.snapshots, self._engine, self._settings.querier.warm_up_s_max)
-            self._open = opened
-        finally:
-            if self._open is None:
-                opened.tail.close()
 
     def _opened(self, partitions: int) -> _Open:
         tail = self._kafka.tail(partitions)

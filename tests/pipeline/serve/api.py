@@ -64,7 +64,7 @@ def with_api(
         transport = httpx.ASGITransport(make_app(questions, settings))
         try:
             async with httpx.AsyncClient(transport=transport, base_url="http://querier") as client:
-                await wait_until_async(lambda: "Kafka" not in questions.missing())
+                await wait_until_async(lambda: not any(word in questions.missing() for word in ("Kafka", "looked at")))
                 return await test(client, world)
         finally:
             await questions.close()

@@ -340,11 +340,13 @@ def test_ready_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_tables_are_passed_on_to_a_worker(tmp_path: Path) -> None:
-    async def test(client: httpx.AsyncClient, world: World) -> Any:
-        world.owners[0] = world.server.url
+    async def test(client: httpx.AsyncClient, _world: World) -> Any:
         return (await client.get("/tables?prefix=a")).json()
 
-    assert with_api(settings_of(tmp_path), lambda world: None, test) == {"tables": [], "asked": "prefix=a"}
+    def owned(world: World) -> None:
+        world.owners[0] = world.server.url
+
+    assert with_api(settings_of(tmp_path), owned, test) == {"tables": [], "asked": "prefix=a"}
 
 
 def test_large_answers_are_compressed_for_who_takes_it(tmp_path: Path) -> None:
