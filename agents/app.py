@@ -10,6 +10,7 @@ import faust
 from aiohttp import web
 from yarl import URL
 
+from agents.unreadable import deliver_unreadable_batches
 from topics.settings import KafkaSettings, Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -35,6 +36,7 @@ def worker_url(settings: Settings) -> str:
 
 def make_app(settings: Settings) -> SpanstreamApp:
     """The app without agents. Topics are declared by `spanstream topics ensure`, never by Faust."""
+    deliver_unreadable_batches()
     kafka, worker = settings.kafka, settings.worker
     url = URL(worker_url(settings))
     return SpanstreamApp(

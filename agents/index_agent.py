@@ -8,6 +8,7 @@ from typing import Any
 import faust
 
 from agents.inbox import Inbox, in_batches
+from agents.unreadable import reason_of
 from agents.worker import Worker
 from pipeline.partition.batch import SourceRecord
 from topics.errors import MalformedRecordError
@@ -33,10 +34,12 @@ def attach_index(app: faust.App, settings: Settings, worker: Worker) -> Any:
 
 
 def source_record(message: Any) -> SourceRecord:
-    """A Kafka message as the partition takes it. A wrong tenant's name is a reason, not an error."""
-    reason, tenant = "", DEFAULT_TENANT
+    """A Kafka message as the partition takes it. What is wrong with its batch or its tenant's name is its reason."""
+    reason, tenant, headers = reason_of(message.headers), DEFAULT_TENANT, message.headers or ()
+    if reason:
+        headers = ()
     try:
-        tenant = tenant_of(message.headers)
+        tenant = tenant_of(headers)
     except MalformedRecordError as error:
         reason = f"tenant: {error}"
     return SourceRecord(
@@ -46,7 +49,7 @@ def source_record(message: Any) -> SourceRecord:
         time_unix_ns=int((message.timestamp or 0) * 1e9),
         reason=reason,
         key=message.key,
-        headers=message.headers or (),
+        headers=headers,
     )
 
 

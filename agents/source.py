@@ -43,7 +43,7 @@ class KafkaSource:
                 self._settings.kafka,
                 linger_s=receiver.linger_s,
                 ack_timeout_s=receiver.ack_timeout_s,
-                message_bytes_max=spans_by_trace.TOPIC.message_bytes_max(self._settings),
+                message_bytes_max=spans_dead.TOPIC.message_bytes_max(self._settings),
                 queue_bytes_max=receiver.inflight_bytes_max,
             )
         return self._producer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from topics.topic import HOUR_MS, Topic, record_bytes_max
+from topics.topic import HOUR_MS, Topic, dead_bytes_max
 
 TOPIC_HEADER = "dead_topic"
 PARTITION_HEADER = "dead_partition"
@@ -18,7 +18,7 @@ TOPIC = Topic(
     cleanup_policy="delete",
     partitions=lambda _kafka: 1,
     retention_ms=lambda kafka: int(kafka.dead_retention_h * HOUR_MS),
-    message_bytes_max=record_bytes_max,
+    message_bytes_max=dead_bytes_max,
     holds_acknowledged_spans=False,
 )
 

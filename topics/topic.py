@@ -10,6 +10,7 @@ from topics.settings import KafkaSettings, Settings
 
 HOUR_MS = 3_600_000
 FOREVER_MS = -1
+DEAD_HEADERS_BYTES_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,3 +41,8 @@ def retention_of_spans_ms(kafka: KafkaSettings) -> int:
 def record_bytes_max(settings: Settings) -> int:
     """Largest message a topic of spans takes: our largest record with headers, and any 1 MiB record of others."""
     return max(2 * settings.receiver.record_bytes_max, 1 << 21)
+
+
+def dead_bytes_max(settings: Settings) -> int:
+    """Largest dead letter: any record of those topics, with the headers that say where it stood."""
+    return record_bytes_max(settings) + DEAD_HEADERS_BYTES_MAX

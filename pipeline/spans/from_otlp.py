@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from pipeline.spans import key_values, schema
 from pipeline.spans.columns import Attributes, attributes_of, columns_of, owned
 from pipeline.spans.key_values import Ints, MalformedValueError
+from pipeline.spans.parsed import FOREIGN, is_foreign
 from pipeline.spans.record import BadRecord, Record
 from pipeline.spans.rewrite import varint
 
@@ -64,20 +65,28 @@ def decode(records: Sequence[Record], *, attribute_columns_max: int) -> Decoded:
     if batch is None:
         return Decoded(schema.empty_table(), bad, Counter())
     try:
-        return _decoded(batch, [records[index] for index in good], bad, attribute_columns_max)
+        return _decoded(batch, records, good, bad, attribute_columns_max)
     except MalformedValueError:
         reasons = _malformed(batch)
     assert reasons, "an attribute was refused that protobuf takes"
     bad = sorted([*bad, *(BadRecord(good[row], f"no_otlp: {reason}") for row, reason in reasons.items())])
-    rest = [records[index] for row, index in enumerate(good) if row not in reasons]
+    rest = [index for row, index in enumerate(good) if row not in reasons]
     if not rest:
         return Decoded(schema.empty_table(), bad, Counter())
-    return _decoded(_handler().list_to_record_batch([one.value for one in rest]), rest, bad, attribute_columns_max)
+    batch = _handler().list_to_record_batch([records[index].value for index in rest])
+    return _decoded(batch, records, rest, bad, attribute_columns_max)
 
 
-def _decoded(batch: pa.RecordBatch, records: list[Record], bad: list[BadRecord], columns_max: int) -> Decoded:
-    """The spans of a batch of one message a record. Raises MalformedValueError for an attribute that is none."""
+def _decoded(
+    batch: pa.RecordBatch, records: Sequence[Record], good: list[int], bad: list[BadRecord], columns_max: int
+) -> Decoded:
+    """The spans of a batch of one message for each of the `good` records.
+
+    Raises MalformedValueError for an attribute that is none.
+    """
     rows = _rows(batch)
+    bad = sorted([*bad, *_foreign(rows, records, good)])
+    records = [records[index] for index in good]
     attributes = attributes_of(_attribute_lists(rows))
     columns = _resource_columns(rows, attributes, columns_max) | _scope_columns(rows, attributes, columns_max)
     if not len(rows.spans):
@@ -98,6 +107,14 @@ def _decoded(batch: pa.RecordBatch, records: list[Record], bad: list[BadRecord],
     tenants = spans.column("tenant").to_pylist()
     rejected = Counter((tenants[row], FAULTS[faults[row]]) for row in np.flatnonzero(faults).tolist())
     return Decoded(spans.filter(pa.array(faults == 0)), bad, rejected)
+
+
+def _foreign(rows: Rows, records: Sequence[Record], good: list[int]) -> Iterator[BadRecord]:
+    """Records without a span that are no OTLP, though they parse as such."""
+    spans = np.bincount(rows.record, minlength=len(good))
+    for index in (good[row] for row in np.flatnonzero(spans == 0)):
+        if is_foreign(records[index].value):
+            yield BadRecord(index, f"no_otlp: {FOREIGN}")
 
 
 # ---- records to messages

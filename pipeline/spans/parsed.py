@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from pipeline.spans.rewrite import MARK_UTF8, repair_utf8
 from pipeline.spans.slices import SLICE_BYTES, Slicer
 from topics.errors import MalformedRequestError
+
+FOREIGN = "no span, and fields that OTLP does not have"
 
 _EXPORT: Any = trace_service_pb2.ExportTraceServiceRequest
 
@@ -54,13 +57,30 @@ def parse(payload: bytes, limits: ParseLimits) -> Parsed:
 
 def _parsing(payload: bytes) -> tuple[bytes, int]:
     """A payload that parses, as it came or with its text repaired, and how many spans that marked."""
+    repaired = 0
     try:
-        _EXPORT.FromString(payload)  # only asked whether it parses
+        message = _EXPORT.FromString(payload)  # only asked whether it parses
     except DecodeError:
         payload, repaired = repair_utf8(payload)
         try:
-            _EXPORT.FromString(payload)
+            message = _EXPORT.FromString(payload)
         except DecodeError as exc:
             raise MalformedRequestError(f"no OTLP protobuf: {exc}") from exc
-        return payload, repaired
-    return payload, 0
+    if _is_foreign(message):
+        raise MalformedRequestError(f"no OTLP protobuf: {FOREIGN}")
+    return payload, repaired
+
+
+def is_foreign(payload: bytes) -> bool:
+    """True for a message of another kind that a decoder takes for OTLP without spans, as one Jaeger span in 60."""
+    try:
+        return _is_foreign(_EXPORT.FromString(payload))
+    except DecodeError:
+        return True
+
+
+def _is_foreign(message: Any) -> bool:
+    """No span, but fields that OTLP does not have."""
+    if any(scope.spans for resource in message.resource_spans for scope in resource.scope_spans):
+        return False
+    return len(UnknownFieldSet(message)) > 0

@@ -13,6 +13,7 @@ from agents.rekey import rekeyed
 from pipeline.partition.batch import SourceRecord
 from pipeline.spans.wire import CutLimits
 from pipeline.store.objects import ObjectStore
+from tests.agents.unreadable_batches import DAMAGES, HEADER
 from tests.waiting import wait_until
 from tests.workers import Workers, everything_is_stored, stored_span_ids
 from topics import admin, otlp_spans, spans_by_trace, spans_dead
@@ -71,7 +72,7 @@ def test_a_record_that_does_not_parse_is_set_aside_alone() -> None:
 @pytest.mark.integration
 @pytest.mark.timeout(120)
 def test_a_collectors_records_are_stored_once_and_strangers_are_set_aside(
-    kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_path: Path
+    kafka_settings: KafkaSettings, store_settings: StoreSettings, real_parts_dir: Path, tmp_path: Path
 ) -> None:
     settings = Settings(kafka=kafka_settings, store=store_settings)
     admin.ensure(settings)
@@ -84,7 +85,7 @@ def test_a_collectors_records_are_stored_once_and_strangers_are_set_aside(
         producer.produce(inlet, otlp((base + 50, base + 50)), key=(base + 50).to_bytes(16, "big").hex())
         producer.flush()
         sent |= {base + trace for trace in (*range(1, 9), 50)}
-    strangers = foreign_records(kafka_settings)
+    strangers = foreign_records(kafka_settings) | damaged_batches(kafka_settings, real_parts_dir / "kafka" / "logs")
 
     workers, store = Workers(settings, tmp_path), ObjectStore(store_settings)
     try:
@@ -123,6 +124,33 @@ def foreign_records(kafka: KafkaSettings) -> dict[tuple[int, int], str]:
         )
         producer.flush()
         wanted[partition, told[0]] = reason
+    return wanted
+
+
+def damaged_batches(kafka: KafkaSettings, logs: Path) -> dict[tuple[int, int], str]:
+    """One batch each that is damaged on the broker's disk; (partition, offset) -> how its reason begins."""
+    topic, wanted = full_name(spans_by_trace.TOPIC, kafka), {}
+    for at, (name, (codec, damaged)) in enumerate(DAMAGES.items()):
+        partition = at % kafka.partitions
+        compression = "none" if not codec else name
+        producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "compression.type": compression})
+        segment = logs / f"{topic}-{partition}" / f"{0:020}.log"
+        before = segment.stat().st_size
+        told: list[int] = []
+        producer.produce(
+            topic,
+            otlp(*((number, number) for number in range(1, 20))),
+            partition=partition,
+            headers=[(HEADER, b"1")],
+            on_delivery=lambda _error, message, told=told: told.append(message.offset()),
+        )
+        producer.flush()
+        with segment.open("r+b") as file:
+            file.seek(before)
+            data = damaged(file.read())
+            file.seek(before)
+            file.write(data)
+        wanted[partition, told[0]] = "unreadable"
     return wanted
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pyarrow as pa
 import pytest
 from google.protobuf.message import DecodeError
@@ -246,3 +248,31 @@ def test_a_malformed_attribute_is_found_in_a_resource_without_spans(attribute: b
     (found,) = decoded(field(0x0A, field(0x0A, field(0x0A, attribute)))).bad
 
     assert found.reason.startswith("no_otlp: ")
+
+
+def test_no_jaeger_span_is_taken_for_otlp_without_spans() -> None:
+    chance = random.Random(1)
+    ids = ((chance.randbytes(16), chance.randbytes(8)) for _ in range(2000))
+    records = [Record("t", offset, jaeger_span(*pair)) for offset, pair in enumerate(ids)]
+
+    found = decode(records, attribute_columns_max=10)
+
+    assert len(found.spans) == 0
+    assert {one.index for one in found.bad} == set(range(2000))
+    assert {one.reason.split(":")[0] for one in found.bad} == {"no_otlp"}
+
+
+def test_otlp_without_spans_is_no_error() -> None:
+    data = TracesData()
+    data.resource_spans.add().scope_spans.add()
+
+    found = decode([Record("t", 0, data.SerializeToString())], attribute_columns_max=10)
+
+    assert (len(found.spans), found.bad) == (0, [])
+
+
+def jaeger_span(trace_id: bytes, span_id: bytes) -> bytes:
+    """Jaeger's model.proto: IDs, operation, start, duration, a tag, the process."""
+    parts = {1: trace_id, 2: span_id, 3: b"GET /cart", 6: b"\x08\x80\x94\xeb\xdc\x03", 7: b"\x10\xe8\x07"}
+    parts |= {8: b"\x0a\x01k\x1a\x01v", 10: b"\x0a\x03svc"}
+    return b"".join(bytes([number << 3 | 2, len(part)]) + part for number, part in parts.items())

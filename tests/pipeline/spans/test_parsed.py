@@ -186,3 +186,10 @@ def test_marks_are_added_once_and_beside_those_that_are_there() -> None:
     found = type(span_of()).FromString(marked)
     assert marks_of(found) == ["a", "b"]
     assert len(found.attributes) == 1
+
+
+def test_a_message_of_another_kind_that_parses_is_refused() -> None:
+    zipkin_or_jaeger = b"\x0a\x02\x22\x00" + b"\x1a\x03abc"  # an empty ResourceSpans, and a field 3
+
+    with pytest.raises(MalformedRequestError, match="no span, and fields that OTLP does not have"):
+        parse(zipkin_or_jaeger, LIMITS)
