@@ -61,6 +61,7 @@ class NextRecord:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "isolation.level": "read_uncommitted",  # as the workers read
+                "check.crcs": True,  # damaged gzip makes librdkafka spin for ever
                 "fetch.wait.max.ms": 20,
                 "max.partition.fetch.bytes": FETCH_BYTES_MAX,
                 "queued.min.messages": 1,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import methodcaller
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -24,6 +25,7 @@ CONSUMERS_IDLE_MAX = 2
 POLL_S = 0.05
 ELECTION_POLL_S = 0.05
 BURST_RECORDS = 1000
+_ASK_HEADERS = methodcaller("headers")
 Ends = Mapping[int, tuple[int, int]]  # partition -> (first offset still held, next offset to be written)
 
 
@@ -174,8 +176,8 @@ class TailReader:
                 _give_up(run, f"it has more than querier.tail_bytes_max {self._settings.querier.tail_bytes_max} bytes")
                 return
             found.records += 1
-            if run.needle in value:
-                run.rows[partition].add(offset, message.headers(), value)
+            if run.needle in value and (headers := _headers(message)) is not None:
+                run.rows[partition].add(offset, headers, value)
             found.reached = offset + 1
         if error is not None or offset + 1 >= end:  # the end of the partition: what lies there are control records
             found.reached = end
@@ -211,6 +213,7 @@ class TailReader:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "isolation.level": "read_uncommitted",  # as the workers read
+                "check.crcs": True,  # damaged gzip makes librdkafka spin for ever
                 "fetch.wait.max.ms": 20,
                 "fetch.queue.backoff.ms": 5,
                 "max.partition.fetch.bytes": 4 << 20,
@@ -218,6 +221,18 @@ class TailReader:
                 "log_level": 2,  # an absent broker is told by our errors, not on stderr
             }
         )
+
+
+def _headers(message: Any) -> Any:
+    """The headers; None for a record that workers set aside, because a header's name is no UTF-8.
+
+    There the client both returns and raises, which a plain call overlooks once CPython has specialised it: the process
+    would crash later.
+    """
+    try:
+        return _ASK_HEADERS(message) or ()
+    except (SystemError, UnicodeDecodeError):
+        return None
 
 
 def _begin(run: _Run, partition: int, start: int, low: int, end: int) -> None:

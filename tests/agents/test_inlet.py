@@ -13,7 +13,7 @@ from agents.rekey import rekeyed
 from pipeline.partition.batch import SourceRecord
 from pipeline.spans.wire import CutLimits
 from pipeline.store.objects import ObjectStore
-from tests.agents.unreadable_batches import DAMAGES, HEADER
+from tests.damaged_batches import DAMAGES, write_damaged
 from tests.waiting import wait_until
 from tests.workers import Workers, everything_is_stored, stored_span_ids
 from topics import admin, otlp_spans, spans_by_trace, spans_dead
@@ -128,29 +128,11 @@ def foreign_records(kafka: KafkaSettings) -> dict[tuple[int, int], str]:
 
 
 def damaged_batches(kafka: KafkaSettings, logs: Path) -> dict[tuple[int, int], str]:
-    """One batch each that is damaged on the broker's disk; (partition, offset) -> how its reason begins."""
-    topic, wanted = full_name(spans_by_trace.TOPIC, kafka), {}
-    for at, (name, (codec, damaged)) in enumerate(DAMAGES.items()):
+    """One batch of each damage; (partition, offset) -> how its reason begins."""
+    wanted, value = {}, otlp(*((number, number) for number in range(1, 20)))
+    for at, damage in enumerate(DAMAGES):
         partition = at % kafka.partitions
-        compression = "none" if not codec else name
-        producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "compression.type": compression})
-        segment = logs / f"{topic}-{partition}" / f"{0:020}.log"
-        before = segment.stat().st_size
-        told: list[int] = []
-        producer.produce(
-            topic,
-            otlp(*((number, number) for number in range(1, 20))),
-            partition=partition,
-            headers=[(HEADER, b"1")],
-            on_delivery=lambda _error, message, told=told: told.append(message.offset()),
-        )
-        producer.flush()
-        with segment.open("r+b") as file:
-            file.seek(before)
-            data = damaged(file.read())
-            file.seek(before)
-            file.write(data)
-        wanted[partition, told[0]] = "unreadable"
+        wanted[partition, write_damaged(kafka, logs, partition, damage, value)] = "unreadable"
     return wanted
 
 

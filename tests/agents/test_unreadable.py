@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agents.index_agent import source_record
 from agents.unreadable import FETCHED_AGAIN_MAX, _Batches, _Records, reason_of
-from tests.agents.unreadable_batches import DAMAGES, batch
+from tests.damaged_batches import DAMAGES, batch
 
 TP = TopicPartition("t", 3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.query.tail import TailRead, TailReader
+from tests.damaged_batches import DAMAGES, write_damaged
 from tests.pipeline.query.world import OneSpan, otlp, rows, segment, trace_id
 from topics import admin, spans_by_trace
 from topics.partitioner import partition_of
@@ -151,4 +153,32 @@ def test_any_range_is_read_exactly(world: Settings, after: int, end: int) -> Non
     found = reader.read({1: after}, {1: (0, end)}, {})[1]
 
     assert ids(found) == list(range(after + 1, end + 1))
+    reader.close()
+
+
+@pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "header_name"])
+def test_a_batch_that_cannot_be_read_ends_the_tail_with_a_reason_before_it(
+    damage: str, world: Settings, real_parts_dir: Path
+) -> None:
+    write(world, [otlp([OneSpan(MINE[0], 1)])])
+    write_damaged(world.kafka, real_parts_dir / "kafka" / "logs", 1, damage, otlp([OneSpan(MINE[0], 2)] * 20))
+    write(world, [otlp([OneSpan(MINE[0], 3)])])
+    reader = TailReader(world, PARTITIONS)
+
+    found = reader.read({1: 0}, reader.ends([1]), {})[1]
+
+    assert (ids(found), found.reached) == ([1], 1)
+    assert found.reasons[0].startswith("partition 1 was read from Kafka up to offset 1 of 3: ")
+    reader.close()
+
+
+def test_a_record_whose_headers_cannot_be_read_is_passed_as_workers_do(world: Settings, real_parts_dir: Path) -> None:
+    write(world, [otlp([OneSpan(MINE[0], 1)])])
+    write_damaged(world.kafka, real_parts_dir / "kafka" / "logs", 1, "header_name", otlp([OneSpan(MINE[0], 2)] * 20))
+    write(world, [otlp([OneSpan(MINE[0], 3)])])
+    reader = TailReader(world, PARTITIONS)
+
+    found = reader.read({1: 0}, reader.ends([1]), {})[1]
+
+    assert (ids(found), found.reached, found.reasons) == ([1, 3], 3, [])
     reader.close()

@@ -1,12 +1,18 @@
-"""Record batches of Kafka, and three ways to make them unreadable."""
+"""Record batches of Kafka, and three ways to make them unreadable, in memory and on a broker's disk."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
+from confluent_kafka import Producer
+
+from topics import spans_by_trace
+from topics.settings import KafkaSettings
+from topics.topic import full_name
 
 CHECKSUM, CHECKED = 17, 21  # where a batch's checksum stands, and where what it covers begins
 HEADER = "name-of-a-header"
@@ -49,3 +55,33 @@ DAMAGES: dict[str, tuple[int, Callable[[bytes], bytes]]] = {  # the codec it nee
     "zstd": (DefaultRecordBatch.CODEC_ZSTD, damaged_compression),
     "header_name": (0, header_name_of_wrong_utf8),
 }
+
+
+def write_damaged(kafka: KafkaSettings, logs: Path, partition: int, damage: str, value: bytes) -> int:
+    """Write a batch of one record to the keyed topic and damage it on the broker's disk; returns its offset.
+
+    logs: the broker's folder of logs; it answers fetches with what the file holds now. Damaged compression has the
+    checksum of before: a broker looks into what it is sent, so that such a batch can come from a disk only.
+    """
+    codec, damaged = DAMAGES[damage]
+    if codec:
+        damaged = wrong_checksum
+    topic, told = full_name(spans_by_trace.TOPIC, kafka), list[int]()
+    segment = logs / f"{topic}-{partition}" / f"{0:020}.log"
+    before = segment.stat().st_size if segment.exists() else 0
+    compression = damage if codec else "none"
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "compression.type": compression})
+    producer.produce(
+        topic,
+        value,
+        partition=partition,
+        headers=[(HEADER, b"1")],
+        on_delivery=lambda _error, message: told.append(message.offset()),
+    )
+    producer.flush()
+    with segment.open("r+b") as file:
+        file.seek(before)
+        data = damaged(file.read())
+        file.seek(before)
+        file.write(data)
+    return told[0]
