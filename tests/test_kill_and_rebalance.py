@@ -14,6 +14,7 @@ from confluent_kafka import Producer
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from pipeline.store.objects import ObjectStore
+from tests.queriers import Trace, asking, querier
 from tests.waiting import wait_until
 from tests.workers import Workers, everything_is_stored, marks, stored_span_ids
 from topics import admin, spans_by_trace
@@ -26,16 +27,18 @@ SPANS_A_RECORD = 50
 
 
 class Load:
-    """Spans on the keyed topic, some of them twice; knows what was sent."""
+    """Spans on the keyed topic, some of them twice; knows what was sent and which traces Kafka has acknowledged."""
 
     def __init__(self, settings: Settings) -> None:
         self._topic = full_name(spans_by_trace.TOPIC, settings.kafka)
         self._partitions = settings.kafka.partitions
         self._producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "compression.type": "zstd"})
-        self._random = np.random.default_rng(7)
+        self._random = np.random.default_rng()
         self.sent: set[bytes] = set()
+        self.traces: list[Trace] = []
 
     def send(self, records: int) -> None:
+        traces = []
         for number in range(records):
             trace_id = self._random.bytes(16)
             data = TracesData()
@@ -45,11 +48,13 @@ class Load:
                 span.start_time_unix_nano = 1_700_000_000_000_000_000 + len(self.sent)
                 span.end_time_unix_nano = span.start_time_unix_nano + 1000
                 self.sent.add(span.span_id)
+            traces.append((trace_id, frozenset(span.span_id for span in scope.spans)))
             for _ in range(2 if number % 10 == 0 else 1):  # every tenth record twice, as a sender that tries again
                 self._producer.produce(
                     self._topic, data.SerializeToString(), partition=partition_of(trace_id, self._partitions)
                 )
         self._producer.flush()
+        self.traces += traces
 
 
 @contextmanager
@@ -83,21 +88,49 @@ def test_a_worker_killed_again_and_again_stores_every_span_once(settings: Settin
         assert stored_span_ids(store, settings) == Counter(load.sent)
 
 
-def test_workers_that_join_leave_and_die_store_every_span_once(settings: Settings, tmp_path: Path) -> None:
+def test_workers_that_join_leave_and_die_change_no_answer_and_store_every_span_once(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with running(settings, tmp_path) as (load, workers, store), querier(settings, tmp_path) as url:
+        workers.start("one")
+        with asking(url, lambda: load.traces) as asker:
+            load.send(80)
+            wait_until(lambda: any(marks(store, settings)), timeout_s=40)
+            workers.start("two")
+            load.send(80)
+            wait_until(lambda: len(set(admin.group_owners(settings).values())) == 2, timeout_s=40)
+            load.send(80)
+            workers.end("one", signal.SIGKILL)
+            load.send(80)
+            workers.start("three")
+            wait_until(lambda: everything_is_stored(store, settings), timeout_s=60)
+            load.send(80)
+            workers.end("two", signal.SIGTERM)
+            wait_until(lambda: everything_is_stored(store, settings), timeout_s=60)
+
+        assert asker.wrong == []
+        assert asker.complete > asker.partial
+        assert stored_span_ids(store, settings) == Counter(load.sent)
+
+
+def test_chunks_of_before_a_bucket_was_added_are_still_read(settings: Settings, tmp_path: Path) -> None:
     with running(settings, tmp_path) as (load, workers, store):
         workers.start("one")
-        load.send(80)
-        wait_until(lambda: any(marks(store, settings)), timeout_s=40)
+        load.send(40)
+        wait_until(lambda: everything_is_stored(store, settings), timeout_s=60)
+        workers.end("one", signal.SIGTERM)
+    buckets = (*settings.store.buckets, f"{settings.store.buckets[0]}-new")
+    before, wider = (
+        load.traces,
+        settings.model_copy(update={"store": settings.store.model_copy(update={"buckets": buckets})}),
+    )
+    with running(wider, tmp_path) as (load, workers, store):
+        store.ensure_buckets()
         workers.start("two")
-        load.send(80)
-        wait_until(lambda: len(set(admin.group_owners(settings).values())) == 2, timeout_s=40)
-        load.send(80)
-        workers.end("one", signal.SIGKILL)
-        load.send(80)
-        workers.start("three")
-        wait_until(lambda: everything_is_stored(store, settings), timeout_s=60)
-        load.send(80)
-        workers.end("two", signal.SIGTERM)
-        wait_until(lambda: everything_is_stored(store, settings), timeout_s=60)
+        load.send(40)
+        wait_until(lambda: everything_is_stored(store, wider), timeout_s=60)
+        with querier(wider, tmp_path) as url, asking(url, lambda: [*before, *load.traces]) as asker:
+            wait_until(lambda: asker.complete + asker.partial + len(asker.wrong) >= 60, timeout_s=60)
 
-        assert stored_span_ids(store, settings) == Counter(load.sent)
+        assert list(store.list(buckets[-1], "chunks/"))
+        assert (asker.wrong, asker.partial) == ([], 0)
