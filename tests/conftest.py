@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from infra.kafka import KafkaPlan, kafka_ready, start_kafka
 from infra.minio import BUILD_COMMAND, StorePlan, find_minio, start_minio
 from infra.ports import free_port
+from infra.rclone import start_rclone
 from infra.stack import store_ready
 from topics.settings import KafkaSettings, StoreSettings
 
@@ -103,3 +104,26 @@ def store_settings(minio_server: StorePlan) -> StoreSettings:
     for bucket in store.buckets:
         client.make_bucket(bucket_name=bucket)
     return store
+
+
+@pytest.fixture
+def rclone(tmp_path: Path) -> Iterator[StoreSettings]:
+    """A store that takes a second put with If-None-Match."""
+    plan = StorePlan(
+        data_dir=tmp_path / "rclone",
+        port=free_port(),
+        access_key="spanstream",
+        secret_key="spanstream-local",
+        log_path=tmp_path / "rclone.log",
+    )
+    server = start_rclone(plan)
+    try:
+        server.wait_ready(lambda: store_ready(plan), 30)
+        yield StoreSettings(
+            endpoint=f"http://127.0.0.1:{plan.port}",
+            access_key=plan.access_key,
+            secret_key=SecretStr(plan.secret_key),
+            buckets=("spans-a",),
+        )
+    finally:
+        server.stop(10)

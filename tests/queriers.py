@@ -1,4 +1,4 @@
-"""A real querier process for tests, and somebody who asks it all the time."""
+"""Real receiver and querier processes for tests, and somebody who asks a querier all the time."""
 
 from __future__ import annotations
 
@@ -29,13 +29,30 @@ Trace = tuple[bytes, frozenset[bytes]]  # its ID, those of its spans
 def querier(settings: Settings, folder: Path) -> Iterator[str]:
     """Its URL, once it is ready; ended at the end."""
     own = settings.querier.model_copy(update={"http_port": free_port(), "data_dir": folder / "querier"})
-    env = os.environ | variables_of(settings.model_copy(update={"querier": own}))
-    with (folder / "querier.log").open("ab") as log:
-        command = [sys.executable, "-m", "agents.cli", "serve"]
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
-    url = f"http://127.0.0.1:{own.http_port}"
+    with _process("serve", settings.model_copy(update={"querier": own}), folder, own.http_port) as url:
+        yield url
+
+
+@contextmanager
+def receiver(settings: Settings, folder: Path) -> Iterator[str]:
+    """Likewise."""
+    own = settings.receiver.model_copy(update={"http_port": free_port(), "grpc_port": free_port()})
+    with _process("receive", settings.model_copy(update={"receiver": own}), folder, own.http_port) as url:
+        yield url
+
+
+@contextmanager
+def _process(command: str, settings: Settings, folder: Path, port: int) -> Iterator[str]:
+    with (folder / f"{command}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "agents.cli", command],
+            env=os.environ | variables_of(settings),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: is_ready(url), 60, "the querier is ready")
+        wait_until(lambda: is_ready(url), 60, f"{command} is ready")
         yield url
     finally:
         process.send_signal(signal.SIGTERM)

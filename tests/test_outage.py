@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from agents.commands.local_run import is_ready
 from infra.stack import LocalStack
 from pipeline.store.objects import ObjectStore
 from tests.metrics import metric
+from tests.queriers import receiver
 from tests.test_kill_and_rebalance import Load
 from tests.waiting import wait_until
 from tests.workers import Workers, everything_is_stored, stored_span_ids
@@ -36,7 +40,19 @@ def store_answers(store: ObjectStore) -> bool:
     return True
 
 
-def test_a_worker_outlives_the_store_and_kafka(tmp_path: Path) -> None:
+def post(url: str, span: int, status: int) -> httpx.Response:
+    """Send one span, whose ID is `span`; the receiver must answer with this status."""
+    data = TracesData()
+    one = data.resource_spans.add().scope_spans.add().spans.add(name="s", kind=1)
+    one.trace_id, one.span_id = span.to_bytes(16, "big"), span.to_bytes(8, "big")
+    one.start_time_unix_nano = one.end_time_unix_nano = 1_700_000_000_000_000_000
+    headers = {"Content-Type": "application/x-protobuf"}
+    answer = httpx.post(f"{url}/v1/traces", content=data.SerializeToString(), headers=headers, timeout=120)
+    assert answer.status_code == status, answer.text
+    return answer
+
+
+def test_receiver_and_worker_outlive_the_store_and_kafka(tmp_path: Path) -> None:
     stack = StackSettings(
         data_dir=tmp_path / "stack", kafka_port=0, kafka_controller_port=0, store_port=0, store="minio"
     )
@@ -47,7 +63,7 @@ def test_a_worker_outlives_the_store_and_kafka(tmp_path: Path) -> None:
         admin.ensure(settings)
         store.ensure_buckets()
         load, workers = Load(settings), Workers(settings, tmp_path)
-        try:
+        with receiver(settings, tmp_path) as otlp, workers:
             url = workers.start("one")
             load.send(20)
             wait_until(lambda: everything_is_stored(store, settings), 60, "all is stored")
@@ -61,13 +77,20 @@ def test_a_worker_outlives_the_store_and_kafka(tmp_path: Path) -> None:
             wait_until(lambda: store_answers(store), 60, "the store answers again")
             wait_until(lambda: everything_is_stored(store, settings), 60, "what waited is stored")
 
+            post(otlp, 1, 200)
             assert kafka.stop(STOP_S)
+            refused = post(otlp, 2, 503)
+            assert int(refused.headers["Retry-After"]) >= 1
+            wait_until(lambda: not is_ready(otlp), 60, "the receiver says that it is not ready")
+            assert is_ready(url)  # the worker still answers what it holds
             kafka.start()
             wait_until(lambda: kafka_answers(settings), 60, "Kafka answers again")
+            wait_until(lambda: is_ready(otlp), 60, "the receiver is ready again")
+            post(otlp, 3, 200)
             load.send(20)
             wait_until(lambda: everything_is_stored(store, settings), 90, "the worker reads on")
 
             assert workers.running["one"].poll() is None  # the same process all the time
-            assert stored_span_ids(store, settings) == Counter(load.sent)
-        finally:
-            workers.end_all()
+            stored = stored_span_ids(store, settings)
+            unanswered = (2).to_bytes(8, "big")  # was refused, and may have reached Kafka all the same
+            assert stored - Counter({unanswered: 1}) == Counter([*load.sent, *(n.to_bytes(8, "big") for n in (1, 3))])

@@ -25,6 +25,12 @@ class Workers:
         self._settings, self._folder, self._seal_age_s = settings, folder, seal_age_s
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end_all()
+
     def start(self, name: str) -> str:
         """Start a worker; returns its URL."""
         kafka, store = self._settings.kafka, self._settings.store

@@ -137,7 +137,8 @@ def check_clock(settings: Settings) -> Iterator[Finding]:
         apart_s = abs(parsedate_to_datetime(date).timestamp() - asked)
         verdict: Verdict = "ok" if apart_s <= CLOCK_S_MAX else "failed"
         advice = "" if verdict == "ok" else "set the clock (NTP): S3 refuses signatures that are 15 min off"
-        yield Finding("clock", verdict, f"within {max(1.0, apart_s):.0f} s of the store's", advice)
+        told = "as the store's" if verdict == "ok" else f"{apart_s:.0f} s apart from the store's"
+        yield Finding("clock", verdict, told, advice)
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:

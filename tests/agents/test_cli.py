@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -58,3 +62,49 @@ def test_the_version_is_that_of_the_project() -> None:
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert answer.stdout == f"spanstream {project['version']}\n"
+
+
+def test_ctrl_c_ends_a_command_with_130_and_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections, answers nothing
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        command = [sys.executable, "-m", "agents.cli", "load", "--spans", "1000", "--otlp-url", url]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deaf.settimeout(60)
+        connection, _ = deaf.accept()
+        with connection:
+            connection.recv(1)  # it is at work
+            running.send_signal(signal.SIGINT)
+            _, said = running.communicate(timeout=30)
+
+    assert running.returncode == 130
+    assert "Traceback" not in said
+
+
+def doctor_output(stdout: int) -> str:
+    """What `spanstream doctor` writes where nothing runs."""
+    nothing = ["--kafka-bootstrap-servers", "127.0.0.1:1", "--store-endpoint", "http://127.0.0.1:1"]
+    command = [sys.executable, "-m", "agents.cli", "doctor", *nothing, "--kafka-request-timeout-s", "1"]
+    env = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    done = subprocess.run(
+        command, env=env | {"TERM": "xterm-256color"}, stdout=stdout, stderr=subprocess.DEVNULL, text=True, check=False
+    )
+    return done.stdout or ""
+
+
+def test_colour_is_written_to_a_terminal_only() -> None:
+    ours, terminal = pty.openpty()
+    doctor_output(terminal)
+    os.close(terminal)
+    seen = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # so Linux ends a terminal that nobody holds open
+            break
+        seen += part
+        if not part:
+            break
+    os.close(ours)
+
+    assert b"\x1b[" in seen
+    assert "\x1b[" not in doctor_output(subprocess.PIPE)

@@ -83,8 +83,16 @@ def test_a_collectors_records_are_stored_once_and_strangers_are_set_aside(
         inlet = full_name(otlp_spans.TOPIC, kafka_settings)
         producer.produce(inlet, otlp(*((base + trace, base + trace) for trace in range(1, 9))))
         producer.produce(inlet, otlp((base + 50, base + 50)), key=(base + 50).to_bytes(16, "big").hex())
+        key = (base + 60).to_bytes(16, "big").hex()
+        producer.produce(inlet, otlp((base + 60, base + 60)), key=key, partition=sarama_partition(key, 4))
         producer.flush()
-        sent |= {base + trace for trace in (*range(1, 9), 50)}
+        own = Producer(
+            {"bootstrap.servers": kafka_settings.bootstrap_servers, "compression.type": codec, "partitioner": "murmur2"}
+        )
+        key = (base + 70).to_bytes(16, "big").hex()
+        own.produce(full_name(spans_by_trace.TOPIC, kafka_settings), otlp((base + 70, base + 70)), key=key)
+        own.flush()
+        sent |= {base + trace for trace in (*range(1, 9), 50, 60, 70)}
     strangers = foreign_records(kafka_settings) | damaged_batches(kafka_settings, real_parts_dir / "kafka" / "logs")
 
     workers, store = Workers(settings, tmp_path), ObjectStore(store_settings)
@@ -99,6 +107,15 @@ def test_a_collectors_records_are_stored_once_and_strangers_are_set_aside(
         workers.end_all()
         store.close()
     assert dead_letters(kafka_settings) == strangers
+
+
+def sarama_partition(key: str, partitions: int) -> int:
+    """Where sarama's hash partitioner, a Collector's default, puts a key: FNV-1a of 32 bits as a signed number."""
+    value = 0x811C9DC5
+    for byte in key.encode():
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    signed = value - (1 << 32) if value >> 31 else value
+    return abs(signed) % partitions
 
 
 def foreign_records(kafka: KafkaSettings) -> dict[tuple[int, int], str]:

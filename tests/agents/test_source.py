@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from agents.source import KafkaOffsets, StoreRanges
-from infra.minio import StorePlan
-from infra.ports import free_port
-from infra.rclone import start_rclone
-from infra.stack import store_ready
 from pipeline.partition.sealed import SealedRange
 from pipeline.spans import schema
 from pipeline.store.objects import ObjectStore
@@ -23,28 +16,6 @@ from topics.settings import KafkaSettings, Settings, StoreSettings
 
 pytestmark = pytest.mark.integration
 TOPIC = "spans_by_trace"
-
-
-@pytest.fixture
-def rclone(tmp_path: Path) -> Iterator[StoreSettings]:
-    plan = StorePlan(
-        data_dir=tmp_path / "rclone",
-        port=free_port(),
-        access_key="spanstream",
-        secret_key="spanstream-local",
-        log_path=tmp_path / "rclone.log",
-    )
-    server = start_rclone(plan)
-    try:
-        server.wait_ready(lambda: store_ready(plan), 30)
-        yield StoreSettings(
-            endpoint=f"http://127.0.0.1:{plan.port}",
-            access_key=plan.access_key,
-            secret_key=SecretStr(plan.secret_key),
-            buckets=("spans-a",),
-        )
-    finally:
-        server.stop(10)
 
 
 def sealed(first: int, last: int) -> SealedRange:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
-from agents.commands.doctor import doctor
+from agents.commands.doctor import Finding, check_clock, check_disk, check_store, doctor
+from topics.settings import Settings, StackSettings, StoreSettings
 
 AWAY = (
     "--kafka-bootstrap-servers",
@@ -34,3 +41,56 @@ def test_every_part_that_fails_is_told_with_what_to_do(tmp_path: Path) -> None:
     assert {"kafka", "store", "ports"} <= set(failed)
     assert all(one["advice"] for one in failed.values())
     assert any(one["part"] == "disk" and str(tmp_path) in one["found"] for one in findings)
+
+
+class HourBehind(BaseHTTPRequestHandler):
+    """Answers with the time of an hour ago."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string((timestamp or time.time()) - 3600)
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def late_store() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), HourBehind) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def failed(findings: Iterator[Finding]) -> list[Finding]:
+    return [one for one in findings if one.verdict == "failed"]
+
+
+def test_a_clock_that_is_an_hour_off_fails_with_advice(late_store: str) -> None:
+    (found,) = failed(check_clock(Settings(store=StoreSettings(endpoint=late_store))))
+
+    assert re.fullmatch(r"3(599|600|601) s apart from the store's", found.found)
+    assert "NTP" in found.advice
+
+
+def test_too_little_room_on_the_disk_fails_with_the_flag_to_change(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("agents.commands.doctor.FREE_BYTES_MIN", 1 << 60)
+
+    found = failed(check_disk(Settings(stack=StackSettings(data_dir=tmp_path / "not" / "yet"))))
+
+    assert [one.advice for one in found if str(tmp_path) in one.found] == [
+        "make room, or choose another folder: --stack-data-dir"
+    ]
+
+
+@pytest.mark.integration
+def test_a_store_that_takes_a_second_put_is_a_warning(rclone: StoreSettings) -> None:
+    found = list(check_store(Settings(store=rclone)))
+
+    assert [one.verdict for one in found] == ["ok", "warning"]
+    assert "one worker only" in found[1].advice

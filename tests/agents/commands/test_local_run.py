@@ -19,10 +19,12 @@ import pytest
 from agents.commands.demo import demo_settings
 from agents.commands.local_run import variables_of, with_ports
 from infra.supervisor import read_run
+from tests.pages import ROOT, commands_of, pages
 from tests.waiting import wait_until
 from topics.settings import KafkaSettings, ReceiverSettings, Settings, StoreSettings, load, load_settings
 
-ROOT = Path(__file__).parents[3]
+README_TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+UNTIL_STOPPED = ("up", "receive", "worker", "serve", "tail", "mcp")
 PORTS = [
     *("receiver.grpc_port", "receiver.http_port", "querier.http_port", "worker.port"),
     *("stack.kafka_port", "stack.kafka_controller_port", "stack.store_port"),
@@ -63,8 +65,23 @@ class Run:
         self.document: dict[str, Any] = json.loads(text)
         self.urls: dict[str, Any] = self.document["urls"]
 
-    def ask(self, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-        return spanstream(*words, env=self.env, timeout_s=timeout_s)
+    def ask(
+        self, *words: str, timeout_s: float = 120, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return spanstream(*words, env=env or self.env, timeout_s=timeout_s)
+
+    def variables(self) -> dict[str, str]:
+        """An environment in which commands find this run without flags, as with the ports of the pages."""
+        urls = self.urls
+        found = {
+            "RECEIVER_HTTP_PORT": urls["otlp_http"].rpartition(":")[2],
+            "RECEIVER_GRPC_PORT": urls["otlp_grpc"].rpartition(":")[2],
+            "QUERIER_HTTP_PORT": urls["querier"].rpartition(":")[2],
+            "WORKER_PORT": urls["workers"][0].rpartition(":")[2],
+            "KAFKA_BOOTSTRAP_SERVERS": urls["kafka"],
+            "STORE_ENDPOINT": urls["store"],
+        }
+        return self.env | {f"SPANSTREAM_{name}": value for name, value in found.items()}
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -130,6 +147,22 @@ def test_the_readmes_ten_lines_of_confluent_kafka_bring_a_span(run: Run) -> None
     assert "hello" in found.stdout
     where = json.loads(run.ask("where", trace_id, "--json", "--url", run.urls["querier"]).stdout)
     assert [place["spans"] for place in where["places"]] == [1]
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+def test_every_command_of_the_pages_that_ends_by_itself_ends_well(run: Run) -> None:
+    loaded = run.ask("load", "--spans", "3000", "--json", env=run.variables())
+    assert loaded.returncode == 0, loaded.stderr
+    found = run.ask("search", "{}", "--json", env=run.variables())
+    trace_id = json.loads(found.stdout)["traces"][0]["traceID"]
+    written = {tuple(words) for page in pages() for program, *words in commands_of(page) if program == "spanstream"}
+
+    for words in sorted(words for words in written if words[0] not in UNTIL_STOPPED):
+        asked = [trace_id if word == README_TRACE_ID else word.replace("100000", "3000") for word in words]
+        done = run.ask(*asked, env=run.variables())
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.integration
