@@ -54,6 +54,7 @@ def build(settings: Settings) -> SpanstreamApp:
             settings,
             store,
             topic=topic,
+            partitions=partitions,
             worker_url=worker_url(settings),
             offsets=KafkaOffsets(settings),
             clock_ns=time.time_ns,

@@ -18,7 +18,7 @@ from pipeline.store import commit
 from pipeline.store.manifest import Manifest
 from pipeline.store.objects import ObjectStore
 from topics import admin, span_chunks, spans_by_trace, spans_dead
-from topics.errors import KafkaUnavailableError
+from topics.errors import KafkaUnavailableError, PartitionsChangedError
 from topics.next_record import NextRecord
 from topics.producer import RecordProducer
 from topics.settings import Settings
@@ -109,28 +109,33 @@ class KafkaOffsets:
 class StoreRanges:
     """agents.worker.Ranges over the object store. offsets, clock_ns: of Kafka, and the time; called in threads."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         settings: Settings,
         store: ObjectStore,
         *,
         topic: str,
+        partitions: int,
         worker_url: str,
         offsets: Offsets,
         clock_ns: Callable[[], int],
     ) -> None:
         self._settings = settings
         self._store = store
-        self._topic = topic
+        self._topic, self._partitions = topic, partitions
         self._worker_url = worker_url
         self._offsets = offsets
         self._clock_ns = clock_ns
 
     def assignment(self, partition: int, secret: bytes) -> Assignment:
-        """The mark and the window from the manifests, the log's start and the committed offset from Kafka."""
+        """The mark and the window from the manifests, the log's start and the committed offset from Kafka.
+
+        Raises PartitionsChangedError where the topic has more partitions than it had.
+        """
         self._store.refuses_second_put()  # now, so that it is told before anything is stored
         window_s, keys_max = self._settings.worker.window_s, self._settings.worker.window_keys_max
         found = commit.read_mark(self._store, self._topic, partition)
+        self._check_partitions(partition, found.newest)
         window = [
             (span_keys(spans, secret), manifest.record_time_max_unix_ns, manifest.last)
             for manifest, spans in commit.window_spans(self._store, found, window_s=window_s, keys_max=keys_max)
@@ -141,6 +146,16 @@ class StoreRanges:
             window=window,
             log_start=self._offsets.log_start(partition),
             committed=self._offsets.committed(partition),
+        )
+
+    def _check_partitions(self, partition: int, newest: Manifest | None) -> None:
+        before = newest.partitions if newest is not None else self._partitions
+        if before == self._partitions and partition < self._partitions:
+            return
+        raise PartitionsChangedError(
+            f"{self._topic} has another number of partitions than its chunks were written with, or than this worker"
+            f" found at its start ({before}, {self._partitions}; this is partition {partition}): traces would stand on"
+            " other partitions than before. Nothing is read or lost. See docs/operations.md, More partitions"
         )
 
     def store(self, sealed: SealedRange, stop: threading.Event) -> Manifest | None:

@@ -59,6 +59,10 @@ class FormatVersionError(SpanstreamError):
     """A manifest, chunk or entry was written by a later version. The reader refuses it: upgrade the reader."""
 
 
+class PartitionsChangedError(SpanstreamError):
+    """The keyed topic was given more partitions. The worker says so again and again and leaves them unread."""
+
+
 class BadQuestionError(SpanstreamError):
     """A query's parameter is wrong. The caller gets 400 and the sentence."""
 

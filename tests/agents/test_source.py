@@ -12,6 +12,7 @@ from pipeline.partition.sealed import SealedRange
 from pipeline.spans import schema
 from pipeline.store.objects import ObjectStore
 from topics import admin
+from topics.errors import PartitionsChangedError
 from topics.settings import KafkaSettings, Settings, StoreSettings
 
 pytestmark = pytest.mark.integration
@@ -31,6 +32,34 @@ def sealed(first: int, last: int) -> SealedRange:
     )
 
 
+def ranges_of(settings: Settings, store: ObjectStore, partitions: int) -> StoreRanges:
+    return StoreRanges(
+        settings,
+        store,
+        topic=TOPIC,
+        partitions=partitions,
+        worker_url="http://w",
+        offsets=KafkaOffsets(settings),
+        clock_ns=time.time_ns,
+    )
+
+
+def test_a_topic_with_more_partitions_than_before_is_refused_with_what_to_read(
+    kafka_settings: KafkaSettings, store_settings: StoreSettings
+) -> None:
+    settings = Settings(kafka=kafka_settings, store=store_settings)
+    admin.ensure(settings)
+    store = ObjectStore(store_settings)
+    before, after = ranges_of(settings, store, 4), ranges_of(settings, store, 8)
+    before.store(sealed(0, 4), threading.Event())
+
+    with pytest.raises(PartitionsChangedError, match="More partitions"):
+        after.assignment(0, b"s" * 32)  # a worker started after the change, a partition with chunks
+    with pytest.raises(PartitionsChangedError, match="this is partition 5"):
+        before.assignment(5, b"s" * 32)  # one that runs on
+    store.close()
+
+
 def test_rclone_is_found_out_and_a_range_is_still_stored_once(
     rclone: StoreSettings, kafka_settings: KafkaSettings
 ) -> None:
@@ -38,9 +67,7 @@ def test_rclone_is_found_out_and_a_range_is_still_stored_once(
     admin.ensure(settings)
     store = ObjectStore(rclone)
     store.ensure_buckets()
-    ranges = StoreRanges(
-        settings, store, topic=TOPIC, worker_url="http://w", offsets=KafkaOffsets(settings), clock_ns=time.time_ns
-    )
+    ranges = ranges_of(settings, store, 4)
 
     assert ranges.assignment(0, b"s" * 32).mark == 0
     stored = ranges.store(sealed(0, 4), threading.Event())

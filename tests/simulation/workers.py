@@ -341,6 +341,7 @@ class Ranges:
             owner.settings,
             owner.store,
             topic=owner.world.topic,
+            partitions=len(owner.world.kafka.logs),
             worker_url=owner.url,
             offsets=self,
             clock_ns=owner.world.scheduler.time_ns,
