@@ -75,13 +75,13 @@ class Measured:
         return metric(self.url, name)
 
 
-def until(condition: object, timeout_s: float, what: str) -> None:
+def until(condition: object, timeout_s: float, what: str, *, poll_s: float = 0.05) -> None:
     """Wait for a condition; TimeoutError says for what."""
     deadline = time.monotonic() + timeout_s
     while not condition():  # type: ignore[operator]
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {timeout_s} s: {what}")
-        time.sleep(0.05)
+        time.sleep(poll_s)
 
 
 def send_load(url: str, spans: int, seed: int, rate: float = 0.0) -> dict[str, Any]:
