@@ -11,6 +11,7 @@ from operator import methodcaller
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from pipeline import telemetry
 from pipeline.query.blocks import LiveSegment, Loss
@@ -68,6 +69,7 @@ class TailReader:
         self._settings = settings
         self._partitions = partitions
         self._topic = full_name(spans_by_trace.TOPIC, settings.kafka)
+        self._admin = AdminClient(client_config(settings.kafka) | {"log_level": 2})
         self._idle: queue.LifoQueue[Consumer] = queue.LifoQueue(CONSUMERS_IDLE_MAX)
 
     def close(self) -> None:
@@ -79,25 +81,26 @@ class TailReader:
                 return
 
     def ends(self, partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
-        """(first offset still held, next offset to be written) of each. Raises KafkaUnavailableError."""
-        with self._consumer() as consumer:
-            return {partition: self._end(consumer, partition) for partition in partitions}
+        """(first offset still held, next offset to be written) of each. Raises KafkaUnavailableError.
 
-    def _end(self, consumer: Consumer, partition: int) -> tuple[int, int]:
-        """The watermarks, asked again while the cluster is electing a leader, for at most request_timeout_s."""
+        Asked again while the cluster is electing leaders, for at most request_timeout_s.
+        """
         timeout_s = self._settings.kafka.request_timeout_s
         deadline_s = time.monotonic() + timeout_s
+        places = [TopicPartition(self._topic, partition) for partition in partitions]
         while True:
+            asked = [
+                self._admin.list_offsets(dict.fromkeys(places, spec), request_timeout=timeout_s)
+                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+            ]
             try:
-                found: tuple[int, int] = consumer.get_watermark_offsets(
-                    TopicPartition(self._topic, partition), timeout=timeout_s
-                )
+                low, high = ({at.partition: one.result().offset for at, one in each.items()} for each in asked)
             except KafkaException as exc:
                 if exc.args[0].code() not in ELECTING or time.monotonic() > deadline_s:
-                    raise
+                    raise KafkaUnavailableError(f"{self._topic}: {exc.args[0]}") from exc
                 time.sleep(ELECTION_POLL_S)
             else:
-                return found
+                return {partition: (low[partition], high[partition]) for partition in low}
 
     def read(
         self, after: Mapping[int, int], ends: Ends, known: Mapping[int, Sequence[LiveSegment]]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.query import trace_rows
@@ -16,7 +17,7 @@ from pipeline.query.trace_rows import TraceRows
 from pipeline.spans import schema
 from pipeline.spans.index import OTHERS
 from pipeline.store.manifest import ChunkEntry
-from topics.partitioner import partition_of
+from topics.partitioner import partitions_of
 
 FILTERED_TRACES_MAX = 64
 UINT64_MAX = 2**64 - 1
@@ -54,10 +55,10 @@ class TenantSpans:
         start_ns, end_ns = max(0, start_ns - reach_ns), min(UINT64_MAX, end_ns + reach_ns)
         if len(trace_ids) > FILTERED_TRACES_MAX:
             return self.refs(start_ns, end_ns)
-        partitions = len(self._snapshot.partitions)
+        ids = np.frombuffer(b"".join(trace_ids), dtype=np.uint8).reshape(-1, 16)
+        partitions = partitions_of(ids, len(self._snapshot.partitions)).tolist()
         found: dict[str, ChunkEntry] = {}
-        for trace_id in trace_ids:
-            partition = partition_of(trace_id, partitions)
+        for trace_id, partition in zip(trace_ids, partitions, strict=True):
             for entry in self._catalog.chunks_for_trace(self._tenant, partition, trace_id, start_ns, end_ns):
                 found[entry.name] = entry
         return refs_of(found.values(), self._snapshot.horizons)

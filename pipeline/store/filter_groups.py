@@ -7,7 +7,7 @@ blocks of all 64 stand in one value. Until a group is full its chunks' filters a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +23,6 @@ GROUP_CHUNKS = 64
 PIECE_BLOCKS = 64
 UNREADABLE = b""  # the object is gone or damaged: the chunk counts as a maybe for ever
 FAMILIES = ("filters", "pieces", "groups", "members")
-
-Wanted = Callable[[int], tuple[int, trace_filter.Bytes]]
 
 
 class ChunkKey(NamedTuple):
@@ -155,35 +153,25 @@ class FilterGroups:
         shelf = self._shelves.get((tenant, partition))
         if shelf is None:
             return []
-        places: dict[int, tuple[int, trace_filter.Bytes]] = {}
-
-        def wanted(blocks_log2: int) -> tuple[int, trace_filter.Bytes]:
-            if blocks_log2 not in places:
-                places[blocks_log2] = trace_filter.block_of(trace_id, blocks_log2)
-            return places[blocks_log2]
-
+        wanted = trace_filter.wanted_of(trace_id)
         found = list(shelf.unknown)
         for group in shelf.groups:
             if group.low_ns <= high_ns and group.high_ns >= low_ns:
                 found += self._hits_of_group(group, wanted)
         for blocks_log2, keys in shelf.single.items():
             inside = [key for key in keys if self._chunks[key].overlaps(low_ns, high_ns)]
-            found += [key for key in inside if self._hit(key, wanted(blocks_log2))]
+            piece, at = divmod(wanted.block(blocks_log2), PIECE_BLOCKS)
+            found += [key for key in inside if self._hit(key, wanted, piece, at)]
         return [key for key in found if key in self._chunks and self._chunks[key].overlaps(low_ns, high_ns)]
 
-    def _hits_of_group(self, group: _Group, wanted: Wanted) -> list[ChunkKey]:
-        number, bits = wanted(group.blocks_log2)
-        value = self._families["groups"].get(_block_key(group.number, number))
-        blocks = np.frombuffer(value, dtype=np.uint8).reshape(-1, trace_filter.BLOCK_BYTES)
+    def _hits_of_group(self, group: _Group, wanted: trace_filter.Wanted) -> list[ChunkKey]:
+        value = self._families["groups"].get(_block_key(group.number, wanted.block(group.blocks_log2)))
+        blocks, bits = np.frombuffer(value, dtype=np.uint8).reshape(-1, trace_filter.BLOCK_BYTES), wanted.as_bytes()
         return [group.members[at] for at in np.flatnonzero(((blocks & bits) == bits).all(axis=1)).tolist()]
 
-    def _hit(self, key: ChunkKey, place: tuple[int, trace_filter.Bytes]) -> bool:
-        number, bits = place
-        piece, at = divmod(number, PIECE_BLOCKS)
+    def _hit(self, key: ChunkKey, wanted: trace_filter.Wanted, piece: int, at: int) -> bool:
         value = self._families["pieces"].get(_piece_key(key, piece))
-        start = at * trace_filter.BLOCK_BYTES
-        block = np.frombuffer(value, dtype=np.uint8, count=trace_filter.BLOCK_BYTES, offset=start)
-        return bool(((block & bits) == bits).all())
+        return wanted.is_in(value[at * trace_filter.BLOCK_BYTES : (at + 1) * trace_filter.BLOCK_BYTES])
 
     def _make_group(self, tenant: str, partition: int, shelf: _Shelf, blocks_log2: int) -> None:
         members = shelf.single.pop(blocks_log2)

@@ -7,6 +7,8 @@ in 64 chunks then reads 4 kB in one piece.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +24,7 @@ PROBES = 6
 BLOCKS_LOG2_MAX = 24
 
 Bytes = npt.NDArray[np.uint8]
+_UINT64_MAX = (1 << 64) - 1
 
 
 def build(trace_ids: Bytes) -> bytes:
@@ -41,20 +44,41 @@ def blocks_log2_of(trace_filter: bytes) -> int:
     return trace_filter[4]
 
 
-def block_of(trace_id: bytes, blocks_log2: int) -> tuple[int, Bytes]:
-    """The number of the block that a trace ID chooses, and the block it wants to find: 64 bytes with up to six bits."""
-    block, bits = _places(np.frombuffer(trace_id, dtype=np.uint8).reshape(1, 16), blocks_log2)
-    wanted = np.zeros(BLOCK_BITS, dtype=bool)
-    wanted[bits.ravel()] = True
-    return int(block[0]), np.packbits(wanted, bitorder="little")
+class Wanted(NamedTuple):
+    """What one trace ID asks of any filter. mixed: its hash; bits: those that must be set in its block, as a number."""
+
+    mixed: int
+    bits: int
+
+    def block(self, blocks_log2: int) -> int:
+        """The number of its block in a filter of so many blocks."""
+        return self.mixed >> (64 - blocks_log2)
+
+    def is_in(self, block: bytes) -> bool:
+        """Whether a block of 64 bytes has all its bits."""
+        return int.from_bytes(block, "little") & self.bits == self.bits
+
+    def as_bytes(self) -> Bytes:
+        """The bits as a block, shape (64,)."""
+        return np.frombuffer(self.bits.to_bytes(BLOCK_BYTES, "little"), dtype=np.uint8)
+
+
+def wanted_of(trace_id: bytes) -> Wanted:
+    """As _places, for one trace ID, in plain numbers: numpy would take ten times as long."""
+    low, high = int.from_bytes(trace_id[:8], "little"), int.from_bytes(trace_id[8:], "little")
+    mixed = _mix_one(low ^ _mix_one(high))
+    again = _mix_one(mixed)
+    bits = 0
+    for probe in range(PROBES):
+        bits |= 1 << (again >> 9 * probe & BLOCK_BITS - 1)
+    return Wanted(mixed, bits)
 
 
 def might_hold(trace_filter: bytes, trace_id: bytes) -> bool:
     """False: the chunk has no span of the trace. True: it has, or (about 0.5 %) has not."""
-    number, wanted = block_of(trace_id, blocks_log2_of(trace_filter))
-    start = HEADER_BYTES + number * BLOCK_BYTES
-    block = np.frombuffer(trace_filter, dtype=np.uint8, count=BLOCK_BYTES, offset=start)
-    return bool(((block & wanted) == wanted).all())
+    wanted = wanted_of(trace_id)
+    start = HEADER_BYTES + wanted.block(blocks_log2_of(trace_filter)) * BLOCK_BYTES
+    return wanted.is_in(trace_filter[start : start + BLOCK_BYTES])
 
 
 def _places(trace_ids: Bytes, blocks_log2: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -72,3 +96,10 @@ def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     values = (values ^ (values >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return values ^ (values >> np.uint64(33))
+
+
+def _mix_one(value: int) -> int:
+    """The same of one number."""
+    value = (value ^ value >> 33) * 0xFF51AFD7ED558CCD & _UINT64_MAX
+    value = (value ^ value >> 33) * 0xC4CEB9FE1A85EC53 & _UINT64_MAX
+    return value ^ value >> 33
