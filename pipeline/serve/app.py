@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from pipeline import telemetry
+from pipeline import drops, telemetry
+from pipeline.doors.tenants import NO_TENANT, read_tenants
 from pipeline.query.identifiers import API_SCOPES, SCOPE_OF, Attribute, Intrinsic, identifier, legacy_tag
 from pipeline.query.metrics import MetricsAnswer, MetricsQuestion
 from pipeline.query.questions import Questions
@@ -37,13 +38,14 @@ from topics.errors import (
     UnknownTenantError,
 )
 from topics.settings import Settings
+from topics.spans_by_trace import TENANT_HEADER
 
 log = structlog.get_logger("querier")
 PROTOBUF, JSON = "application/protobuf", "application/json"
 ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 STATUS: dict[type[SpanstreamError], int] = {
     BadQuestionError: 400,
-    UnknownTenantError: 401,
+    UnknownTenantError: 400,
     QueryTooLargeError: 413,
     KafkaUnavailableError: 503,
     StoreUnavailableError: 503,
@@ -79,6 +81,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
         ("/api/services", api.services),
         ("/api/where/{trace_id}", api.where),
+        (drops.PATH, api.drops),
         ("/tables", api.tables),
         ("/tables/{rest:path}", api.tables),
         ("/trace/{trace_id}", api.trace_view),
@@ -111,7 +114,7 @@ def answered(handler: Handler) -> Handler:
         try:
             response = await handler(request)
         except SpanstreamError as exc:
-            status = STATUS.get(type(exc), 500)
+            status = 401 if str(exc) == NO_TENANT else STATUS.get(type(exc), 500)
             headers = RETRY_AFTER if status == 503 else {}
             response = Response(f"{exc}\n", status, headers, "text/plain; charset=utf-8")
         except Exception:
@@ -280,6 +283,10 @@ class Api:
 
     # ---- the rest
 
+    async def drops(self, request: Request) -> Response:
+        """What of the asking tenants' spans was not kept as it was sent, by reason."""
+        return _json(await self._questions.drops(self._tenants(request)))
+
     async def tables(self, request: Request) -> Response:
         """The workers' tables: passed on to a worker."""
         status, body, media_type = await self._questions.tables(request.url.path, dict(request.query_params))
@@ -304,7 +311,8 @@ class Api:
         return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _tenants(self, request: Request) -> list[str]:
-        return params.tenants_of(request.headers, multitenancy=self._settings.receiver.multitenancy)
+        named = request.headers.get(TENANT_HEADER)
+        return read_tenants(named, multitenancy=self._settings.receiver.multitenancy)
 
     @staticmethod
     def _count_partial(question: str, reasons: list[str]) -> None:
