@@ -18,13 +18,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from agents.app import Handler
 from agents.owned import Owned
 from agents.worker import Worker
+from pipeline import drops
+from pipeline.doors.tenants import NO_TENANT, read_tenants
 from pipeline.partition.segment import Segment, rows_from, rows_of_trace
 from pipeline.partition.state import Partition
 from pipeline.spans import schema
 from pipeline.spans.index import Attributes, Services, add_attributes, add_services
 from pipeline.store.manifest import ChunkEntry
 from pipeline.store.tables import ATTRIBUTES, SEGMENTS, SERVICES, ipc_bytes
-from topics.errors import NotOwnerError
+from topics.errors import NotOwnerError, UnknownTenantError
+from topics.spans_by_trace import TENANT_HEADER
 
 T = TypeVar("T")
 Owners = Callable[[], Awaitable[dict[int, str]]]
@@ -62,7 +65,8 @@ class LiveQuestion(NamedTuple):
 class TableEndpoint:
     """The handlers. owners: partition -> URL of its worker, as the consumer group says."""
 
-    def __init__(self, worker: Worker, owners: Owners, own_url: str) -> None:
+    def __init__(self, worker: Worker, owners: Owners, own_url: str, *, multitenancy: bool = False) -> None:
+        self._multitenancy = multitenancy
         self._worker = worker
         self._owners = owners
         self._own_url = own_url
@@ -74,6 +78,7 @@ class TableEndpoint:
             ("/live", self.live),
             ("/ready", self.ready),
             ("/metrics", self.metrics),
+            (drops.PATH, self.show_drops),
             ("/tables", self.list_tables),
             ("/tables/{table}", self.show_table),
             ("/tables/{table}/{key:.+}", self.show_key),
@@ -196,6 +201,15 @@ class TableEndpoint:
     async def metrics(self, _request: web.Request) -> web.StreamResponse:
         """Prometheus text."""
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def show_drops(self, request: web.Request) -> web.StreamResponse:
+        """What of the asking tenants' spans this worker did not keep as it was sent."""
+        try:
+            tenants = read_tenants(request.headers.get(TENANT_HEADER), multitenancy=self._multitenancy)
+        except UnknownTenantError as error:
+            return web.Response(status=401 if str(error) == NO_TENANT else 400, text=f"{error}\n")
+        body = drops.DROPS.body(tenants, multitenancy=self._multitenancy)
+        return web.Response(body=body, content_type="application/json")
 
     # ---- tables for people
 

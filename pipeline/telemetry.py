@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from pipeline.drops import count_prepared, short_reason
+
 if TYPE_CHECKING:
     from pipeline.partition.batch import Prepared
     from pipeline.partition.state import Partition
@@ -77,7 +79,8 @@ def count_batch(prepared: Prepared) -> None:
     for (_, reason), count in prepared.counts.items():
         SPANS_MARKED.labels(reason=reason).inc(count)
     for letter in prepared.dead:
-        RECORDS_DEAD.labels(reason=letter.reason.split(":")[0][:40]).inc()
+        RECORDS_DEAD.labels(reason=short_reason(letter.reason)).inc()
+    count_prepared(prepared)
 
 
 def count_manifest(manifest: Manifest) -> None:

@@ -130,7 +130,10 @@ class LimitSettings(Section):
 
     attribute_bytes_max: int = setting(64 * KIB, "Longest string or bytes value of an attribute", ge=64)
     attributes_max: int = setting(
-        512, "Most attributes of one span, resource or scope; further ones are dropped and counted", ge=1
+        512, "Most attributes of one span, resource, scope, event or link; further ones are dropped and counted", ge=1
+    )
+    counted_tenants_max: int = setting(
+        1000, "Tenants of which a process keeps what /api/status/drops tells; those counted last are kept", ge=1
     )
     future_s_max: float = setting(86_400.0, "A start further ahead than this is an outlier", gt=0)
 
@@ -229,6 +232,9 @@ class QuerierSettings(Section):
         256 * MIB, "Bytes read from Kafka for partitions without owner; beyond, PARTIAL", ge=MIB
     )
     tail_timeout_s: float = setting(10.0, "Longest time of reading the tail; beyond, PARTIAL", gt=0)
+    receiver_urls: tuple[str, ...] = setting(
+        (), "URLs of the receivers that /api/status/drops asks; empty: http://receiver.host:receiver.http_port"
+    )
     owners_refresh_s: float = setting(1.0, "How long the partitions' owners are remembered", ge=0)
     catalog_refresh_s: float = setting(10.0, "How often the manifests in the bucket are listed beside the topic", gt=0)
     trace_reach_s: float = setting(3600.0, "A trace is looked for so far around the asked range", ge=0)

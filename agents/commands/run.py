@@ -31,7 +31,9 @@ def receive(settings: Settings) -> None:
 
 
 @click.command()
-@with_settings("kafka", "store", "receiver.record_bytes_max", "limits", "worker", "chunk", "log")
+@with_settings(
+    "kafka", "store", "receiver.record_bytes_max", "receiver.multitenancy", "limits", "worker", "chunk", "log"
+)
 def worker(settings: Settings) -> None:
     """Read the partitions that Kafka gives this worker: deduplicate, index, answer queriers, store chunks.
 

@@ -116,9 +116,9 @@ class LiveClient:
 
         return await self._ask_owners(after, ask)
 
-    async def get(self, url: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
+    async def get(self, url: str, params: Mapping[str, str], headers: Mapping[str, str]) -> tuple[int, bytes, str]:
         """Any other page of a worker: status, body, content type. Raises aiohttp.ClientError, TimeoutError."""
-        async with self._client().get(url, params=dict(params)) as answer:
+        async with self._client().get(url, params=dict(params), headers=dict(headers)) as answer:
             return answer.status, await answer.read(), answer.content_type
 
     async def _ask_owners(self, after: Mapping[int, int], ask: Ask) -> dict[int, LiveAnswer]:

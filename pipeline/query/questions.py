@@ -13,6 +13,7 @@ import aiohttp
 
 from pipeline import telemetry
 from pipeline.query.chunk_cache import ChunkCache
+from pipeline.query.drops import all_drops
 from pipeline.query.engine import Engine
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.live import LiveClient
@@ -185,10 +186,25 @@ class Questions:
         """A page of the workers' table endpoint, from whichever answers. KafkaUnavailableError where none does."""
         for url in sorted(set((await self._owners.all()).values())):
             try:
-                return await self._live.get(url + path, params)
+                return await self._live.get(url + path, params, {})
             except (aiohttp.ClientError, TimeoutError, OSError):
                 self._owners.silent(url)
         raise KafkaUnavailableError("no worker answers: the tables are theirs")
+
+    async def drops(self, tenants: Sequence[str]) -> dict[str, Any]:
+        """What of these tenants' spans was not kept as it was sent, by reason, over all workers and receivers."""
+        receiver = self._settings.receiver
+        receivers = self._settings.querier.receiver_urls or (f"http://{receiver.host}:{receiver.http_port}",)
+        try:
+            workers = set((await self._owners.all()).values())
+        except KafkaUnavailableError:
+            workers = set()
+        sources = [("receiver", url.rstrip("/")) for url in receivers] + [("worker", url) for url in workers]
+        answer = await all_drops(self._live.get, sources, tenants)
+        if not workers:
+            answer["reasons"].append("no worker is known: Kafka does not answer, or no partition has an owner")
+            answer["complete"] = False
+        return answer
 
     async def in_thread(self, work: Any) -> Any:
         """Run what takes long (encoding an answer) off the event loop."""

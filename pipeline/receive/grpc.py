@@ -46,16 +46,14 @@ class GrpcReceiver:
         await self._server.stop(grace_s)
 
     async def _export(self, body: bytes, context: Any) -> bytes:
-        share = self._ingest.inflight.share()
         try:
             name = next((value for key, value in context.invocation_metadata() or () if key == "x-scope-orgid"), None)
             tenant = self._ingest.tenant_of(name)
-            share.add(len(body))
-            response = await self._ingest.export(tenant, body, Form.PROTOBUF)
+            with self._ingest.request_of(tenant) as share:
+                share.add(len(body))
+                response = await self._ingest.export(tenant, body, Form.PROTOBUF)
         except SpanstreamError as exc:
             await self._refuse(exc, context)
-        finally:
-            share.release()
         telemetry.REQUESTS.labels(protocol="grpc", status="OK").inc()
         return response
 

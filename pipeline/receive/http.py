@@ -12,6 +12,8 @@ from google.rpc import code_pb2, status_pb2
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from pipeline import telemetry
+from pipeline.doors.tenants import NO_TENANT, read_tenants
+from pipeline.drops import DROPS, PATH
 from pipeline.receive.ingest import Ingest
 from pipeline.receive.limits import InflightShare
 from pipeline.receive.request import Form, form_of, unpack
@@ -61,8 +63,22 @@ class HttpReceiver:
         elif path == "/metrics":
             telemetry.INFLIGHT_BYTES.set(self._ingest.inflight.bytes)
             await _answer(send, 200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], generate_latest())
+        elif path == PATH:
+            await self._drops(dict(scope["headers"]), send)
         else:
             await _answer(send, 404, TEXT, b"404 page not found: POST /v1/traces, GET /ready, GET /metrics\n")
+
+    async def _drops(self, headers: dict[bytes, bytes], send: Send) -> None:
+        """What of the asking tenants' spans this receiver did not take as they were sent."""
+        named, multitenancy = headers.get(b"x-scope-orgid"), self._settings.multitenancy
+        try:
+            tenants = read_tenants(None if named is None else named.decode("latin-1"), multitenancy=multitenancy)
+        except UnknownTenantError as exc:
+            status, _, _ = status_of(exc, self._settings.retry_after_s)
+            await _answer(send, status, TEXT, f"{exc}\n".encode())
+            return
+        body = DROPS.body(tenants, multitenancy=multitenancy)
+        await _answer(send, 200, self._content_types[Form.JSON], body)
 
     async def _traces(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -83,15 +99,12 @@ class HttpReceiver:
     async def _export(self, headers: dict[bytes, bytes], form: Form, receive: Receive, send: Send) -> int:
         tenant_header = headers.get(b"x-scope-orgid")
         tenant = self._ingest.tenant_of(None if tenant_header is None else tenant_header.decode("latin-1"))
-        share = self._ingest.inflight.share()
-        try:
+        with self._ingest.request_of(tenant) as share:
             length = headers.get(b"content-length", b"")
             if length.isdigit() and int(length) > self._settings.request_bytes_max:
                 raise RequestTooLargeError(TOO_LARGE % self._settings.request_bytes_max)
             # The body is handed on, not kept: it can go as soon as it is cut, long before Kafka's answer.
             response = await self._ingest.export(tenant, await self._body(headers, receive, share), form)
-        finally:
-            share.release()
         return await _answer(send, 200, self._content_types[form], response)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive, share: InflightShare) -> bytes:
@@ -146,7 +159,7 @@ def status_of(error: SpanstreamError, retry_after_s: float) -> tuple[int, int, f
     if isinstance(error, MalformedRequestError):
         return 400, code_pb2.INVALID_ARGUMENT, None
     if isinstance(error, UnknownTenantError):
-        missing = str(error) == "no org id"
+        missing = str(error) == NO_TENANT
         return (401, code_pb2.UNAUTHENTICATED, None) if missing else (400, code_pb2.INVALID_ARGUMENT, None)
     if isinstance(error, KafkaUnavailableError | OverloadedError):
         return 503, code_pb2.UNAVAILABLE, retry_after_s

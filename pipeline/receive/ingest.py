@@ -5,23 +5,39 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from pipeline import telemetry
+from pipeline.doors.tenants import written_tenant
+from pipeline.drops import DROPS
 from pipeline.receive.batch import Batcher
-from pipeline.receive.limits import InflightBytes, TenantRates
+from pipeline.receive.limits import InflightBytes, InflightShare, TenantRates
 from pipeline.receive.request import Form, parse_body
 from pipeline.spans.parsed import ParseLimits
 from pipeline.spans.slices import SLICE_BYTES
-from topics.errors import KafkaUnavailableError, OverloadedError, UnknownTenantError
+from topics.errors import (
+    KafkaUnavailableError,
+    MalformedRequestError,
+    OverloadedError,
+    RateLimitedError,
+    RequestTooLargeError,
+    SpanstreamError,
+)
 from topics.settings import Settings
-from topics.spans_by_trace import DEFAULT_TENANT, is_tenant_name
 
 _RESPONSE: Any = trace_service_pb2.ExportTraceServiceResponse
+REFUSALS: dict[type[SpanstreamError], str] = {
+    RateLimitedError: "rate_limited",
+    RequestTooLargeError: "too_large",
+    MalformedRequestError: "malformed",
+    OverloadedError: "overloaded",
+    KafkaUnavailableError: "kafka_unavailable",
+}
 JSON_IN_LOOP_BYTES = 64 << 10  # a longer JSON body is read in a thread: 2 ms and more
 
 
@@ -51,13 +67,19 @@ class Ingest:
 
     def tenant_of(self, name: str | None) -> str:
         """The tenant that a request's X-Scope-OrgID (None: absent) stands for. Raises UnknownTenantError."""
-        if not self._settings.multitenancy:
-            return DEFAULT_TENANT
-        if not name:
-            raise UnknownTenantError("no org id")
-        if not is_tenant_name(name):
-            raise UnknownTenantError(f"X-Scope-OrgID is no tenant name: {name[:160]!r}")
-        return name
+        return written_tenant(name, multitenancy=self._settings.multitenancy)
+
+    @contextmanager
+    def request_of(self, tenant: str) -> Iterator[InflightShare]:
+        """One request's share of the bytes under way, given back at its end. A refusal is counted for its tenant."""
+        share = self.inflight.share()
+        try:
+            yield share
+        except SpanstreamError as exc:
+            DROPS.count(tenant, "refused_requests", {REFUSALS.get(type(exc), "failed"): 1})
+            raise
+        finally:
+            share.release()
 
     async def export(self, tenant: str, body: bytes, form: Form) -> bytes:
         """Take one request: returns its response in the request's form when Kafka has all of it.
@@ -88,6 +110,8 @@ class Ingest:
             telemetry.SPANS_CHANGED.labels(mark=mark).inc(count)
         for reason, count in rejected.items():
             telemetry.SPANS_REJECTED.labels(reason=reason).inc(count)
+        DROPS.count(tenant, "marked_spans", parsed.marked)
+        DROPS.count(tenant, "rejected_spans", rejected)
         return _response(rejected, form)
 
     async def _added(self, batcher: Batcher, tenant: str, payloads: list[bytes]) -> list[asyncio.Future[Counter[str]]]:

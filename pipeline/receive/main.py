@@ -9,6 +9,7 @@ import time
 import structlog
 
 from pipeline.allocator import keep_freed_memory
+from pipeline.drops import DROPS
 from pipeline.http_server import HttpServer, bind
 from pipeline.receive.batch import Batcher
 from pipeline.receive.grpc import GrpcReceiver
@@ -33,6 +34,7 @@ class Receiver:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._ingest = Ingest(settings)
+        DROPS.tenants_max = settings.limits.counted_tenants_max
         self._producer: RecordProducer | None = None
         self._kafka_problem: str | None = None
         self._kafka_asked_s = -READY_SECONDS

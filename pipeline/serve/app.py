@@ -15,9 +15,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
-from pipeline import telemetry
+from pipeline import drops, telemetry
+from pipeline.doors.tenants import NO_TENANT, read_tenants
 from pipeline.query.identifiers import API_SCOPES, SCOPE_OF, Attribute, Intrinsic, identifier, legacy_tag
 from pipeline.query.metrics import MetricsAnswer, MetricsQuestion
 from pipeline.query.questions import Questions
@@ -26,7 +27,7 @@ from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
 from pipeline.serve import messages, metrics, params, tempo
 from pipeline.serve.traces import Encoded, encode
-from pipeline.serve.ui import pages
+from pipeline.serve.ui import bundle, pages
 from topics.errors import (
     BadQuestionError,
     KafkaUnavailableError,
@@ -37,13 +38,14 @@ from topics.errors import (
     UnknownTenantError,
 )
 from topics.settings import Settings
+from topics.spans_by_trace import TENANT_HEADER
 
 log = structlog.get_logger("querier")
 PROTOBUF, JSON = "application/protobuf", "application/json"
 ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 STATUS: dict[type[SpanstreamError], int] = {
     BadQuestionError: 400,
-    UnknownTenantError: 401,
+    UnknownTenantError: 400,
     QueryTooLargeError: 413,
     KafkaUnavailableError: 503,
     StoreUnavailableError: 503,
@@ -79,10 +81,13 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
         ("/api/services", api.services),
         ("/api/where/{trace_id}", api.where),
+        (drops.PATH, api.drops),
         ("/tables", api.tables),
         ("/tables/{rest:path}", api.tables),
-        ("/trace/{trace_id}", api.trace_page),
-        ("/", api.newest_page),
+        ("/trace/{trace_id}", api.trace_view),
+        *((view, api.view) for view in bundle.VIEWS),
+        (f"{bundle.PLAIN}/trace/{{trace_id}}", api.trace_page),
+        (bundle.PLAIN, api.newest_page),
     ]
     plain: list[tuple[str, Handler]] = [
         ("/api/echo", api.echo),
@@ -94,6 +99,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         routes=[
             *(Route(path, answered(handler), methods=ANY_METHOD) for path, handler in routes),
             *(Route(path, handler, methods=ANY_METHOD) for path, handler in plain),
+            Mount("/assets", bundle.Assets()),
         ],
         middleware=[Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=4)],
     )
@@ -108,7 +114,7 @@ def answered(handler: Handler) -> Handler:
         try:
             response = await handler(request)
         except SpanstreamError as exc:
-            status = STATUS.get(type(exc), 500)
+            status = 401 if str(exc) == NO_TENANT else STATUS.get(type(exc), 500)
             headers = RETRY_AFTER if status == 503 else {}
             response = Response(f"{exc}\n", status, headers, "text/plain; charset=utf-8")
         except Exception:
@@ -155,8 +161,16 @@ class Api:
         """Where each part of a trace stands."""
         return _json(await self._questions.where(await self._find(request)))
 
+    async def trace_view(self, request: Request) -> Response:
+        """A trace on the interactive page; on the plain one where that is not built."""
+        return bundle.view(request) if bundle.is_built() else await self.trace_page(request)
+
+    async def view(self, request: Request) -> Response:
+        """A view of the interactive page; the newest traces on the plain one where that is not built."""
+        return bundle.view(request) if bundle.is_built() else await self.newest_page(request)
+
     async def trace_page(self, request: Request) -> Response:
-        """A trace as a page with a waterfall."""
+        """A trace as a page with a waterfall, without script."""
         found = await self._find(request)
         where = await self._questions.where(found)
         body = await self._questions.in_thread(partial(pages.trace_page, found, where))
@@ -186,7 +200,7 @@ class Api:
         return _answer(request, "SearchResponse", tempo.search(answer))
 
     async def newest_page(self, request: Request) -> Response:
-        """The newest traces as a page; takes the parameters of /api/search."""
+        """The newest traces as a page without script; takes the parameters of /api/search."""
         asked = dict(request.query_params)
         try:
             question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
@@ -269,6 +283,10 @@ class Api:
 
     # ---- the rest
 
+    async def drops(self, request: Request) -> Response:
+        """What of the asking tenants' spans was not kept as it was sent, by reason."""
+        return _json(await self._questions.drops(self._tenants(request)))
+
     async def tables(self, request: Request) -> Response:
         """The workers' tables: passed on to a worker."""
         status, body, media_type = await self._questions.tables(request.url.path, dict(request.query_params))
@@ -293,7 +311,8 @@ class Api:
         return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _tenants(self, request: Request) -> list[str]:
-        return params.tenants_of(request.headers, multitenancy=self._settings.receiver.multitenancy)
+        named = request.headers.get(TENANT_HEADER)
+        return read_tenants(named, multitenancy=self._settings.receiver.multitenancy)
 
     @staticmethod
     def _count_partial(question: str, reasons: list[str]) -> None:

@@ -178,35 +178,73 @@ def _ends(values: pa.Array) -> npt.NDArray[np.int32]:
 
 
 def _drop_attributes(spans: pa.Table, attributes_max: int) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
-    """Drop the attributes of a span, a resource or a scope beyond `attributes_max`."""
+    """Drop the attributes of a span, a resource, a scope, an event or a link beyond `attributes_max`."""
     over = np.zeros(spans.num_rows, dtype=bool)
     for scope in schema.ROW_SCOPES:
-        spans, dropped = _drop_attributes_of(scope, spans, attributes_max)
+        count = "dropped_attributes_count" if scope == "span" else f"{scope}_dropped_attributes_count"
+        spans, dropped = _drop_attributes_of(scope, spans, attributes_max, count)
+        over |= dropped
+    for scope in schema.LIST_SCOPES:
+        spans, dropped = _drop_attributes_inside(scope, spans, attributes_max)
         over |= dropped
     return spans, over
 
 
-def _drop_attributes_of(scope: str, spans: pa.Table, attributes_max: int) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
-    """Those of the map column first, from its end; a resource's service last."""
+def _drop_attributes_inside(scope: str, spans: pa.Table, attributes_max: int) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
+    """Those of events or links: their lists flattened are a table of a row each, for which the same rule holds."""
     none = np.zeros(spans.num_rows, dtype=bool)
-    names = [name for name in spans.column_names if (parsed := schema.parse_column(name)) and parsed.scope == scope]
-    names = sorted(
-        set(names) - {schema.MARKS_COLUMN}, key=lambda name: (name != schema.SERVICE_COLUMN, names.index(name))
-    )
-    more = schema.more_column(scope)
-    count = "dropped_attributes_count" if scope == "span" else f"{scope}_dropped_attributes_count"
+    more, count = schema.more_column(scope), f"{scope}_dropped_attributes_count"
+    names = _attribute_columns(scope, spans)
     if len(names) <= attributes_max and more not in spans.column_names:
         return spans, none
-    rare = pc.fill_null(pc.list_value_length(schema.column(spans, more).cast(pa.list_(MORE_ENTRY))), 0).to_numpy()
+    # One chunk each: the lists of a scope are parallel, so all share the offsets of the first
+    lists = {
+        name: pa.concat_arrays(schema.column(spans, name).chunks)
+        for name in [*names, count, more]
+        if name in spans.column_names
+    }
+    sizes = pc.fill_null(pc.list_value_length(next(iter(lists.values()))), 0).to_numpy()
+    inner, dropped = _drop_attributes_of(
+        scope, pa.table({name: array.flatten() for name, array in lists.items()}), attributes_max, count
+    )
+    if not dropped.any():
+        return spans, none
+    offsets = pa.array(np.concatenate(([0], np.cumsum(sizes))).astype(np.int32))
+    for name in inner.column_names:
+        values = inner.column(name).combine_chunks()
+        spans = _with_column(spans, name, pa.ListArray.from_arrays(offsets, values))
+    none[np.repeat(np.arange(spans.num_rows), sizes)[dropped]] = True
+    return spans, none
+
+
+def _attribute_columns(scope: str, spans: pa.Table) -> list[str]:
+    names = [name for name in spans.column_names if (parsed := schema.parse_column(name)) and parsed.scope == scope]
+    return sorted(
+        set(names) - {schema.MARKS_COLUMN}, key=lambda name: (name != schema.SERVICE_COLUMN, names.index(name))
+    )
+
+
+def _drop_attributes_of(
+    scope: str, spans: pa.Table, attributes_max: int, count: str
+) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
+    """Those of the map column first, from its end; a resource's service last. count: the column that says how many."""
+    none = np.zeros(spans.num_rows, dtype=bool)
+    names = _attribute_columns(scope, spans)
+    more = schema.more_column(scope)
+    if len(names) <= attributes_max and more not in spans.column_names:
+        return spans, none
+    known = spans.column_names
+    maps = spans.column(more) if more in known else pa.chunked_array([pa.nulls(spans.num_rows, schema.MORE)])
+    rare = pc.fill_null(pc.list_value_length(maps.cast(pa.list_(MORE_ENTRY))), 0).to_numpy()
     held = sum((spans.column(name).is_valid().to_numpy().astype(np.int64) for name in names), rare.astype(np.int64))
     over = np.maximum(held - attributes_max, 0)
     if not over.any():
         return spans, none
-    dropped = schema.column(spans, count).fill_null(0).to_numpy() + over.astype(np.uint32)
-    spans = _with_column(spans, count, pa.array(dropped, pa.uint32()))
+    counted = spans.column(count).fill_null(0).to_numpy() if count in known else np.zeros(spans.num_rows, np.uint32)
+    spans = _with_column(spans, count, pa.array(counted + over.astype(np.uint32), pa.uint32()))
     left = over.copy()
     if rare.any():
-        entries = spans.column(more).to_pylist()
+        entries = maps.to_pylist()
         for row in np.flatnonzero(over).tolist():
             keep = max(0, int(rare[row] - left[row]))
             left[row] -= rare[row] - keep
