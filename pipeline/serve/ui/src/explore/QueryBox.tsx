@@ -21,16 +21,16 @@ interface Open {
 }
 
 export function QueryBox({ query, error, range, run, placeholder }: Props) {
-  const [text, setText] = useState(query);
+  const [text, setText] = useState(() => oneLine(query));
   const [open, setOpen] = useState<Open | null>(null);
-  const area = useRef<HTMLTextAreaElement>(null);
+  const area = useRef<HTMLInputElement>(null);
   const turn = useRef(0);
   const id = useId();
-  useEffect(() => setText(query), [query]);
+  useEffect(() => setText(oneLine(query)), [query]);
 
   const suggest = async () => {
     const mine = ++turn.current;
-    const caret = area.current!.selectionStart;
+    const caret = area.current!.selectionStart ?? area.current!.value.length;
     const wanted = wantedAt(area.current!.value, caret);
     const items = await suggestionsFor(wanted, { start: range.fromS, end: range.toS }).catch(() => []);
     if (mine === turn.current) setOpen(items.length ? { items, wanted, at: -1 } : null);
@@ -41,7 +41,7 @@ export function QueryBox({ query, error, range, run, placeholder }: Props) {
   };
   const take = (item: string, { wanted }: Open) => {
     const element = area.current!;
-    const after = element.value.slice(element.selectionStart);
+    const after = element.value.slice(element.selectionStart ?? undefined);
     const space = /[\s({]$/.test(item) || item === "}" || item.endsWith("(") ? "" : " ";
     const changed = element.value.slice(0, wanted.from) + item + space;
     setText(changed + after.replace(/^ /, ""));
@@ -90,11 +90,10 @@ export function QueryBox({ query, error, range, run, placeholder }: Props) {
           {coloured(text, offset)}
           {"\n"}
         </pre>
-        <textarea
+        <input
           ref={area}
           id="query"
           class="mono"
-          rows={1}
           value={text}
           aria-label="TraceQL query"
           placeholder={placeholder ?? "{ status = error && duration > 100ms }   all traces while empty"}
@@ -139,6 +138,10 @@ export function QueryBox({ query, error, range, run, placeholder }: Props) {
       </button>
     </div>
   );
+}
+
+function oneLine(query: string): string {
+  return query.replace(/\s*\n\s*/g, " ");
 }
 
 function coloured(text: string, wrongAt: number | null) {
