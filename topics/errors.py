@@ -101,3 +101,7 @@ class QuerierUnavailableError(SpanstreamError):
 
 class NotFoundError(SpanstreamError):
     """What a command was asked for is not there, such as a trace. Exit code 1."""
+
+
+class ReplayRefusedError(SpanstreamError):
+    """Dead letters are not sent again now: another replay runs, or what was sent could not be noted."""
