@@ -83,7 +83,7 @@ def test_the_form_writes_the_query_and_reads_it_back(page: Page) -> None:
     page.get_by_label("Service", exact=True).press("Enter")
     page.get_by_label("At least", exact=True).fill("250ms")
     page.get_by_label("At least", exact=True).press("Enter")
-    page.get_by_label("Status", exact=True).select_option("error")
+    page.locator(".query-form").get_by_label("Status").select_option("error")
     page.get_by_label("Attribute", exact=True).fill("span.payment.provider")
     page.get_by_label("Value", exact=True).fill("acme-bank")
     page.get_by_role("button", name="Add").click()
