@@ -40,7 +40,7 @@ class RateLimitedError(SpanstreamError):
 
 
 class OverloadedError(SpanstreamError):
-    """More bytes wait for Kafka than may, or the process is stopping. The sender gets 503 with Retry-After."""
+    """More is under way than may be (bytes for Kafka, live tails), or the process is stopping: 503 with Retry-After."""
 
 
 class UnknownTenantError(SpanstreamError):

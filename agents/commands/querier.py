@@ -24,8 +24,8 @@ class Querier:
 
     def __init__(self, url: str, tenant: str = "") -> None:
         self.url = url.rstrip("/")
-        headers = {"X-Scope-OrgID": tenant} if tenant else {}
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_S)
+        self.headers = {"X-Scope-OrgID": tenant} if tenant else {}
+        self._http = httpx.Client(base_url=self.url, headers=self.headers, timeout=TIMEOUT_S)
 
     def __enter__(self) -> Querier:
         return self
