@@ -51,7 +51,8 @@ class Place:
 class FoundTrace:
     """A trace: a span table with `parent_span_id`, sorted by (start, span ID, kind), no span twice.
 
-    reasons: why it may not be complete; empty: it is. read_bytes: Arrow bytes that were looked at.
+    reasons: why it may not be complete; empty: it is. read_bytes: Arrow bytes that were looked at. copies: rows that
+    stand in chunks or segments beside the ones given, of spans that came again after the deduplication window.
     """
 
     trace_id: bytes
@@ -60,6 +61,7 @@ class FoundTrace:
     places: list[Place] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     read_bytes: int = 0
+    copies: int = 0
     owner: str = ""
 
 
@@ -192,13 +194,15 @@ def joined(
     for number, losses in snapshot.losses.items():
         reasons += [f"Kafka deleted offsets {a} to {b} of partition {number} before they were read" for a, b in losses]
     own = snapshot.partitions.get(partition)
+    spans = each_once(schema.concat(tables)) if tables else schema.empty_table()
     return FoundTrace(
         trace_id=trace_id,
         partition=partition,
-        spans=each_once(schema.concat(tables)) if tables else schema.empty_table(),
+        spans=spans,
         places=places,
         reasons=reasons + snapshot.reasons,
         read_bytes=sum(table.nbytes for table in tables),
+        copies=sum(table.num_rows for table in tables) - spans.num_rows,
         owner=own.url if own is not None else "",
     )
 
