@@ -13,7 +13,7 @@ import orjson
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from pipeline import telemetry
-from pipeline.doors.tenants import written_tenant
+from pipeline.doors.door import Door
 from pipeline.drops import DROPS
 from pipeline.receive.batch import Batcher
 from pipeline.receive.limits import InflightBytes, InflightShare, TenantRates
@@ -47,6 +47,7 @@ class Ingest:
     def __init__(self, settings: Settings, *, clock_s: Callable[[], float] = time.monotonic) -> None:
         receiver = settings.receiver
         self._settings = receiver
+        self.door = Door(settings)
         self._batcher: Batcher | None = None
         self._rates = TenantRates(receiver.tenant_rate_bytes_per_s, receiver.tenant_burst_bytes, clock_s)
         self._limits = ParseLimits(
@@ -64,10 +65,6 @@ class Ingest:
         self.closed_because = reason
         if self._batcher is not None:
             self._batcher.close()
-
-    def tenant_of(self, name: str | None) -> str:
-        """The tenant that a request's X-Scope-OrgID (None: absent) stands for. Raises UnknownTenantError."""
-        return written_tenant(name, multitenancy=self._settings.multitenancy)
 
     @contextmanager
     def request_of(self, tenant: str) -> Iterator[InflightShare]:
