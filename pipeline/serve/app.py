@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from pipeline import drops, telemetry
 from pipeline.doors.asgi import Guarded, caller_of
@@ -28,7 +28,7 @@ from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
 from pipeline.serve import messages, metrics, params, tempo
 from pipeline.serve.traces import Encoded, encode
-from pipeline.serve.ui import pages
+from pipeline.serve.ui import bundle, pages
 from topics.errors import (
     BadQuestionError,
     ForbiddenError,
@@ -91,8 +91,10 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         (drops.PATH, api.drops),
         ("/tables", api.tables),
         ("/tables/{rest:path}", api.tables),
-        ("/trace/{trace_id}", api.trace_page),
-        ("/", api.newest_page),
+        ("/trace/{trace_id}", api.trace_view),
+        *((view, api.view) for view in bundle.VIEWS),
+        (f"{bundle.PLAIN}/trace/{{trace_id}}", api.trace_page),
+        (bundle.PLAIN, api.newest_page),
     ]
     plain: list[tuple[str, Handler]] = [
         ("/api/echo", api.echo),
@@ -104,6 +106,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         routes=[
             *(Route(path, answered(handler), methods=ANY_METHOD) for path, handler in routes),
             *(Route(path, handler, methods=ANY_METHOD) for path, handler in plain),
+            Mount("/assets", bundle.Assets()),
         ],
         middleware=[
             Middleware(Guarded, door=Door(settings), need_of=need_of),
@@ -173,8 +176,16 @@ class Api:
         """Where each part of a trace stands."""
         return _json(await self._questions.where(await self._find(request)))
 
+    async def trace_view(self, request: Request) -> Response:
+        """A trace on the interactive page; on the plain one where that is not built."""
+        return bundle.view(request) if bundle.is_built() else await self.trace_page(request)
+
+    async def view(self, request: Request) -> Response:
+        """A view of the interactive page; the newest traces on the plain one where that is not built."""
+        return bundle.view(request) if bundle.is_built() else await self.newest_page(request)
+
     async def trace_page(self, request: Request) -> Response:
-        """A trace as a page with a waterfall."""
+        """A trace as a page with a waterfall, without script."""
         found = await self._find(request)
         where = await self._questions.where(found)
         body = await self._questions.in_thread(partial(pages.trace_page, found, where))
@@ -204,7 +215,7 @@ class Api:
         return _answer(request, "SearchResponse", tempo.search(answer))
 
     async def newest_page(self, request: Request) -> Response:
-        """The newest traces as a page; takes the parameters of /api/search."""
+        """The newest traces as a page without script; takes the parameters of /api/search."""
         asked = dict(request.query_params)
         try:
             question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
