@@ -23,6 +23,7 @@ from pipeline.drops import PATH as DROPS
 from pipeline.receive.http import HttpReceiver
 from pipeline.receive.ingest import Ingest
 from pipeline.serve.app import make_app as make_querier_app
+from pipeline.serve.ui import bundle
 from pipeline.store.objects import ObjectStore
 from tests.doors import PEER_TOKEN, locked, new_token
 from tests.queriers import querier, receiver, worker
@@ -80,8 +81,11 @@ QUERIER = {
         Asked("/tables/%2e%2e/live?want=0:0,1:0"),
         Asked("/tables/services/..%2f..%2flive?want=0:0,1:0"),
     ],
-    "/trace/{trace_id}": [Asked(f"/trace/{TRACE.hex()}", tells=True)],
-    "/": [Asked(f"/?{AROUND}", tells=True)],
+    "/trace/{trace_id}": [Asked(f"/trace/{TRACE.hex()}")],
+    **{view: [Asked(f"{view}?{AROUND}")] for view in bundle.VIEWS},
+    f"{bundle.PLAIN}/trace/{{trace_id}}": [Asked(f"{bundle.PLAIN}/trace/{TRACE.hex()}", tells=True)],
+    bundle.PLAIN: [Asked(f"{bundle.PLAIN}?{AROUND}", tells=True)],
+    "/assets": [Asked("/assets/none.js"), Asked("/assets/%2e%2e/%2e%2e/pyproject.toml")],
     "/api/echo": [Asked("/api/echo")],
     "/api/status/buildinfo": [Asked("/api/status/buildinfo")],
     "/ready": [Asked("/ready")],
@@ -165,7 +169,11 @@ def running(kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_pa
         urls["worker"] = stack.enter_context(worker(settings, tmp_path))
         own = settings.querier.model_copy(update={"receiver_urls": (urls["receiver"],), "tag_values_max": 100})
         urls["querier"] = stack.enter_context(querier(settings.model_copy(update={"querier": own}), tmp_path))
-        client = stack.enter_context(httpx.Client(verify=Outgoing.of_peer(settings).tls, timeout=30))
+        client = stack.enter_context(
+            httpx.Client(
+                verify=Outgoing.of_peer(settings).tls, timeout=30, limits=httpx.Limits(max_keepalive_connections=0)
+            )
+        )
         yield Running(settings, urls, tokens, client)
 
 

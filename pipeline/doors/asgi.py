@@ -7,7 +7,8 @@ from typing import Any
 
 from pipeline import telemetry
 from pipeline.doors.door import Caller, Door, Need, refusal
-from topics.errors import SpanstreamError
+from pipeline.doors.tenants import NO_TENANT
+from topics.errors import SpanstreamError, UnknownTenantError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -42,6 +43,14 @@ class Guarded:
 def headers_of(scope: Scope) -> dict[str, str]:
     """The headers of an ASGI request, names in lower case. Of one that comes twice the first counts."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+
+
+def tenants_of(scope: Scope) -> list[str]:
+    """Whose spans a request that passed its door is about. Raises UnknownTenantError where it did not say so."""
+    tenants = list(caller_of(scope).tenants)
+    if not tenants:
+        raise UnknownTenantError(NO_TENANT)
+    return tenants
 
 
 def caller_of(scope: Scope) -> Caller:

@@ -31,6 +31,7 @@ class Need(Enum):
     NOTHING = "nothing: it tells nobody's data"
     WRITE = "write"
     READ = "read"
+    PAGE = "page: what a browser opens before it can say whose data it is to show; read, and the tenants where known"
     ADMIN = "admin"
     PEER = "peer: only processes of this deployment, since it tells all tenants' spans"
 
@@ -71,22 +72,27 @@ class Door:
         if need is Need.NOTHING:
             return Caller()
         grant = self._grant(headers)
-        if grant is not None and need.value not in grant.scopes:
-            raise ForbiddenError(f"the token may not do this: it needs the scope {need.name.lower()}")
+        scope = Need.READ if need is Need.PAGE else need
+        if grant is not None and scope.value not in grant.scopes:
+            raise ForbiddenError(f"the token may not do this: it needs the scope {scope.name.lower()}")
         everything = grant is None or ("admin" in grant.scopes and grant.all_tenants)
         if need in (Need.ADMIN, Need.PEER):
             if not everything:
                 raise ForbiddenError("the token is for some tenants only: this tells of all together")
             return Caller((), everything)
-        tenants = self._tenants(headers.get(_TENANT), grant, need)
+        named = headers.get(_TENANT)
+        if need is Need.PAGE and self._multitenancy and not named:
+            named = _own_tenant(grant)
+            if not named:
+                return Caller((), everything)  # who shows data there asks for the tenants itself
+        tenants = self._tenants(named, grant, need)
         for tenant in tenants:
             if grant is not None and not grant.is_for(tenant):
                 raise ForbiddenError(f"the token is not for tenant {tenant}")
         return Caller(tuple(tenants), everything)
 
     def _tenants(self, named: str | None, grant: tokens.KeptToken | None, need: Need) -> list[str]:
-        if not named and grant is not None and len(grant.tenants) == 1 and not grant.all_tenants:
-            named = grant.tenants[0]  # a token of one tenant names it
+        named = named or _own_tenant(grant)
         if need is Need.WRITE:
             return [written_tenant(named, multitenancy=self._multitenancy)]
         return read_tenants(named, multitenancy=self._multitenancy)
@@ -104,6 +110,11 @@ class Door:
         if kept is None:
             raise UnauthenticatedError("the token is unknown or revoked")
         return kept
+
+
+def _own_tenant(grant: tokens.KeptToken | None) -> str:
+    """A token of one tenant names it; empty for any other."""
+    return grant.tenants[0] if grant is not None and len(grant.tenants) == 1 and not grant.all_tenants else ""
 
 
 def bearer_of(authorization: str) -> str:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from pipeline import drops, telemetry
-from pipeline.doors.asgi import Guarded, caller_of
+from pipeline.doors.asgi import Guarded, caller_of, tenants_of
 from pipeline.doors.door import Door, Need
 from pipeline.query.identifiers import API_SCOPES, SCOPE_OF, Attribute, Intrinsic, identifier, legacy_tag
 from pipeline.query.metrics import MetricsAnswer, MetricsQuestion
@@ -37,6 +37,7 @@ from topics.errors import (
     QueryTooLargeError,
     SpanstreamError,
     StoreUnavailableError,
+    UnknownTenantError,
 )
 from topics.settings import Settings
 
@@ -45,6 +46,7 @@ PROTOBUF, JSON = "application/protobuf", "application/json"
 ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 STATUS: dict[type[SpanstreamError], int] = {
     BadQuestionError: 400,
+    UnknownTenantError: 401,
     ForbiddenError: 403,
     QueryTooLargeError: 413,
     KafkaUnavailableError: 503,
@@ -117,6 +119,10 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
 
 def need_of(path: str) -> Need:
     """What a path needs of who asks: to read, unless another need is written down here."""
+    if path.startswith("/assets/"):
+        return Need.NOTHING  # the page's program: everybody's
+    if path in bundle.VIEWS or path.startswith("/trace/"):
+        return Need.PAGE
     return NEEDS.get(path, Need.READ)
 
 
@@ -331,7 +337,7 @@ class Api:
         return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _tenants(self, request: Request) -> list[str]:
-        return list(caller_of(request.scope).tenants)
+        return tenants_of(request.scope)
 
     @staticmethod
     def _count_partial(question: str, reasons: list[str]) -> None:

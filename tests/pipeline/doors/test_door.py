@@ -96,6 +96,19 @@ def test_where_tenants_are_off_a_token_of_a_tenant_opens_nothing(tmp_path: Path)
         door_at(tmp_path, multitenancy=False).caller(headers(token), Need.READ)
 
 
+def test_a_page_is_opened_before_it_is_known_whose_data_it_shows_but_not_without_a_token(tmp_path: Path) -> None:
+    one, every = (new_token(tmp_path / "tokens.json", "read", tenants=(who,)) for who in ("a", "*"))
+    door = door_at(tmp_path)
+
+    assert door.caller(headers(every), Need.PAGE).tenants == ()
+    assert door.caller(headers(every, "b"), Need.PAGE).tenants == ("b",)
+    assert door.caller(headers(one), Need.PAGE).tenants == ("a",)
+    with pytest.raises(ForbiddenError):
+        door.caller(headers(one, "b"), Need.PAGE)
+    with pytest.raises(UnauthenticatedError):
+        door.caller({}, Need.PAGE)
+
+
 def test_a_browser_may_show_the_token_as_a_password(tmp_path: Path) -> None:
     token = new_token(tmp_path / "tokens.json", "read")
     basic = base64.b64encode(f"anybody:{token}".encode()).decode()
