@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import itertools
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -68,6 +70,7 @@ QUERIER = {
         Asked("/api/v2/search/tag/.{other}.key/values"),
     ],
     "/api/services": [Asked("/api/services", tells=True), Asked(f"/api/services?{AROUND}", tells=True)],
+    "/api/tail": [Asked("/api/tail?q={}")],
     "/api/where/{trace_id}": [Asked(f"/api/where/{TRACE.hex()}", tells=True)],
     DROPS: [Asked(DROPS, tells=True)],
     "/tables": [Asked("/tables")],
@@ -179,13 +182,41 @@ def running(kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_pa
 
 def ask(running: Running, process: str, method: str, path: str, token: str, **headers: str) -> httpx.Response:
     shown = {"Authorization": f"Bearer {token}"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    return running.client.request(method, running.urls[process] + path, headers=shown)
+    url = running.urls[process] + path
+    if not path.startswith("/api/tail"):
+        return running.client.request(method, url, headers=shown)
+    with running.client.stream(method, url, headers=shown) as endless:
+        return httpx.Response(endless.status_code, content=read_for(endless, 0.3, ""))
+
+
+def read_for(endless: httpx.Response, seconds: float, until: str) -> bytes:
+    """What an answer without end tells within so long, or until it tells `until`."""
+    body, end_s = b"", time.monotonic() + seconds
+    with suppress(httpx.ReadTimeout):
+        for part in endless.iter_raw():
+            body += part
+            if time.monotonic() > end_s or (until and until.encode() in body):
+                break
+    return body
 
 
 def send(running: Running, tenant: str, number: int) -> None:
     headers = {"Authorization": f"Bearer {running.tokens[tenant]}", "Content-Type": "application/x-protobuf"}
     url = running.urls["receiver"] + "/v1/traces"
     assert running.client.post(url, content=spans_of(tenant, number), headers=headers).status_code == 200
+
+
+def follow(running: Running, tenant: str, other: str, number: int) -> str:
+    """What is wrong with what a tenant is told of spans as they arrive, its own and the other's."""
+    shown = {"Authorization": f"Bearer {running.tokens[tenant]}"}
+    with running.client.stream("GET", running.urls["querier"] + "/api/tail?q={}", headers=shown) as endless:
+        told = threading.Timer(1.0, lambda: [send(running, one, number) for one in (other, tenant)])
+        told.start()
+        body = read_for(endless, 20.0, mark(tenant))
+        told.join()
+    if not marks_in(body, tenant):
+        return f"/api/tail told {tenant} nothing: {body!r:.300}"
+    return f"/api/tail told {tenant} of {other}: {body!r:.300}" if marks_in(body, other) else ""
 
 
 def filled(path: str, tenant: str) -> str:
@@ -223,11 +254,12 @@ def test_over_every_route_and_method_no_tenant_sees_a_byte_of_the_other(running:
         wait_until(lambda who=tenant: span_count(running, who) == 3, 30, "all three are found")  # type: ignore[misc]
     wrong = [sentence for tenant, other in ((A, B), (B, A)) for sentence in told_too_much(running, tenant, other)]
     wrong += told_by_methods(running)
+    wrong += filter(None, (follow(running, A, B, 3), follow(running, B, A, 4)))
     assert not wrong, "\n".join(wrong)
     # What there was to be told: a peer is given both, and a token for all tenants may ask for both at once
     live = ask(running, "worker", "GET", "/live?want=0:0,1:0", PEER_TOKEN)
     assert live.status_code == 200
-    assert span_count(running, "both", x_scope_orgid=f"{A}|{B}") == 6
+    assert span_count(running, "both", x_scope_orgid=f"{A}|{B}") == 10
     assert (
         ask(running, "querier", "GET", "/tables/segments", running.tokens["both"], x_scope_orgid=A).status_code == 200
     )

@@ -40,7 +40,7 @@ class RateLimitedError(SpanstreamError):
 
 
 class OverloadedError(SpanstreamError):
-    """More bytes wait for Kafka than may, or the process is stopping. The sender gets 503 with Retry-After."""
+    """More is under way than may be (bytes for Kafka, live tails), or the process is stopping: 503 with Retry-After."""
 
 
 class UnknownTenantError(SpanstreamError):
@@ -109,3 +109,7 @@ class QuerierUnavailableError(SpanstreamError):
 
 class NotFoundError(SpanstreamError):
     """What a command was asked for is not there, such as a trace. Exit code 1."""
+
+
+class ReplayRefusedError(SpanstreamError):
+    """Dead letters are not sent again now: another replay runs, or what was sent could not be noted."""

@@ -132,6 +132,9 @@ class LimitSettings(Section):
     attributes_max: int = setting(
         512, "Most attributes of one span, resource, scope, event or link; further ones are dropped and counted", ge=1
     )
+    overrides_path: str = setting(
+        "", "File (TOML or JSON) with limits of single tenants, read again when it changes; see docs/operations.md"
+    )
     counted_tenants_max: int = setting(
         1000, "Tenants of which a process keeps what /api/status/drops tells; those counted last are kept", ge=1
     )
@@ -223,6 +226,9 @@ class QuerierSettings(Section):
     live_wait_s: float = setting(
         0.4, "A search gives workers so long to take what Kafka has; then it reads the rest from there", ge=0, le=5
     )
+    live_tail_every_s: float = setting(0.5, "A live tail is told what came so often", gt=0, le=60)
+    live_tail_spans_max: int = setting(50, "Spans that it is told each time; others are counted", ge=1, le=1000)
+    live_tails_max: int = setting(16, "Live tails at a time; beyond, 503", ge=1)
     tail_bytes_max: int = setting(
         256 * MIB, "Bytes read from Kafka for partitions without owner; beyond, PARTIAL", ge=MIB
     )

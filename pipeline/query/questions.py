@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from pipeline.query.drops import all_drops
 from pipeline.query.engine import Engine
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.live import LiveClient
+from pipeline.query.live_tail import Arrived, LiveTail
 from pipeline.query.metrics import Metrics, MetricsAnswer, MetricsQuestion
 from pipeline.query.owners import Owners
 from pipeline.query.search import Search, SearchAnswer, SearchQuestion
@@ -30,8 +32,9 @@ from pipeline.query.trace_by_id import FoundTrace, Place, TraceChunks, TraceLook
 from pipeline.query.trace_filter import TraceFilter, filtered
 from pipeline.query.warm_up import WarmStored, warm_up
 from pipeline.store.manifest import manifest_name
+from pipeline.traceql import tree
 from topics import admin, spans_by_trace
-from topics.errors import BadQuestionError, KafkaUnavailableError
+from topics.errors import BadQuestionError, KafkaUnavailableError, OverloadedError
 from topics.settings import Settings
 from topics.spans_by_trace import TENANT_HEADER
 from topics.topic import full_name
@@ -112,6 +115,7 @@ class Questions:
         self._open: _Open | None = None
         self._problem = "Kafka has not answered yet"
         self._opening: asyncio.Task[None] | None = None
+        self._tails, self._tails_end = 0, asyncio.Event()
 
     def start(self) -> None:
         """Begin to follow the catalog, and to ask Kafka how many partitions there are."""
@@ -187,6 +191,30 @@ class Questions:
             "complete": not found.reasons,
             "reasons": found.reasons,
         }
+
+    def live_tail(self, tenants: Sequence[str], pipeline: tree.Pipeline) -> AsyncIterator[Arrived]:
+        """Spans as they arrive, turn by turn, until it is closed or `end_tails`. Raises BadQuestionError at once, and
+        OverloadedError above querier.live_tails_max.
+        """
+        querier, opened = self._settings.querier, self._ready()
+        if self._tails >= querier.live_tails_max:
+            raise OverloadedError(f"{self._tails} live tails are open, and querier.live_tails_max allows no more")
+        tail = LiveTail(opened.snapshots, self._engine, tenants, pipeline, querier.live_tail_spans_max)
+        return self._turns(tail, querier.live_tail_every_s)
+
+    async def _turns(self, tail: LiveTail, every_s: float) -> AsyncIterator[Arrived]:
+        self._tails += 1
+        try:
+            while not self._tails_end.is_set():
+                yield await tail.next()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._tails_end.wait(), every_s)
+        finally:
+            self._tails -= 1
+
+    def end_tails(self) -> None:
+        """End what would never end by itself; before the server waits for answers under way."""
+        self._tails_end.set()
 
     async def tables(self, tenants: Sequence[str], table: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
         """A page of the workers' table endpoint, from whichever answers. KafkaUnavailableError where none does.

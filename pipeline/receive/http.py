@@ -107,9 +107,9 @@ class HttpReceiver:
     async def _export(self, tenant: str, headers: dict[bytes, bytes], asked: tuple[Form, Receive, Send]) -> int:
         form, receive, send = asked
         with self._ingest.request_of(tenant) as share:
-            length = headers.get(b"content-length", b"")
-            if length.isdigit() and int(length) > self._settings.request_bytes_max:
-                raise RequestTooLargeError(TOO_LARGE % self._settings.request_bytes_max)
+            length, allowed = headers.get(b"content-length", b""), self._ingest.request_bytes_max(tenant)
+            if length.isdigit() and int(length) > allowed:
+                raise RequestTooLargeError(TOO_LARGE % allowed)
             # The body is handed on, not kept: it can go as soon as it is cut, long before Kafka's answer.
             response = await self._ingest.export(tenant, await self._body(headers, receive, share), form)
         return await _answer(send, 200, self._content_types[form], response)

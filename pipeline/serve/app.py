@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from pipeline import drops, telemetry
@@ -26,13 +26,15 @@ from pipeline.query.questions import Questions
 from pipeline.query.tags import Among, TagAnswer
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import messages, metrics, params, tempo
+from pipeline.serve import messages, metrics, params, tail_events, tempo
 from pipeline.serve.traces import Encoded, encode
 from pipeline.serve.ui import bundle, pages
+from pipeline.traceql.check import compiled
 from topics.errors import (
     BadQuestionError,
     ForbiddenError,
     KafkaUnavailableError,
+    OverloadedError,
     QueryTimeoutError,
     QueryTooLargeError,
     SpanstreamError,
@@ -50,6 +52,7 @@ STATUS: dict[type[SpanstreamError], int] = {
     ForbiddenError: 403,
     QueryTooLargeError: 413,
     KafkaUnavailableError: 503,
+    OverloadedError: 503,
     StoreUnavailableError: 503,
     QueryTimeoutError: 504,
 }
@@ -89,6 +92,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/search/tag/{tag:path}/values", api.tag_values),
         ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
         ("/api/services", api.services),
+        ("/api/tail", api.tail),
         ("/api/where/{trace_id}", api.where),
         (drops.PATH, api.drops),
         ("/tables", api.tables),
@@ -229,6 +233,12 @@ class Api:
         except BadQuestionError as exc:
             return Response(pages.refused_page(str(exc), asked), 400, media_type="text/html; charset=utf-8")
         return Response(pages.newest_page(answer, question, asked), media_type="text/html; charset=utf-8")
+
+    async def tail(self, request: Request) -> Response:
+        """Spans as they arrive: server-sent events, of the spans that q= holds of."""
+        body = compiled(request.query_params.get("q", "") or "{}", self._questions.regex_error).body
+        turns = self._questions.live_tail(self._tenants(request), params.pipeline_of(body))
+        return StreamingResponse(tail_events.of(turns), media_type=tail_events.MEDIA_TYPE, headers=tail_events.HEADERS)
 
     # ---- metrics
 

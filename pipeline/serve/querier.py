@@ -43,6 +43,7 @@ class Querier:
 
     async def stop(self) -> None:
         """Give questions under way their answer, for a bounded time, then end."""
+        self._questions.end_tails()
         self._server.should_exit = True
         await self._serving
         await self._questions.close()

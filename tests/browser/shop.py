@@ -40,7 +40,7 @@ class ShopData:
 
 
 @dataclass(slots=True)
-class _Trace:
+class BuiltTrace:
     """One trace as it is built up: spans by their resource."""
 
     trace_id: bytes
@@ -84,7 +84,7 @@ def send_shop(otlp_url: str, seed: int = 7) -> ShopData:
     count = MINUTES * TRACES_PER_MINUTE
     starts = [now_ns - int((count - at) / count * MINUTES * 60 * S) for at in range(count)]
     traces = [
-        _browse(rng, start) if at % 3 == 0 else _order(rng, start, now_ns, data) for at, start in enumerate(starts)
+        _browse(rng, start) if at % 3 == 0 else order(rng, start, now_ns, data) for at, start in enumerate(starts)
     ]
     traces.append(_slow(rng, now_ns - 3 * 60 * S, data))
     traces.append(_hostile(rng, now_ns - 2 * 60 * S, data))
@@ -94,7 +94,7 @@ def send_shop(otlp_url: str, seed: int = 7) -> ShopData:
     return data
 
 
-def send(otlp_url: str, traces: list[_Trace]) -> None:
+def send(otlp_url: str, traces: list[BuiltTrace]) -> None:
     """One OTLP request of the traces."""
     batches = TracesData(resource_spans=[batch for one in traces for batch in _batches(one)])
     answer = httpx.post(
@@ -106,7 +106,7 @@ def send(otlp_url: str, traces: list[_Trace]) -> None:
     answer.raise_for_status()
 
 
-def _batches(trace: _Trace) -> Iterator[ResourceSpans]:
+def _batches(trace: BuiltTrace) -> Iterator[ResourceSpans]:
     for resource, spans in trace.spans.items():
         batch = ResourceSpans()
         batch.resource.attributes.extend(pair(key, value) for key, value in resource)
@@ -116,8 +116,8 @@ def _batches(trace: _Trace) -> Iterator[ResourceSpans]:
         yield batch
 
 
-def _browse(rng: random.Random, start: int) -> _Trace:
-    trace = _Trace(rng.randbytes(16), rng)
+def _browse(rng: random.Random, start: int) -> BuiltTrace:
+    trace = BuiltTrace(rng.randbytes(16), rng)
     took = rng.lognormvariate(3, 0.5)
     route = {"http.request.method": "GET", "http.route": "/products", "http.response.status_code": 200}
     root = trace.add("frontend", "GET /products", start, took + 8, attributes=route)
@@ -128,8 +128,8 @@ def _browse(rng: random.Random, start: int) -> _Trace:
     return trace
 
 
-def _order(rng: random.Random, start: int, now_ns: int, data: ShopData) -> _Trace:
-    trace = _Trace(rng.randbytes(16), rng)
+def order(rng: random.Random, start: int, now_ns: int, data: ShopData) -> BuiltTrace:
+    trace = BuiltTrace(rng.randbytes(16), rng)
     is_new = start > now_ns - FAILING_MINUTES * 60 * S
     version = BROKEN_VERSION if is_new and rng.random() < 0.7 else "2.0.3"
     provider = rng.choice([BROKEN_PROVIDER, "north-bank", "card-house"])
@@ -151,8 +151,8 @@ def _order(rng: random.Random, start: int, now_ns: int, data: ShopData) -> _Trac
     return trace
 
 
-def _slow(rng: random.Random, start: int, data: ShopData) -> _Trace:
-    trace = _Trace(rng.randbytes(16), rng)
+def _slow(rng: random.Random, start: int, data: ShopData) -> BuiltTrace:
+    trace = BuiltTrace(rng.randbytes(16), rng)
     root = trace.add("frontend", "POST /orders", start, 2600, attributes={"http.route": "/orders"})
     checkout = trace.add("checkout", "POST /checkout", start + 5 * MS, 2580, root)
     reserve = trace.add("inventory", "POST /reserve", start + 20 * MS, 2500, checkout)
@@ -162,8 +162,8 @@ def _slow(rng: random.Random, start: int, data: ShopData) -> _Trace:
     return trace
 
 
-def _hostile(rng: random.Random, start: int, data: ShopData) -> _Trace:
-    trace = _Trace(rng.randbytes(16), rng)
+def _hostile(rng: random.Random, start: int, data: ShopData) -> BuiltTrace:
+    trace = BuiltTrace(rng.randbytes(16), rng)
     parent = b""
     for at, name in enumerate(HOSTILE_NAMES):
         attributes = {"<b>key</b>": name, "html": "<a href='javascript:window.hacked=1'>x</a>"}

@@ -37,10 +37,11 @@ export function countText(count: number): string {
   return count < 1e9 ? `${threeDigits(count / 1e6)} M` : `${threeDigits(count / 1e9)} G`;
 }
 
-/** Of something a second. */
-export function rateText(rate: number): string {
-  if (rate === 0) return "0/s";
-  return rate >= 10_000 ? `${countText(rate)}/s` : `${rate < 0.001 ? rate.toExponential(1) : threeDigits(rate)}/s`;
+/** A rate: by the second, or by minute or hour where it is small. */
+export function rateText(perS: number): string {
+  if (perS === 0) return "0/s";
+  const [rate, unit] = perS >= 0.1 ? [perS, "s"] : perS * 60 >= 0.1 ? [perS * 60, "min"] : [perS * 3600, "h"];
+  return `${rate >= 10_000 ? countText(rate) : threeDigits(rate)}/${unit}`;
 }
 
 export function percentText(share: number): string {

@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { applyTheme, storedTheme, THEMES, type Theme } from "../theme";
 
-const NAMES: Record<Theme, string> = { system: "Auto", light: "Light", dark: "Dark" };
+const NAMES: Record<Theme, string> = { system: "◐ Auto", light: "○ Light", dark: "● Dark" };
 
 /** Goes from system to light to dark. */
 export function ThemeButton() {
