@@ -10,7 +10,7 @@ LOCK := $(LOCK_VENV)/bin/uv pip compile --universal --python-version 3.11 --gene
 	--no-annotate --no-header --quiet pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev ui demo up minio test test-browser test-long check lint fmt bench lock clean
+.PHONY: help venv venv-dev ui demo up minio test test-browser screenshots test-long check lint fmt bench lock clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,11 @@ test: venv-dev minio lint ## all checks and all tests, on real Kafka and real Mi
 test-browser: venv-dev ui minio ## the page in a real Chromium, over the real stack
 	@sh infra/find_chromium.sh
 	@$(PY) -m pytest -m browser $(ARGS)
+
+screenshots: venv-dev ui minio ## the pictures of docs/pictures, of the real page
+	@sh infra/find_chromium.sh
+	@mkdir -p docs/pictures
+	@$(PY) -m pytest -q -m browser tests/browser/screenshots.py
 
 test-long: venv-dev ## thousands of seeds of the simulated worker; SEEDS=5000
 	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),5000) --processes $$(nproc) $(ARGS)

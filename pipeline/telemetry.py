@@ -76,6 +76,22 @@ TAIL_RECORDS = Counter("spanstream_querier_tail_records", "Records that queries 
 CHUNKS_OPENED = Counter("spanstream_querier_chunks", "Chunks that queries opened, warm ones included")
 ENGINE_BYTES = Gauge("spanstream_querier_engine_bytes", "Memory that the query engine holds, its cache included")
 
+# ---- canary
+
+CANARY_CHECKS = Counter(
+    "spanstream_canary_checks",
+    "Checks of known traces, by what was asked, at which age, and its result",
+    ["check", "age", "result"],
+)
+CANARY_MISSING = Counter(
+    "spanstream_canary_missing", "Checks that were not right, by the place it went missing", ["stage"]
+)
+CANARY_FRESH_SECONDS = Histogram(
+    "spanstream_canary_fresh_seconds",
+    "From a known trace's first look to the answer that has all of it",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+
 
 def count_batch(prepared: Prepared) -> None:
     """Count what one batch held."""

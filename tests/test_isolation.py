@@ -73,6 +73,7 @@ QUERIER = {
     "/api/tail": [Asked("/api/tail?q={}")],
     "/api/where/{trace_id}": [Asked(f"/api/where/{TRACE.hex()}", tells=True)],
     DROPS: [Asked(DROPS, tells=True)],
+    "/api/status/system": [Asked("/api/status/system")],
     "/tables": [Asked("/tables")],
     "/tables/{rest:path}": [
         *(Asked(f"/tables/{table}") for table in ("services", "operations", "attributes", "chunks")),

@@ -27,9 +27,9 @@ class Querier:
     def __init__(self, url: str, tenant: str = "", outgoing: Outgoing | None = None) -> None:
         """outgoing: what it shows, and how it checks the querier."""
         self.url = url.rstrip("/")
-        headers = named(tenant, outgoing)
-        tls = outgoing.tls if outgoing and self.url.startswith("https") else True
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_S, verify=tls)
+        self.headers = named(tenant, outgoing)
+        self.tls = outgoing.tls if outgoing else True
+        self._http = httpx.Client(base_url=self.url, headers=self.headers, timeout=TIMEOUT_S, verify=self.tls)
 
     def __enter__(self) -> Querier:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +17,7 @@ import aiohttp
 from pipeline import telemetry
 from pipeline.doors.outgoing import Outgoing
 from pipeline.doors.tls import scheme
+from pipeline.query import overview
 from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.drops import all_drops
 from pipeline.query.engine import Engine
@@ -215,6 +217,15 @@ class Questions:
     def end_tails(self) -> None:
         """End what would never end by itself; before the server waits for answers under way."""
         self._tails_end.set()
+
+    async def system(self, tenants: Sequence[str]) -> dict[str, Any]:
+        """Every partition with owner, offsets and what waits, and what these tenants have stored by day."""
+        opened, stored = self._ready(), self._stored
+        ends = await self.in_thread(lambda: opened.tail.ends(range(opened.partitions)))
+        owners = await self._owners.all()
+        horizons = opened.snapshots.horizons(ends)
+        days = await self.in_thread(lambda: overview.stored(stored, tenants, time.time_ns()))
+        return {"missing": self.missing(), "partitions": overview.partitions(ends, horizons, owners), "days": days}
 
     async def tables(self, tenants: Sequence[str], table: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
         """A page of the workers' table endpoint, from whichever answers. KafkaUnavailableError where none does.

@@ -95,6 +95,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/tail", api.tail),
         ("/api/where/{trace_id}", api.where),
         (drops.PATH, api.drops),
+        ("/api/status/system", api.system),
         ("/tables", api.tables),
         ("/tables/{rest:path}", api.tables),
         ("/trace/{trace_id}", api.trace_view),
@@ -313,6 +314,10 @@ class Api:
         return _json({"services": services, "complete": not reasons} | tempo.complete(reasons))
 
     # ---- the rest
+
+    async def system(self, request: Request) -> Response:
+        """Partitions with their owners, and what is stored by day."""
+        return _json(await self._questions.system(self._tenants(request)))
 
     async def drops(self, request: Request) -> Response:
         """What of the asking tenants' spans was not kept as it was sent, by reason."""

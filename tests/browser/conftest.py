@@ -53,8 +53,14 @@ class BrowserStack:
 
 
 @pytest.fixture(scope="session")
+def odd_names() -> bool:
+    """Are names sent that are HTML, right to left, or very long?"""
+    return True
+
+
+@pytest.fixture(scope="session")
 def stack(
-    kafka_broker: str, minio_server: StorePlan, tmp_path_factory: pytest.TempPathFactory
+    kafka_broker: str, minio_server: StorePlan, odd_names: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BrowserStack]:
     """The running stack, with the shop's spans in it: stored ones and live ones."""
     if not bundle.is_built():
@@ -72,7 +78,7 @@ def stack(
     prepare(settings)
     with Workers(settings, folder) as workers, receiver(settings, folder) as otlp_url:
         worker_url = workers.start("worker")
-        shop = send_shop(otlp_url)
+        shop = send_shop(otlp_url, odd_names=odd_names)
         with querier(settings, folder) as url:
             wait_until(lambda: _knows(url, shop), 60, "the querier knows the shop's traces")
             yield BrowserStack(url, otlp_url, worker_url, settings, shop)

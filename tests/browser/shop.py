@@ -77,7 +77,7 @@ def pair(key: str, value: Any) -> KeyValue:
     return KeyValue(key=key, value=AnyValue(**{kind: value}))
 
 
-def send_shop(otlp_url: str, seed: int = 7) -> ShopData:
+def send_shop(otlp_url: str, *, odd_names: bool = True, seed: int = 7) -> ShopData:
     """Send it all; returns when all is acknowledged."""
     rng, now_ns = random.Random(seed), time.time_ns()
     data = ShopData(started_unix_ns=now_ns)
@@ -87,7 +87,8 @@ def send_shop(otlp_url: str, seed: int = 7) -> ShopData:
         _browse(rng, start) if at % 3 == 0 else order(rng, start, now_ns, data) for at, start in enumerate(starts)
     ]
     traces.append(_slow(rng, now_ns - 3 * 60 * S, data))
-    traces.append(_hostile(rng, now_ns - 2 * 60 * S, data))
+    if odd_names:
+        traces.append(_hostile(rng, now_ns - 2 * 60 * S, data))
     for first in range(0, len(traces), 50):
         send(otlp_url, traces[first : first + 50])
     data.spans = sum(len(spans) for one in traces for spans in one.spans.values())
