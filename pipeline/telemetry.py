@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from pipeline.partition.state import Partition
     from pipeline.store.manifest import Manifest
 
+# ---- every process
+
+REFUSED = Counter("spanstream_refused_requests", "Requests without a token or tenant, or with a wrong one", ["status"])
+FILE_RELOADS = Counter("spanstream_file_reloads", "Changes of a watched file, taken or refused", ["file", "outcome"])
+
 # ---- receiver
 
 REQUESTS = Counter("spanstream_receiver_requests", "Requests answered, by protocol and status", ["protocol", "status"])
