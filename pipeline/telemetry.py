@@ -35,6 +35,12 @@ RECORDS_SENT = Counter("spanstream_receiver_records", "Records given to Kafka")
 RECORD_BYTES = Counter("spanstream_receiver_record_bytes", "Bytes of records given to Kafka, before compression")
 INFLIGHT_BYTES = Gauge("spanstream_receiver_inflight_bytes", "Bytes of requests not yet acknowledged")
 
+# ---- whoever reads or writes the store
+
+STORE_FAULTS = Counter(
+    "spanstream_store_faults", "Requests to the store that failed, by operation and fault", ["operation", "fault"]
+)
+
 # ---- worker
 
 SPANS_TAKEN = Counter("spanstream_worker_spans", "Spans read from the keyed topic, copies included")
