@@ -212,7 +212,8 @@ def joined(
 def each_once(tables: Sequence[pa.Table]) -> pa.Table:
     """The spans of one trace from several tables, sorted by (start, span ID, kind), columns by name.
 
-    Of copies the one at the least offset. So the answer does not depend on how spans were cut into records, segments or chunks.
+    Of copies the one at the least offset. So the answer does not depend on how spans were cut into records, segments
+    or chunks.
     """
     if not tables:
         return schema.empty_table()
