@@ -138,7 +138,7 @@ class Decoder:
         self._decoded_bytes += sum(map(_bytes, wanted))
         if self._decoded_bytes > RELEASE_EVERY_BYTES:
             self._decoded_bytes = 0
-            release_memory()
+            release_memory(above_bytes=self._settings.worker.resident_bytes_max)
         return found
 
 

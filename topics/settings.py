@@ -164,6 +164,11 @@ class WorkerSettings(Section):
     memory_bytes_max: int = setting(
         160 * MIB, "Segments in memory, those being stored included, and windows; beyond, fetching pauses", ge=64 * MIB
     )
+    resident_bytes_max: int = setting(
+        448 * MIB,
+        "Above so much memory in RAM what is free of it goes back to the system; below, it is used again",
+        ge=0,
+    )
     rocksdb_bytes: int = setting(32 * MIB, "RocksDB block cache and write buffers, part of the above", ge=4 * MIB)
     live_bytes_max: int = setting(
         80 * MIB, "In-memory copies of segments, part of the above; beyond, RocksDB serves them", ge=4 * MIB

@@ -100,8 +100,6 @@ def _cut_values(spans: pa.Table, bytes_max: int) -> tuple[pa.Table, npt.NDArray[
         if name not in TEXTS and schema.parse_column(name) is None and not name.endswith("_more"):
             continue
         column = spans.column(name)
-        if column.nbytes <= bytes_max:  # the usual case for small batches, and no value can be longer than all of them
-            continue
         shorter, rows = _cut_column(column, bytes_max)
         if rows is not None:
             cut |= rows
@@ -168,7 +166,15 @@ def _shorter(value: str | bytes, bytes_max: int) -> str | bytes:
 
 
 def _longest(column: pa.Array | pa.ChunkedArray) -> int:
-    return pc.max(pc.binary_length(column)).as_py() or 0
+    """Bytes of the longest value, or more where a null hides some: from the offsets, 5 us a column of 12,000."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return max((int(np.diff(_ends(chunk)).max()) for chunk in chunks if len(chunk)), default=0)
+
+
+def _ends(values: pa.Array) -> npt.NDArray[np.int32]:
+    """The offsets of strings or bytes, one more than there are."""
+    ends = np.frombuffer(values.buffers()[1], dtype=np.int32)
+    return ends[values.offset : values.offset + len(values) + 1]
 
 
 def _drop_attributes(spans: pa.Table, attributes_max: int) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
