@@ -45,8 +45,8 @@ screenshots: venv-dev ui minio ## the pictures of docs/pictures, of the real pag
 	@mkdir -p docs/pictures
 	@$(PY) -m pytest -q -m browser tests/browser/screenshots.py
 
-test-long: venv-dev ## thousands of seeds of the simulated worker; SEEDS=5000
-	@$(PY) -m tests.simulation --seeds $(or $(SEEDS),5000) --processes $$(nproc) $(ARGS)
+test-long: venv-dev minio ## the long tests under faults, and thousands of seeds; writes build/test-long.json; SEEDS=5000
+	@$(PY) -m tests.long --seeds $(or $(SEEDS),5000) --processes $$(nproc) $(ARGS)
 
 check: venv-dev lint ## lint, types and the tests that need no servers; under a minute
 	@$(PY) -m pytest -q -m "not integration" $(ARGS)

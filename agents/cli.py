@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "worker": ("agents.commands.run", "A worker: deduplicate, index, store"),
         "serve": ("agents.commands.run", "A querier: HTTP API and pages"),
         "topics": ("agents.commands.topics", "Create the Kafka topics, or say how they stand"),
+        "token": ("agents.commands.token", "Who may write, read and operate, for which tenants"),
         "config": ("agents.commands.config", "The effective settings and where each came from"),
     },
     "Ask it": {

@@ -69,7 +69,7 @@ def build(settings: Settings) -> SpanstreamApp:
         worker,
         partial(asyncio.to_thread, admin.group_owners, settings),
         worker_url(settings),
-        multitenancy=settings.receiver.multitenancy,
+        settings,
     )
     app.routes = endpoint.routes()
     attach_rekey(app, settings, source, partitions)

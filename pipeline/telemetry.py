@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from pipeline.partition.state import Partition
     from pipeline.store.manifest import Manifest
 
+# ---- every process
+
+REFUSED = Counter("spanstream_refused_requests", "Requests without a token or tenant, or with a wrong one", ["status"])
+FILE_RELOADS = Counter("spanstream_file_reloads", "Changes of a watched file, taken or refused", ["file", "outcome"])
+
 # ---- receiver
 
 REQUESTS = Counter("spanstream_receiver_requests", "Requests answered, by protocol and status", ["protocol", "status"])
@@ -29,6 +34,12 @@ SPANS_CHANGED = Counter("spanstream_receiver_marked_spans", "Spans cut, padded o
 RECORDS_SENT = Counter("spanstream_receiver_records", "Records given to Kafka")
 RECORD_BYTES = Counter("spanstream_receiver_record_bytes", "Bytes of records given to Kafka, before compression")
 INFLIGHT_BYTES = Gauge("spanstream_receiver_inflight_bytes", "Bytes of requests not yet acknowledged")
+
+# ---- whoever reads or writes the store
+
+STORE_FAULTS = Counter(
+    "spanstream_store_faults", "Requests to the store that failed, by operation and fault", ["operation", "fault"]
+)
 
 # ---- worker
 

@@ -32,7 +32,7 @@ ROOMS = {
     "store": {"spans", "partition", "telemetry"},
     "traceql": set[str](),
     "doors": {"telemetry"},
-    "query": {"spans", "partition", "store", "traceql", "drops", "telemetry"},
+    "query": {"spans", "partition", "store", "traceql", "doors", "drops", "telemetry"},
     "serve": {"spans", "partition", "store", "traceql", "query", "doors", "drops", "telemetry", *PROCESS},
     "receive": {"spans", "doors", "drops", "telemetry", *PROCESS},
 }

@@ -47,6 +47,14 @@ class UnknownTenantError(SpanstreamError):
     """A request names no tenant or an impossible one. The sender gets 401 without a name, 400 for an invalid one."""
 
 
+class UnauthenticatedError(SpanstreamError):
+    """A request carries no token, or one that is unknown or revoked. The caller gets 401."""
+
+
+class ForbiddenError(SpanstreamError):
+    """A token does not allow this: another scope is needed, or it is for another tenant. The caller gets 403."""
+
+
 class MalformedRecordError(SpanstreamError):
     """A Kafka record is no OTLP TracesData. It goes to the dead-letter topic with the reason; the partition goes on."""
 

@@ -132,6 +132,9 @@ class LimitSettings(Section):
     attributes_max: int = setting(
         512, "Most attributes of one span, resource, scope, event or link; further ones are dropped and counted", ge=1
     )
+    overrides_path: str = setting(
+        "", "File (TOML or JSON) with limits of single tenants, read again when it changes; see docs/operations.md"
+    )
     counted_tenants_max: int = setting(
         1000, "Tenants of which a process keeps what /api/status/drops tells; those counted last are kept", ge=1
     )
@@ -279,6 +282,31 @@ class StackSettings(Section):
     restart_wait_max_s: float = setting(30.0, "A dead process is started again after 0.5 s, doubling up to this", gt=0)
 
 
+class DoorSettings(Section):
+    """Who may come in. The same in every process of a deployment, except what only commands show."""
+
+    tokens_path: str = setting(
+        "", "File of tokens' hashes, which `spanstream token new` writes; set: every request carries a token"
+    )
+    peer_token: SecretStr = setting(
+        SecretStr(""), "What workers and queriers show each other where there are tokens; any long random text"
+    )
+    token: SecretStr = setting(SecretStr(""), "What commands show to receiver and querier")
+    tls_cert_path: str = setting(
+        "", "Certificate chain (PEM) of this process: its listeners speak TLS with it, and it shows it to others"
+    )
+    tls_key_path: str = setting("", "The key of that certificate (PEM, without a password)")
+    tls_client_ca_path: str = setting(
+        "", "Callers must show a certificate of this authority (PEM): mutual TLS on every listener"
+    )
+    tls_ca_path: str = setting(
+        "", "Authority (PEM) by which processes and commands check each other's listeners; empty: the system's"
+    )
+    insecure_listen: bool = setting(
+        False, "Listen on addresses beyond this machine though there are no tokens: whoever reaches it may do all"
+    )
+
+
 class LogSettings(Section):
     """What processes say."""
 
@@ -297,6 +325,7 @@ class Settings(Section):
     chunk: ChunkSettings = ChunkSettings()
     querier: QuerierSettings = QuerierSettings()
     stack: StackSettings = StackSettings()
+    doors: DoorSettings = DoorSettings()
     log: LogSettings = LogSettings()
 
 

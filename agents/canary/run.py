@@ -114,12 +114,12 @@ class Canary:
         self.told.fresh_s_max = max(self.told.fresh_s_max, took_s)
 
     def _send(self, known: Known) -> Finding:
-        headers = {"Content-Type": "application/x-protobuf", **self._querier.headers}
+        headers, tls = {"Content-Type": "application/x-protobuf", **self._querier.headers}, self._querier.tls
         body, said = known.request().SerializeToString(), ""
         for wait_s in _waits():
             try:
                 url = f"{self._otlp_url}/v1/traces"
-                answer = httpx.post(url, content=body, headers=headers, timeout=SEND_TIMEOUT_S)
+                answer = httpx.post(url, content=body, headers=headers, timeout=SEND_TIMEOUT_S, verify=tls)
             except httpx.HTTPError as error:
                 said = f"{self._otlp_url} does not answer: {error!r}"
             else:

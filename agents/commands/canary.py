@@ -11,8 +11,10 @@ from typing import Any
 import rich_click as click
 
 from agents.commands.options import FAILED, with_settings
+from agents.commands.outgoing import OUTGOING, querier_url, receiver_url
 from agents.commands.querier import Querier
 from agents.commands.terminal import say, write_json
+from pipeline.doors.outgoing import Outgoing
 from topics.errors import BadQuestionError
 from topics.settings import Settings
 
@@ -37,7 +39,7 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 @click.option("--json", "as_json", is_flag=True, help="The counts at the end, for scripts")
 @with_settings(
     *("receiver.host", "receiver.http_port", "querier.host", "querier.http_port"),
-    *("kafka", "log"),
+    *("kafka", *OUTGOING, "log"),
 )
 def canary(settings: Settings, **given: Any) -> None:
     """Write known traces and read them back: by ID, by search, by tag names and values, at each age.
@@ -52,15 +54,14 @@ def canary(settings: Settings, **given: Any) -> None:
     ages_s = ages_of(given["ages"] or (ONCE_AGES if given["once"] else AGES))
     every_s = seconds(given["every"])
     plan = Plan(every_s=every_s, ages_s=ages_s, fresh_s=seconds(given["fresh"]))
-    receiver, asked = settings.receiver, settings.querier
     state = State(given["state"], pending_max=int(ages_s[-1] / max(every_s, 0.1)) + 100)
-    querier_url = given["querier_url"] or f"http://{asked.host}:{asked.http_port}"
     if given["metrics_port"] is not None:
         from prometheus_client import start_http_server
 
         start_http_server(given["metrics_port"], "127.0.0.1")
-    with Querier(querier_url, given["tenant"]) as querier:
-        otlp_url = given["otlp_url"] or f"http://{receiver.host}:{receiver.http_port}"
+    asked = given["querier_url"] or querier_url(settings)
+    with Querier(asked, given["tenant"], Outgoing.of_command(settings)) as querier:
+        otlp_url = given["otlp_url"] or receiver_url(settings)
         one = Canary(plan, otlp_url, querier, state, reader_of(settings.kafka), say)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: one.stop.set())

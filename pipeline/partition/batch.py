@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -62,6 +62,7 @@ class SpanLimits:
     attribute_bytes_max: int
     attributes_max: int
     future_s_max: float
+    attributes_max_by_tenant: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,7 @@ def prepare(wanted: Sequence[Wanted], limits: SpanLimits, *, secret: bytes, now_
         attribute_bytes_max=limits.attribute_bytes_max,
         attributes_max=limits.attributes_max,
         future_s_max=limits.future_s_max,
+        attributes_max_by_tenant=limits.attributes_max_by_tenant,
     )
     counts = Counter(checked.counts)
     counts.update(decoded.rejected)

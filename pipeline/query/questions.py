@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from typing import Any, Protocol
 import aiohttp
 
 from pipeline import telemetry
+from pipeline.doors.outgoing import Outgoing
+from pipeline.doors.tls import scheme
 from pipeline.query import overview
 from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.drops import all_drops
@@ -33,11 +36,13 @@ from pipeline.query.warm_up import WarmStored, warm_up
 from pipeline.store.manifest import manifest_name
 from pipeline.traceql import tree
 from topics import admin, spans_by_trace
-from topics.errors import KafkaUnavailableError, OverloadedError
+from topics.errors import BadQuestionError, KafkaUnavailableError, OverloadedError
 from topics.settings import Settings
+from topics.spans_by_trace import TENANT_HEADER
 from topics.topic import full_name
 
 IO_THREADS = 8
+_TABLE = re.compile(r"[a-z]{1,40}")
 WAIT_S = 1.0
 
 
@@ -107,6 +112,7 @@ class Questions:
             timeout_s=querier.live_timeout_s,
             wait_s=querier.live_wait_s,
             executor=self._threads,
+            outgoing=Outgoing.of_peer(settings),
         )
         self._open: _Open | None = None
         self._problem = "Kafka has not answered yet"
@@ -221,11 +227,17 @@ class Questions:
         days = await self.in_thread(lambda: overview.stored(stored, tenants, time.time_ns()))
         return {"missing": self.missing(), "partitions": overview.partitions(ends, horizons, owners), "days": days}
 
-    async def tables(self, path: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
-        """A page of the workers' table endpoint, from whichever answers. KafkaUnavailableError where none does."""
+    async def tables(self, tenants: Sequence[str], table: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
+        """A page of the workers' table endpoint, from whichever answers. KafkaUnavailableError where none does.
+
+        table: empty for their list. What else a caller wrote goes as parameters: in a path it could lead elsewhere.
+        """
+        if table and not _TABLE.fullmatch(table):
+            raise BadQuestionError(f"no table {table[:100]!a}")
+        path, headers = f"/tables/{table}" if table else "/tables", {TENANT_HEADER: "|".join(tenants)}
         for url in sorted(set((await self._owners.all()).values())):
             try:
-                return await self._live.get(url + path, params, {})
+                return await self._live.get(url + path, params, headers)
             except (aiohttp.ClientError, TimeoutError, OSError):
                 self._owners.silent(url)
         raise KafkaUnavailableError("no worker answers: the tables are theirs")
@@ -233,7 +245,9 @@ class Questions:
     async def drops(self, tenants: Sequence[str]) -> dict[str, Any]:
         """What of these tenants' spans was not kept as it was sent, by reason, over all workers and receivers."""
         receiver = self._settings.receiver
-        receivers = self._settings.querier.receiver_urls or (f"http://{receiver.host}:{receiver.http_port}",)
+        receivers = self._settings.querier.receiver_urls or (
+            f"{scheme(self._settings)}://{receiver.host}:{receiver.http_port}",
+        )
         try:
             workers = set((await self._owners.all()).values())
         except KafkaUnavailableError:

@@ -13,7 +13,8 @@ import orjson
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from pipeline import telemetry
-from pipeline.doors.tenants import written_tenant
+from pipeline.doors.door import Door
+from pipeline.doors.overrides import Overrides
 from pipeline.drops import DROPS
 from pipeline.receive.batch import Batcher
 from pipeline.receive.limits import InflightBytes, InflightShare, TenantRates
@@ -47,8 +48,10 @@ class Ingest:
     def __init__(self, settings: Settings, *, clock_s: Callable[[], float] = time.monotonic) -> None:
         receiver = settings.receiver
         self._settings = receiver
+        self.door = Door(settings)
         self._batcher: Batcher | None = None
-        self._rates = TenantRates(receiver.tenant_rate_bytes_per_s, receiver.tenant_burst_bytes, clock_s)
+        self._overrides = Overrides(settings)
+        self._rates = TenantRates(self._rate_of, clock_s)
         self._limits = ParseLimits(
             span_bytes_max=receiver.record_bytes_max, attribute_bytes_max=settings.limits.attribute_bytes_max
         )
@@ -65,9 +68,14 @@ class Ingest:
         if self._batcher is not None:
             self._batcher.close()
 
-    def tenant_of(self, name: str | None) -> str:
-        """The tenant that a request's X-Scope-OrgID (None: absent) stands for. Raises UnknownTenantError."""
-        return written_tenant(name, multitenancy=self._settings.multitenancy)
+    def _rate_of(self, tenant: str) -> tuple[float, float]:
+        own, all_ = self._overrides.of(tenant), self._settings
+        rate = all_.tenant_rate_bytes_per_s if own.rate_bytes_per_s is None else own.rate_bytes_per_s
+        return rate, all_.tenant_burst_bytes if own.burst_bytes is None else own.burst_bytes
+
+    def request_bytes_max(self, tenant: str) -> int:
+        """Largest request of a tenant, as sent and unpacked. Its own limit can only be lower than that of all."""
+        return min(self._settings.request_bytes_max, self._overrides.of(tenant).request_bytes_max or 1 << 62)
 
     @contextmanager
     def request_of(self, tenant: str) -> Iterator[InflightShare]:
@@ -91,6 +99,8 @@ class Ingest:
         batcher = self._batcher
         if batcher is None or self.closed_because is not None:
             raise OverloadedError(f"the receiver takes no spans: {self.closed_because}")
+        if len(body) > (allowed := self.request_bytes_max(tenant)):
+            raise RequestTooLargeError(f"the request is larger than {allowed} bytes")
         started_s = time.perf_counter()
         self._rates.take(tenant, len(body))
         telemetry.REQUEST_BYTES.inc(len(body))

@@ -18,7 +18,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from pipeline import drops, telemetry
-from pipeline.doors.tenants import NO_TENANT, read_tenants
+from pipeline.doors.asgi import Guarded, caller_of, tenants_of
+from pipeline.doors.door import Door, Need
 from pipeline.query.identifiers import API_SCOPES, SCOPE_OF, Attribute, Intrinsic, identifier, legacy_tag
 from pipeline.query.metrics import MetricsAnswer, MetricsQuestion
 from pipeline.query.questions import Questions
@@ -31,6 +32,7 @@ from pipeline.serve.ui import bundle, pages
 from pipeline.traceql.check import compiled
 from topics.errors import (
     BadQuestionError,
+    ForbiddenError,
     KafkaUnavailableError,
     OverloadedError,
     QueryTimeoutError,
@@ -40,14 +42,14 @@ from topics.errors import (
     UnknownTenantError,
 )
 from topics.settings import Settings
-from topics.spans_by_trace import TENANT_HEADER
 
 log = structlog.get_logger("querier")
 PROTOBUF, JSON = "application/protobuf", "application/json"
 ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 STATUS: dict[type[SpanstreamError], int] = {
     BadQuestionError: 400,
-    UnknownTenantError: 400,
+    UnknownTenantError: 401,
+    ForbiddenError: 403,
     QueryTooLargeError: 413,
     KafkaUnavailableError: 503,
     OverloadedError: 503,
@@ -57,6 +59,13 @@ STATUS: dict[type[SpanstreamError], int] = {
 RETRY_AFTER = {"retry-after": "5"}
 TAG_SCOPES = (*API_SCOPES, "intrinsic", "trace", "none", "")
 GZIP_BYTES_MIN = 1000
+NEEDS = {
+    "/api/echo": Need.NOTHING,
+    "/api/status/buildinfo": Need.NOTHING,
+    "/ready": Need.NOTHING,
+    "/metrics": Need.ADMIN,
+}
+OF_ALL_TENANTS = ("partitions", "segments")  # tables whose rows are not one tenant's
 Handler = Callable[[Request], Awaitable[Response]]
 BUILD = {
     # Grafana switches features on by Tempo's version: 3.0's are answered, and what is not says so
@@ -106,8 +115,20 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
             *(Route(path, handler, methods=ANY_METHOD) for path, handler in plain),
             Mount("/assets", bundle.Assets()),
         ],
-        middleware=[Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=4)],
+        middleware=[
+            Middleware(Guarded, door=Door(settings), need_of=need_of),
+            Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=4),
+        ],
     )
+
+
+def need_of(path: str) -> Need:
+    """What a path needs of who asks: to read, unless another need is written down here."""
+    if path.startswith("/assets/"):
+        return Need.NOTHING  # the page's program: everybody's
+    if path in bundle.VIEWS or path.startswith("/trace/"):
+        return Need.PAGE
+    return NEEDS.get(path, Need.READ)
 
 
 def answered(handler: Handler) -> Handler:
@@ -119,7 +140,7 @@ def answered(handler: Handler) -> Handler:
         try:
             response = await handler(request)
         except SpanstreamError as exc:
-            status = 401 if str(exc) == NO_TENANT else STATUS.get(type(exc), 500)
+            status = STATUS.get(type(exc), 500)
             headers = RETRY_AFTER if status == 503 else {}
             response = Response(f"{exc}\n", status, headers, "text/plain; charset=utf-8")
         except Exception:
@@ -304,7 +325,12 @@ class Api:
 
     async def tables(self, request: Request) -> Response:
         """The workers' tables: passed on to a worker."""
-        status, body, media_type = await self._questions.tables(request.url.path, dict(request.query_params))
+        caller = caller_of(request.scope)
+        table, _, key = request.path_params.get("rest", "").partition("/")
+        if table in OF_ALL_TENANTS and not caller.everything:
+            raise ForbiddenError(f"table {table} tells of all tenants together: the token is for some only")
+        asked = dict(request.query_params) | ({"key": key} if key else {})
+        status, body, media_type = await self._questions.tables(caller.tenants, table, asked)
         return Response(body, status, media_type=media_type)
 
     async def echo(self, _request: Request) -> Response:
@@ -326,8 +352,7 @@ class Api:
         return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _tenants(self, request: Request) -> list[str]:
-        named = request.headers.get(TENANT_HEADER)
-        return read_tenants(named, multitenancy=self._settings.receiver.multitenancy)
+        return tenants_of(request.scope)
 
     @staticmethod
     def _count_partial(question: str, reasons: list[str]) -> None:
