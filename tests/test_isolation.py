@@ -70,6 +70,11 @@ QUERIER = {
         Asked("/api/v2/search/tag/.{other}.key/values"),
     ],
     "/api/services": [Asked("/api/services", tells=True), Asked(f"/api/services?{AROUND}", tells=True)],
+    "/api/sql": [
+        Asked(f"/api/sql?{AROUND}&q=SELECT * FROM spans", tells=True),
+        Asked(f"/api/sql?{AROUND}&q=DESCRIBE spans"),
+        Asked(f"/api/sql?{AROUND}&q=SELECT * FROM traces", tells=True),
+    ],
     "/api/tail": [Asked("/api/tail?q={}")],
     "/api/where/{trace_id}": [Asked(f"/api/where/{TRACE.hex()}", tells=True)],
     DROPS: [Asked(DROPS, tells=True)],

@@ -79,6 +79,10 @@ class QueryTimeoutError(SpanstreamError):
     """A query took longer than querier.query_timeout_s and was ended. The caller gets 504."""
 
 
+class CallerGoneError(SpanstreamError):
+    """Whoever asked has closed the connection. The question is ended; 499 stands in the metrics, nobody reads it."""
+
+
 class QueryTooLargeError(SpanstreamError):
     """A query needs more memory, or has a larger answer, than its setting allows. The caller gets 413 or 422."""
 

@@ -96,13 +96,13 @@ class Engine:
         if querier.threads:
             config["threads"] = querier.threads
         self._connection = duckdb.connect(config=config)
-        _load_httpfs(self._connection)
+        load_httpfs(self._connection)
         # A chunk never changes under its name: its footer and bytes need not be looked at again
         for setting in ("parquet_metadata_cache = true", "enable_http_metadata_cache = true"):
             self._connection.execute(f"SET {setting}")
         self._connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
         self._connection.execute(f"SET http_timeout = {max(1, int(store.get_timeout_s))}")
-        _create_secret(self._connection, store)
+        create_secret(self._connection, store)
         self._connection.create_function("array_elements", array_elements, ["BLOB", "VARCHAR"], "VARCHAR[]")
         special = FunctionNullHandling.SPECIAL  # it may answer null
         self._connection.create_function("int_power", int_power, ["BIGINT", "BIGINT"], "BIGINT", null_handling=special)
@@ -182,14 +182,15 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""').replace("{", "{{").replace("}", "}}") + '"'
 
 
-def _load_httpfs(connection: duckdb.DuckDBPyConnection) -> None:
+def load_httpfs(connection: duckdb.DuckDBPyConnection) -> None:
     """The wheel carries the signed extension of exactly its version; nothing is downloaded."""
     folder = Path(next(iter(duckdb_extension_httpfs.__path__))) / "extensions" / f"v{duckdb.__version__}"
     path = str(folder / "httpfs.duckdb_extension").replace("'", "''")
     connection.execute(f"LOAD '{path}'")
 
 
-def _create_secret(connection: duckdb.DuckDBPyConnection, store: StoreSettings) -> None:
+def create_secret(connection: duckdb.DuckDBPyConnection, store: StoreSettings) -> None:
+    """The store's keys, for `s3://` URLs."""
     url = urlsplit(store.endpoint)
     values: Mapping[str, str] = {
         "KEY_ID": store.access_key,

@@ -28,8 +28,10 @@ from pipeline.query.metrics import Metrics, MetricsAnswer, MetricsQuestion
 from pipeline.query.owners import Owners
 from pipeline.query.search import Search, SearchAnswer, SearchQuestion
 from pipeline.query.snapshot import Horizons, Snapshots, Tail
+from pipeline.query.statement import Statement
 from pipeline.query.tags import Among, Range, TagAnswer, TagCatalog, Tags
 from pipeline.query.tail import TailReader
+from pipeline.query.tenant_sql import SqlAnswer, TenantSql
 from pipeline.query.trace_by_id import FoundTrace, Place, TraceChunks, TraceLookup
 from pipeline.query.trace_filter import TraceFilter, filtered
 from pipeline.query.warm_up import WarmStored, warm_up
@@ -88,6 +90,7 @@ class _Open:
     search: Search
     metrics: Metrics
     tags: Tags
+    sql: TenantSql
 
 
 class Questions:
@@ -135,6 +138,7 @@ class Questions:
         self._engine.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         if self._open is not None:
+            self._open.sql.close()
             self._open.tail.close()
         self._stored.close()
 
@@ -161,6 +165,10 @@ class Questions:
     async def metrics(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
         """What spans come to over time."""
         return await self._ready().metrics.measure(tenants, question)
+
+    async def sql(self, tenants: Sequence[str], statement: Statement, range_ns: tuple[int, int]) -> SqlAnswer:
+        """Rows of a SELECT over the tenants' spans that start in a range. Close the answer in the end."""
+        return await self._ready().sql.ask(tenants, statement, range_ns)
 
     async def tag_names(self, tenants: Sequence[str], scopes: Sequence[str], among: Among, limit: int) -> TagAnswer:
         """Attribute keys by scope."""
@@ -321,6 +329,7 @@ class Questions:
                 cache=cache,
             ),
             tags=Tags(self._stored, snapshots, self._engine, cache),
+            sql=TenantSql(self._stored, snapshots, self._settings.querier, self._settings.store),
         )
 
 

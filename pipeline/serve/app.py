@@ -27,11 +27,14 @@ from pipeline.query.tags import Among, TagAnswer
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
 from pipeline.serve import messages, metrics, params, tail_events, tempo
+from pipeline.serve.gone import unless_gone
+from pipeline.serve.sql import SqlDoor
 from pipeline.serve.traces import Encoded, encode
 from pipeline.serve.ui import bundle, pages
 from pipeline.traceql.check import compiled
 from topics.errors import (
     BadQuestionError,
+    CallerGoneError,
     ForbiddenError,
     KafkaUnavailableError,
     OverloadedError,
@@ -51,6 +54,7 @@ STATUS: dict[type[SpanstreamError], int] = {
     UnknownTenantError: 401,
     ForbiddenError: 403,
     QueryTooLargeError: 413,
+    CallerGoneError: 499,
     KafkaUnavailableError: 503,
     OverloadedError: 503,
     StoreUnavailableError: 503,
@@ -93,6 +97,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/search/tag/{tag:path}/values", api.tag_values),
         ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
         ("/api/services", api.services),
+        ("/api/sql", SqlDoor(questions, settings.querier).sql),
         ("/api/tail", api.tail),
         ("/api/where/{trace_id}", api.where),
         (drops.PATH, api.drops),
@@ -139,7 +144,9 @@ def answered(handler: Handler) -> Handler:
     async def timed(request: Request) -> Response:
         began = time.monotonic()
         try:
-            response = await handler(request)
+            # A handler that reads a body looks out for its caller itself
+            reads_body = request.method == "POST"
+            response = await (handler(request) if reads_body else unless_gone(request, _answer_of(handler, request)))
         except SpanstreamError as exc:
             status = STATUS.get(type(exc), 500)
             headers = RETRY_AFTER if status == 503 else {}
@@ -152,6 +159,10 @@ def answered(handler: Handler) -> Handler:
         return response
 
     return timed
+
+
+async def _answer_of(handler: Handler, request: Request) -> Response:
+    return await handler(request)
 
 
 class Api:

@@ -78,6 +78,12 @@ def search_times(params: QueryParams, range_h_max: float, now_ns: int | None = N
     return start * SECOND_NS, (end + 1) * SECOND_NS - 1
 
 
+def times_or_recent(params: QueryParams, range_h_max: float) -> tuple[int, int]:
+    """The same; the last 15 minutes where no times are given."""
+    now_ns = time.time_ns()
+    return search_times(params, range_h_max, now_ns) or (now_ns - SEARCH_DEFAULT_NS, now_ns)
+
+
 def limit_of(params: QueryParams, default: int, maximum: int) -> int:
     """limit=; zero and less are errors."""
     limit = whole(params, "limit")

@@ -1,0 +1,106 @@
+"""A statement that a caller wrote in SQL: one SELECT as DuckDB's own parser sees it, and what it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import orjson
+
+from pipeline.spans import schema
+from topics.errors import BadQuestionError
+
+VIEWS = ("spans", "traces")
+TABLE_FUNCTIONS = frozenset(("unnest", "range", "generate_series"))
+# They tell of the process, write its log, or name their columns at run time
+FUNCTIONS_REFUSED = frozenset(("current_setting", "getenv", "getvariable", "write_log"))
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement that may be run. columns: attribute columns that it names; everything: it may mean any column;
+
+    parents: whether it may mean parent_span_id, which costs a join.
+    """
+
+    text: str
+    columns: tuple[str, ...]
+    everything: bool
+    parents: bool
+
+
+def statement_of(text: str) -> Statement:
+    """Raises BadQuestionError for what is not one SELECT, and for functions that reach beyond the views."""
+    nodes = list(_nodes(_parsed(text)))
+    for node in nodes:
+        _refuse_functions(node)
+    named = {name for node in nodes if node.get("class") == "COLUMN_REF" for name in node["column_names"]}
+    relations = {name for node in nodes if "from_table" in node or "alias" in node for name in _relation_names(node)}
+    everything = bool(named & relations) or any(_means_any(node) for node in nodes)
+    return Statement(
+        text=text,
+        columns=tuple(sorted(name for name in named if _is_attribute(name))),
+        everything=everything,
+        parents=everything or "parent_span_id" in text.lower(),
+    )
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    connection = duckdb.connect(config={"enable_external_access": False, "python_enable_replacements": False})
+    try:
+        (found,) = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchone() or ("{}",)
+    except duckdb.Error as exc:
+        raise BadQuestionError(f"invalid SQL: {str(exc)[:500]}") from exc
+    finally:
+        connection.close()
+    parsed: dict[str, Any] = orjson.loads(found)
+    if parsed.get("error"):
+        told = parsed.get("error_message", "")
+        if parsed.get("error_type") == "not implemented":
+            told = "only a SELECT (with WITH, or DESCRIBE) is answered"
+        raise BadQuestionError(f"invalid SQL: {told}")
+    if len(parsed.get("statements", ())) != 1:
+        raise BadQuestionError(f"invalid SQL: one statement is answered, not {len(parsed.get('statements', ()))}")
+    return parsed
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _refuse_functions(node: dict[str, Any]) -> None:
+    if node.get("type") == "TABLE_FUNCTION":
+        name = str(node["function"].get("function_name", "")).lower()
+        if name not in TABLE_FUNCTIONS:
+            known = ", ".join(sorted(TABLE_FUNCTIONS))
+            raise BadQuestionError(f"invalid SQL: rows come from {', '.join(VIEWS)} and {known}, not from {name[:100]}")
+    elif (name := str(node.get("function_name", "")).lower()) in FUNCTIONS_REFUSED:
+        raise BadQuestionError(f"invalid SQL: function {name} is not for callers")
+
+
+def _relation_names(node: dict[str, Any]) -> list[str]:
+    return [name for name in (node.get("table_name"), node.get("alias")) if name] if "sample" in node else []
+
+
+def _means_any(node: dict[str, Any]) -> bool:
+    """Stars, DESCRIBE, natural joins, and relations whose columns are renamed by their place."""
+    return (
+        node.get("class") == "STAR"
+        or node.get("type") == "SHOW_REF"
+        or node.get("ref_type") == "NATURAL"
+        or bool(node.get("column_name_alias"))
+    )
+
+
+def _is_attribute(name: str) -> bool:
+    parsed = schema.parse_column(name)
+    return parsed is not None and parsed.type in schema.TYPES and name == schema.column_name(*parsed)
