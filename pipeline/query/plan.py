@@ -209,11 +209,16 @@ def _counts(pipeline: tree.Pipeline, compiler: FieldSql) -> Iterator[Sql]:
         if isinstance(stage, tree.ScalarFilter):
             least = _count_at_least(stage)
             if least is not None:
-                yield sql(f"count_if({{}}) >= {least}", all_of(conditions))
+                yield counted(all_of(conditions), least)
         elif isinstance(stage, tree.Filter):
             conditions.append(_condition(stage, compiler))
         elif not isinstance(stage, tree.Select):
             return
+
+
+def counted(condition: Sql, least: int) -> Sql:
+    """Whether so many rows of a trace fulfil a condition."""
+    return sql(f"count_if({{}}) >= {least}", condition)
 
 
 def spans_at_least(pipeline: tree.Pipeline) -> int:

@@ -39,6 +39,7 @@ from pipeline.traceql import tree
 GROUP_CHUNKS_MIN, GROUP_CHUNKS_MAX = 16, 256
 # The engine passes over row groups without any of 50 values, but looks at all of them for more
 FEW_TRACES, MANY_TRACES, BATCH_TRACES_MAX = 48, 2048, 32_768
+SPARE_TRACES = 4  # beside those wanted, where nearly all candidates are found
 SPANS_MIN, COUNTED_CHUNKS_MAX = 2, 1024
 AT = "live_row"
 
@@ -300,8 +301,8 @@ class _Run:
         """
         question = self._question
         picky = question.duration_min_ns or question.duration_max_ns is not None or TRACE_TAGS & question.tags.keys()
-        picky = picky or (question.query is not None and not plan.rows_decide(question.query))
-        return max(FEW_TRACES, 2 * wanted if picky else wanted + 4)
+        picky = picky or (question.query is not None and not self._spans_min and not plan.rows_decide(question.query))
+        return max(FEW_TRACES, 2 * wanted) if picky else wanted + SPARE_TRACES
 
     def _summaries(self, trace_ids: list[bytes], pick: Pick) -> list[TraceSummary]:
         ids = pa.array(trace_ids, pa.binary(16))
@@ -324,7 +325,9 @@ class _Run:
         """The rows of these traces, and those of them that the query finds."""
         question, present = self._question, self._spans.present(refs)
         if not plan.rows_decide(query):
-            ids = self._spans.that_may_fit(plan.trace_condition_of(query, present), refs, ids)
+            condition = plan.trace_condition_of(query, present)
+            if not self._spans_min or condition.sql != plan.counted(TRUE, self._spans_min).text:  # else it holds of all
+                ids = self._spans.that_may_fit(condition, refs, ids)
         compiled = plan.Plan(query, present)
         rows = self._spans.whole(refs, ids, {*compiled.columns, *summary.MORE_COLUMNS})
         range_ns = question.start_ns, question.end_ns
@@ -371,14 +374,18 @@ def _every_trace_sql(urls: list[str], *, question: SearchQuestion, spans_min: in
 
     spans_min: of all that is read, which then must be all rows of a trace.
     """
-    traces = "SELECT trace_id, start_min_unix_ns, end_max_unix_ns, span_count FROM read_parquet(?) UNION ALL "
-    live = "SELECT trace_id, start_unix_ns, start_unix_ns::HUGEINT + greatest(duration_ns, 0), 1 FROM {live}"
+    stored = (
+        "SELECT trace_id, start_min_unix_ns, start_min_unix_ns <= ?::UBIGINT AND end_max_unix_ns >= ?::UBIGINT, "
+        "span_count FROM read_parquet(?) UNION ALL "
+    )
+    live = f"SELECT trace_id, start_unix_ns, {IN_RANGE}, 1 FROM {{live}}"
     text = (
         "SELECT trace_id, min(started) AS start "
-        f"FROM ({traces if urls else ''}{live}) AS t(trace_id, started, ended, spans) GROUP BY trace_id "
-        f"HAVING bool_or(started <= ? AND ended >= ?) AND sum(spans) >= {int(spans_min)} ORDER BY start DESC, trace_id"
+        f"FROM ({stored if urls else ''}{live}) AS t(trace_id, started, inside, spans) GROUP BY trace_id "
+        f"HAVING bool_or(inside) AND sum(spans) >= {int(spans_min)} ORDER BY start DESC, trace_id"
     )
-    return text, [*([urls] if urls else []), question.end_ns, question.start_ns]
+    end_ns, start_ns = question.end_ns, question.start_ns
+    return text, [*([end_ns, start_ns, urls] if urls else []), end_ns, start_ns, start_ns]
 
 
 class Candidates:
