@@ -11,6 +11,10 @@ from aiohttp import web
 from yarl import URL
 
 from agents.unreadable import deliver_unreadable_batches
+from agents.worker_door import guarded
+from pipeline.doors.door import Door
+from pipeline.doors.listening import check_listening
+from pipeline.doors.tls import scheme, server_tls
 from topics.settings import KafkaSettings, Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -21,9 +25,11 @@ class SpanstreamApp(faust.App):
     """A Faust app whose web server also serves the routes of the table endpoint."""
 
     routes: Sequence[tuple[str, Handler]] = ()
+    settings_of_ours: Settings
 
     def on_webserver_init(self, web: Any) -> None:
         """Add our routes to Faust's aiohttp server: its own pages cannot stream a body."""
+        web.web_app.middlewares.append(guarded(Door(self.settings_of_ours)))
         for path, handler in self.routes:
             web.web_app.router.add_get(path, handler)
 
@@ -31,15 +37,17 @@ class SpanstreamApp(faust.App):
 def worker_url(settings: Settings) -> str:
     """The URL under which this worker's table endpoint is reached; its Kafka client ID, so that queriers find it."""
     worker = settings.worker
-    return worker.advertised_url or f"http://{worker.host}:{worker.port}"
+    return worker.advertised_url or f"{scheme(settings)}://{worker.host}:{worker.port}"
 
 
 def make_app(settings: Settings) -> SpanstreamApp:
     """The app without agents. Topics are declared by `spanstream topics ensure`, never by Faust."""
     deliver_unreadable_batches()
     kafka, worker = settings.kafka, settings.worker
+    check_listening(settings, "worker.host", worker.host)
+    tls = server_tls(settings)
     url = URL(worker_url(settings))
-    return SpanstreamApp(
+    app = SpanstreamApp(
         kafka.group,
         broker=[URL(f"kafka://{server.strip()}") for server in kafka.bootstrap_servers.split(",")],
         broker_credentials=_credentials(kafka),
@@ -67,9 +75,12 @@ def make_app(settings: Settings) -> SpanstreamApp:
         web_host=url.host,
         web_port=worker.port,
         web_bind=worker.host,
+        web_ssl_context=tls.context() if tls else None,
         datadir=str(worker.data_dir / "faust"),
         worker_redirect_stdouts=False,
     )
+    app.settings_of_ours = settings
+    return app
 
 
 def _credentials(kafka: KafkaSettings) -> Any:

@@ -20,6 +20,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "up": ("agents.commands.up", "Everything on this machine, Kafka and object store included"),
         "demo": ("agents.commands.demo", "The whole way of a span, shown step by step"),
         "load": ("agents.commands.load", "Send realistic spans; --check counts them back"),
+        "canary": ("agents.commands.canary", "Write known traces, read them back, say what went missing where"),
         "doctor": ("agents.commands.doctor", "Try every part, say what to do about what fails"),
     },
     "Run it": {
@@ -27,6 +28,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "worker": ("agents.commands.run", "A worker: deduplicate, index, store"),
         "serve": ("agents.commands.run", "A querier: HTTP API and pages"),
         "topics": ("agents.commands.topics", "Create the Kafka topics, or say how they stand"),
+        "token": ("agents.commands.token", "Who may write, read and operate, for which tenants"),
         "config": ("agents.commands.config", "The effective settings and where each came from"),
     },
     "Ask it": {

@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from pipeline.allocator import release_memory
+from pipeline.doors.overrides import Overrides
 from pipeline.partition.batch import Prepared, SourceRecord, SpanLimits, Wanted, prepare
 from pipeline.spans.wire import span_count
 from topics.errors import MalformedRecordError
@@ -65,6 +67,7 @@ class Decoder:
             attributes_max=settings.limits.attributes_max,
             future_s_max=settings.limits.future_s_max,
         )
+        self._overrides = Overrides(settings)
         self._waiting: deque[tuple[Wanted, asyncio.Future[Prepared | None]]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._enough = asyncio.Event()
@@ -134,11 +137,13 @@ class Decoder:
         return together
 
     def _prepare(self, wanted: list[Wanted]) -> list[Prepared | None]:
-        found = prepare(wanted, self._limits, secret=self._secret, now_unix_ns=self._clock_ns())
+        own = self._overrides.attributes_max(self._limits.attributes_max)
+        limits = replace(self._limits, attributes_max_by_tenant=own) if own else self._limits
+        found = prepare(wanted, limits, secret=self._secret, now_unix_ns=self._clock_ns())
         self._decoded_bytes += sum(map(_bytes, wanted))
         if self._decoded_bytes > RELEASE_EVERY_BYTES:
             self._decoded_bytes = 0
-            release_memory()
+            release_memory(above_bytes=self._settings.worker.resident_bytes_max)
         return found
 
 

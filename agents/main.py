@@ -24,6 +24,7 @@ from agents.source import KafkaOffsets, KafkaSource, StoreRanges
 from agents.table_endpoint import TableEndpoint
 from agents.worker import Worker
 from pipeline.allocator import reuse_memory
+from pipeline.drops import DROPS
 from pipeline.store.objects import ObjectStore
 from pipeline.store.tables import Tables
 from topics import admin, spans_by_trace
@@ -42,6 +43,7 @@ def build(settings: Settings) -> SpanstreamApp:
     topic = full_name(spans_by_trace.TOPIC, settings.kafka)
     if not partitions:
         raise KafkaUnavailableError(f"topic {topic} does not exist: create it with `spanstream topics ensure`")
+    DROPS.tenants_max = settings.limits.counted_tenants_max
     app = make_app(settings)
     store = ObjectStore(settings.store)
     source = KafkaSource(app, settings, topic)
@@ -63,7 +65,12 @@ def build(settings: Settings) -> SpanstreamApp:
         secret=os.urandom(SECRET_BYTES),  # of this process: the window is made anew with every assignment
         clock_ns=time.time_ns,
     )
-    endpoint = TableEndpoint(worker, partial(asyncio.to_thread, admin.group_owners, settings), worker_url(settings))
+    endpoint = TableEndpoint(
+        worker,
+        partial(asyncio.to_thread, admin.group_owners, settings),
+        worker_url(settings),
+        settings,
+    )
     app.routes = endpoint.routes()
     attach_rekey(app, settings, source, partitions)
     attach_index(app, settings, worker)

@@ -13,6 +13,7 @@ from agents.inbox import Inbox, in_batches
 from agents.index_agent import source_record
 from agents.source import KafkaSource
 from pipeline import telemetry
+from pipeline.drops import DROPS, NOBODY
 from pipeline.partition.batch import SourceRecord
 from pipeline.spans.parsed import ParseLimits, parse
 from pipeline.spans.wire import CutLimits, Piece, cut_by_trace
@@ -54,6 +55,7 @@ def attach_rekey(app: faust.App, settings: Settings, source: KafkaSource, partit
             await _until_sent(source, keyed)
             for record, reason in dead:
                 telemetry.RECORDS_DEAD.labels(reason="inlet").inc()
+                DROPS.count(NOBODY if record.reason else record.tenant, "dead_records", {"inlet": 1})
                 await _until_dead(source, name, events[0].message.partition, record, reason)
             for event in events:
                 await stream.ack(event)
@@ -83,6 +85,8 @@ def rekeyed(
         except (MalformedRecordError, MalformedRequestError, RequestTooLargeError) as error:
             dead.append((record, str(error)))
             continue
+        DROPS.count(record.tenant, "rejected_spans", sum((cut.rejected for cut in cuts), parsed.rejected))
+        DROPS.count(record.tenant, "marked_spans", sum((cut.marked for cut in cuts), parsed.marked))
         counted = sum((cut.rejected + cut.marked for cut in cuts), parsed.rejected + parsed.marked)
         for reason, count in counted.items():
             telemetry.SPANS_MARKED.labels(reason=reason).inc(count)

@@ -18,6 +18,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from agents.app import Handler
 from agents.owned import Owned
 from agents.worker import Worker
+from agents.worker_door import CALLER
+from pipeline import drops
+from pipeline.doors.door import Caller
+from pipeline.doors.outgoing import Outgoing
 from pipeline.partition.segment import Segment, rows_from, rows_of_trace
 from pipeline.partition.state import Partition
 from pipeline.spans import schema
@@ -25,6 +29,8 @@ from pipeline.spans.index import Attributes, Services, add_attributes, add_servi
 from pipeline.store.manifest import ChunkEntry
 from pipeline.store.tables import ATTRIBUTES, SEGMENTS, SERVICES, ipc_bytes
 from topics.errors import NotOwnerError
+from topics.settings import Settings
+from topics.spans_by_trace import TENANT_HEADER
 
 T = TypeVar("T")
 Owners = Callable[[], Awaitable[dict[int, str]]]
@@ -32,6 +38,7 @@ LIMIT_DEFAULT, LIMIT_MAX = 100, 10_000
 PEER_TIMEOUT_S = 5.0
 WAIT_S_MAX = 5.0
 BLOCK_BYTES = 4 << 20  # of tables whose segments are sent as one block
+OF_ALL_TENANTS = ("partitions", "segments")
 TABLES = ("partitions", "segments", "chunks", "services", "operations", "attributes")
 
 
@@ -62,7 +69,9 @@ class LiveQuestion(NamedTuple):
 class TableEndpoint:
     """The handlers. owners: partition -> URL of its worker, as the consumer group says."""
 
-    def __init__(self, worker: Worker, owners: Owners, own_url: str) -> None:
+    def __init__(self, worker: Worker, owners: Owners, own_url: str, settings: Settings) -> None:
+        self._multitenancy = settings.receiver.multitenancy
+        self._outgoing = Outgoing.of_peer(settings)
         self._worker = worker
         self._owners = owners
         self._own_url = own_url
@@ -74,6 +83,7 @@ class TableEndpoint:
             ("/live", self.live),
             ("/ready", self.ready),
             ("/metrics", self.metrics),
+            (drops.PATH, self.show_drops),
             ("/tables", self.list_tables),
             ("/tables/{table}", self.show_table),
             ("/tables/{table}/{key:.+}", self.show_key),
@@ -197,6 +207,11 @@ class TableEndpoint:
         """Prometheus text."""
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    async def show_drops(self, request: web.Request) -> web.StreamResponse:
+        """What of the asking tenants' spans this worker did not keep as it was sent."""
+        body = drops.DROPS.body(request[CALLER].tenants, multitenancy=self._multitenancy)
+        return web.Response(body=body, content_type="application/json")
+
     # ---- tables for people
 
     async def list_tables(self, _request: web.Request) -> web.StreamResponse:
@@ -204,7 +219,9 @@ class TableEndpoint:
         return _json({"tables": [{"name": name, "url": f"/tables/{name}"} for name in TABLES]})
 
     async def show_table(self, request: web.Request) -> web.StreamResponse:
-        """`?prefix=&limit=`: the first rows of a table in key order, over all workers."""
+        """`?prefix=&limit=`: the first rows of a table in key order, over all workers; `?key=`: one row."""
+        if key := request.query.get("key", ""):
+            return await self._answer(request, key, exact=True)
         return await self._answer(request, request.query.get("prefix", ""), exact=False)
 
     async def show_key(self, request: web.Request) -> web.StreamResponse:
@@ -212,7 +229,9 @@ class TableEndpoint:
         return await self._answer(request, request.match_info["key"], exact=True)
 
     async def _answer(self, request: web.Request, key: str, *, exact: bool) -> web.StreamResponse:
-        table = request.match_info["table"]
+        table, caller = request.match_info["table"], request[CALLER]
+        if table in OF_ALL_TENANTS and not caller.everything:
+            return _json({"error": f"table {table} tells of all tenants together"}, status=403)
         if table not in TABLES:
             return _json({"error": f"no table {table!r}; there are {', '.join(TABLES)}"}, status=404)
         try:
@@ -221,10 +240,11 @@ class TableEndpoint:
             limit = 0
         if not 1 <= limit <= LIMIT_MAX:
             return _json({"error": f"limit must be a whole number from 1 to {LIMIT_MAX}"}, status=400)
-        rows = {name: row for name, row in (await self._in_thread(self._rows, table)).items() if name.startswith(key)}
+        own = await self._in_thread(self._rows, table, caller)
+        rows = {name: row for name, row in own.items() if name.startswith(key)}
         peers = _Peers([], 0)
         if "here" not in request.query:
-            peers = await self._add_peers(table, key, rows)
+            peers = await self._add_peers((table, key, caller), rows)
             rows = {name: _counted(row) for name, row in rows.items()}
         found = sorted(name for name in rows if name == key or not exact)
         if exact and not found:
@@ -233,8 +253,8 @@ class TableEndpoint:
         total = len(found) + peers.cut  # of what peers have too much of, an upper bound
         return _json(answer | {"total": total, "truncated": total > limit, "missing_workers": peers.missing})
 
-    def _rows(self, table: str) -> dict[str, Any]:
-        """A table of the partitions owned here: key -> row."""
+    def _rows(self, table: str, caller: Caller) -> dict[str, Any]:
+        """A table of the partitions owned here: key -> row. Of services, attributes and chunks the caller's alone."""
         held = [(owned, owned.state) for owned in list(self._worker.owned.values()) if owned.state is not None]
         if table == "partitions":
             return {str(owned.partition): self._worker.progress(state) for owned, state in held}
@@ -245,7 +265,12 @@ class TableEndpoint:
                 for first, row in self._worker.tables.rows(SEGMENTS, owned.slot)
             }
         if table == "chunks":
-            return {f"{owned.partition}/{one.name}": row for owned, _ in held for one, row in _chunk_rows(owned)}
+            return {
+                f"{owned.partition}/{one.name}": row
+                for owned, _ in held
+                for one, row in _chunk_rows(owned)
+                if one.tenant in caller.tenants
+            }
         services: Services = {}
         attributes: Attributes = {}
         for owned, _ in held:
@@ -255,14 +280,16 @@ class TableEndpoint:
             else:
                 for _, row in self._worker.tables.rows(SERVICES, owned.slot):
                     add_services(services, row)
-        return _flat(table, services, attributes)
+        return _flat(table, _of(caller, services), _of(caller, attributes))
 
-    async def _add_peers(self, table: str, prefix: str, rows: dict[str, Any]) -> _Peers:
+    async def _add_peers(self, asked: tuple[str, str, Caller], rows: dict[str, Any]) -> _Peers:
         """Add the rows, with keys that begin so, of all other workers."""
         urls = {url for url in (await self._owners()).values() if url != self._own_url}
         if self._peers is None:
-            self._peers = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PEER_TIMEOUT_S))
-        answers = await asyncio.gather(*(self._ask(url, table, prefix) for url in sorted(urls)))
+            timeout = aiohttp.ClientTimeout(total=PEER_TIMEOUT_S)
+            connector = aiohttp.TCPConnector(ssl=self._outgoing.tls)
+            self._peers = aiohttp.ClientSession(timeout=timeout, headers=self._outgoing.headers, connector=connector)
+        answers = await asyncio.gather(*(self._ask(url, *asked) for url in sorted(urls)))
         cut = 0
         for answer in filter(None, answers):
             cut += answer["total"] - len(answer["rows"])
@@ -273,11 +300,12 @@ class TableEndpoint:
     async def _in_thread(self, work: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker.pools.read, work, *given)
 
-    async def _ask(self, url: str, table: str, prefix: str) -> dict[str, Any] | None:
+    async def _ask(self, url: str, table: str, prefix: str, caller: Caller) -> dict[str, Any] | None:
         assert self._peers is not None
         params = {"here": "1", "prefix": prefix, "limit": str(LIMIT_MAX)}
         try:
-            async with self._peers.get(f"{url}/tables/{table}", params=params) as answer:
+            headers = {TENANT_HEADER: "|".join(caller.tenants)}
+            async with self._peers.get(f"{url}/tables/{table}", params=params, headers=headers) as answer:
                 found: dict[str, Any] = await answer.json()
                 return {"rows": found["rows"], "total": found["total"]}
         except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
@@ -353,6 +381,10 @@ def _chunk_rows(owned: Owned) -> Iterator[tuple[ChunkEntry, dict[str, Any]]]:
                     "start_max_unix_ns": one.start_max_unix_ns,
                 },
             )
+
+
+def _of(caller: Caller, by_tenant: Mapping[str, T]) -> dict[str, T]:
+    return {tenant: mine for tenant, mine in by_tenant.items() if tenant in caller.tenants}
 
 
 def _flat(table: str, services: Services, attributes: Attributes) -> dict[str, Any]:

@@ -352,7 +352,7 @@ class Worker:
             losses=whole.losses,
         )
         manifest = self._ranges.store(sealed, ticket.owned.stop)
-        release_memory()
+        release_memory(above_bytes=self.settings.worker.resident_bytes_max)
         return manifest
 
     async def _ack_below(self, owned: Owned, offset: int) -> None:

@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from pipeline.drops import count_prepared, short_reason
+
 if TYPE_CHECKING:
     from pipeline.partition.batch import Prepared
     from pipeline.partition.state import Partition
     from pipeline.store.manifest import Manifest
+
+# ---- every process
+
+REFUSED = Counter("spanstream_refused_requests", "Requests without a token or tenant, or with a wrong one", ["status"])
+FILE_RELOADS = Counter("spanstream_file_reloads", "Changes of a watched file, taken or refused", ["file", "outcome"])
 
 # ---- receiver
 
@@ -27,6 +34,12 @@ SPANS_CHANGED = Counter("spanstream_receiver_marked_spans", "Spans cut, padded o
 RECORDS_SENT = Counter("spanstream_receiver_records", "Records given to Kafka")
 RECORD_BYTES = Counter("spanstream_receiver_record_bytes", "Bytes of records given to Kafka, before compression")
 INFLIGHT_BYTES = Gauge("spanstream_receiver_inflight_bytes", "Bytes of requests not yet acknowledged")
+
+# ---- whoever reads or writes the store
+
+STORE_FAULTS = Counter(
+    "spanstream_store_faults", "Requests to the store that failed, by operation and fault", ["operation", "fault"]
+)
 
 # ---- worker
 
@@ -71,6 +84,22 @@ COPIED_BYTES = Counter("spanstream_querier_copied_bytes", "Bytes of chunks that 
 COPIES_BYTES = Gauge("spanstream_querier_copies_bytes", "Bytes that copies of chunks take on the local disk")
 ENGINE_BYTES = Gauge("spanstream_querier_engine_bytes", "Memory that the query engine holds, its cache included")
 
+# ---- canary
+
+CANARY_CHECKS = Counter(
+    "spanstream_canary_checks",
+    "Checks of known traces, by what was asked, at which age, and its result",
+    ["check", "age", "result"],
+)
+CANARY_MISSING = Counter(
+    "spanstream_canary_missing", "Checks that were not right, by the place it went missing", ["stage"]
+)
+CANARY_FRESH_SECONDS = Histogram(
+    "spanstream_canary_fresh_seconds",
+    "From a known trace's first look to the answer that has all of it",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+
 
 def count_batch(prepared: Prepared) -> None:
     """Count what one batch held."""
@@ -79,7 +108,8 @@ def count_batch(prepared: Prepared) -> None:
     for (_, reason), count in prepared.counts.items():
         SPANS_MARKED.labels(reason=reason).inc(count)
     for letter in prepared.dead:
-        RECORDS_DEAD.labels(reason=letter.reason.split(":")[0][:40]).inc()
+        RECORDS_DEAD.labels(reason=short_reason(letter.reason)).inc()
+    count_prepared(prepared)
 
 
 def count_manifest(manifest: Manifest) -> None:

@@ -18,6 +18,7 @@ import httpx
 from agents.commands.local_run import is_ready, variables_of
 from agents.trace_answer import read_answer
 from infra.ports import free_port
+from pipeline.doors.tls import client_context, scheme
 from tests.waiting import wait_until
 from topics.settings import Settings
 
@@ -42,6 +43,14 @@ def receiver(settings: Settings, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
+def worker(settings: Settings, folder: Path) -> Iterator[str]:
+    """Likewise."""
+    own = settings.worker.model_copy(update={"port": free_port(), "data_dir": folder / "worker"})
+    with _process("worker", settings.model_copy(update={"worker": own}), folder, own.port) as url:
+        yield url
+
+
+@contextmanager
 def _process(command: str, settings: Settings, folder: Path, port: int) -> Iterator[str]:
     with (folder / f"{command}.log").open("ab") as log:
         process = subprocess.Popen(
@@ -50,9 +59,9 @@ def _process(command: str, settings: Settings, folder: Path, port: int) -> Itera
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    url = f"http://127.0.0.1:{port}"
+    url, tls = f"{scheme(settings)}://127.0.0.1:{port}", client_context(settings)
     try:
-        wait_until(lambda: is_ready(url), 60, f"{command} is ready")
+        wait_until(lambda: is_ready(url, tls), 60, f"{command} is ready")
         yield url
     finally:
         process.send_signal(signal.SIGTERM)

@@ -31,9 +31,10 @@ ROOMS = {
     "partition": {"spans"},
     "store": {"spans", "partition", "telemetry"},
     "traceql": set[str](),
-    "query": {"spans", "partition", "store", "traceql", "telemetry"},
-    "serve": {"spans", "partition", "store", "traceql", "query", "telemetry", *PROCESS},
-    "receive": {"spans", "telemetry", *PROCESS},
+    "doors": {"telemetry"},
+    "query": {"spans", "partition", "store", "traceql", "doors", "drops", "telemetry"},
+    "serve": {"spans", "partition", "store", "traceql", "query", "doors", "drops", "telemetry", *PROCESS},
+    "receive": {"spans", "doors", "drops", "telemetry", *PROCESS},
 }
 PURE_ROOMS = ("spans", "partition", "traceql")
 OUTSIDE_WORLD = {

@@ -34,6 +34,7 @@ class Load:
         self._partitions = settings.kafka.partitions
         self._producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "compression.type": "zstd"})
         self._random = np.random.default_rng()
+        self._records: list[tuple[int, bytes]] = []
         self.sent: set[bytes] = set()
         self.traces: list[Trace] = []
 
@@ -49,12 +50,19 @@ class Load:
                 span.end_time_unix_nano = span.start_time_unix_nano + 1000
                 self.sent.add(span.span_id)
             traces.append((trace_id, frozenset(span.span_id for span in scope.spans)))
+            partition, value = partition_of(trace_id, self._partitions), data.SerializeToString()
+            self._records.append((partition, value))
             for _ in range(2 if number % 10 == 0 else 1):  # every tenth record twice, as a sender that tries again
-                self._producer.produce(
-                    self._topic, data.SerializeToString(), partition=partition_of(trace_id, self._partitions)
-                )
+                self._producer.produce(self._topic, value, partition=partition)
         self._producer.flush()
         self.traces += traces
+
+    def send_again(self, records: int) -> None:
+        """Copies of records that were sent before, any of them."""
+        for at in self._random.integers(0, len(self._records), records):
+            partition, value = self._records[at]
+            self._producer.produce(self._topic, value, partition=partition)
+        self._producer.flush()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.ports import free_port
@@ -17,12 +18,24 @@ from topics import admin, spans_by_trace
 from topics.settings import Settings
 from topics.topic import full_name
 
+COMMAND = ("-m", "agents.cli", "worker")
+
 
 class Workers:
-    """Real worker processes on one consumer group."""
+    """Real worker processes on one consumer group. command: of Python; variables: more of every worker's."""
 
-    def __init__(self, settings: Settings, folder: Path, *, seal_age_s: float = 2) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        seal_age_s: float = 2,
+        command: Sequence[str] = COMMAND,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._settings, self._folder, self._seal_age_s = settings, folder, seal_age_s
+        self._command, self._variables = command, dict(variables or {})
+        self._ports: dict[str, int] = {}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Workers:
@@ -31,11 +44,11 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self.end_all()
 
-    def start(self, name: str) -> str:
-        """Start a worker; returns its URL."""
+    def start(self, name: str, *, static_member: str = "", variables: Mapping[str, str] | None = None) -> str:
+        """Start a worker; returns its URL. One of the same name has the same port and folder."""
         kafka, store = self._settings.kafka, self._settings.store
-        port = free_port()
-        variables = {
+        port = self._ports.setdefault(name, free_port())
+        own = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
             "KAFKA_GROUP": kafka.group,
@@ -48,11 +61,15 @@ class Workers:
             "WORKER_DATA_DIR": str(self._folder / name),
             "WORKER_SEAL_SPANS": "400",
             "WORKER_SEAL_AGE_S": str(self._seal_age_s),
+            "WORKER_STATIC_MEMBER": static_member,
         }
         with (self._folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "agents.cli", "worker"],
-                env=os.environ | {f"SPANSTREAM_{key}": value for key, value in variables.items()},
+                [sys.executable, *self._command],
+                env=os.environ
+                | {f"SPANSTREAM_{key}": value for key, value in own.items()}
+                | self._variables
+                | dict(variables or {}),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -63,9 +80,15 @@ class Workers:
         worker.send_signal(number)
         worker.wait(30)
 
+    def kill(self, name: str) -> None:
+        """With -9; one that is dead already is taken off the list."""
+        worker = self.running.pop(name)
+        worker.kill()
+        worker.wait(30)
+
     def end_all(self) -> None:
         for name in list(self.running):
-            self.end(name, signal.SIGKILL)
+            self.kill(name)
 
 
 def marks(store: ObjectStore, settings: Settings) -> list[int]:

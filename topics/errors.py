@@ -40,11 +40,19 @@ class RateLimitedError(SpanstreamError):
 
 
 class OverloadedError(SpanstreamError):
-    """More bytes wait for Kafka than may, or the process is stopping. The sender gets 503 with Retry-After."""
+    """More is under way than may be (bytes for Kafka, live tails), or the process is stopping: 503 with Retry-After."""
 
 
 class UnknownTenantError(SpanstreamError):
     """A request names no tenant or an impossible one. The sender gets 401 without a name, 400 for an invalid one."""
+
+
+class UnauthenticatedError(SpanstreamError):
+    """A request carries no token, or one that is unknown or revoked. The caller gets 401."""
+
+
+class ForbiddenError(SpanstreamError):
+    """A token does not allow this: another scope is needed, or it is for another tenant. The caller gets 403."""
 
 
 class MalformedRecordError(SpanstreamError):
@@ -101,3 +109,7 @@ class QuerierUnavailableError(SpanstreamError):
 
 class NotFoundError(SpanstreamError):
     """What a command was asked for is not there, such as a trace. Exit code 1."""
+
+
+class ReplayRefusedError(SpanstreamError):
+    """Dead letters are not sent again now: another replay runs, or what was sent could not be noted."""

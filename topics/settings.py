@@ -130,7 +130,13 @@ class LimitSettings(Section):
 
     attribute_bytes_max: int = setting(64 * KIB, "Longest string or bytes value of an attribute", ge=64)
     attributes_max: int = setting(
-        512, "Most attributes of one span, resource or scope; further ones are dropped and counted", ge=1
+        512, "Most attributes of one span, resource, scope, event or link; further ones are dropped and counted", ge=1
+    )
+    overrides_path: str = setting(
+        "", "File (TOML or JSON) with limits of single tenants, read again when it changes; see docs/operations.md"
+    )
+    counted_tenants_max: int = setting(
+        1000, "Tenants of which a process keeps what /api/status/drops tells; those counted last are kept", ge=1
     )
     future_s_max: float = setting(86_400.0, "A start further ahead than this is an outlier", gt=0)
 
@@ -160,6 +166,11 @@ class WorkerSettings(Section):
     fetch_bytes_max: int = setting(8 * MIB, "Bytes of one Kafka fetch", ge=MIB)
     memory_bytes_max: int = setting(
         160 * MIB, "Segments in memory, those being stored included, and windows; beyond, fetching pauses", ge=64 * MIB
+    )
+    resident_bytes_max: int = setting(
+        448 * MIB,
+        "Above so much memory in RAM what is free of it goes back to the system; below, it is used again",
+        ge=0,
     )
     rocksdb_bytes: int = setting(32 * MIB, "RocksDB block cache and write buffers, part of the above", ge=4 * MIB)
     live_bytes_max: int = setting(
@@ -223,10 +234,16 @@ class QuerierSettings(Section):
     live_wait_s: float = setting(
         0.4, "A search gives workers so long to take what Kafka has; then it reads the rest from there", ge=0, le=5
     )
+    live_tail_every_s: float = setting(0.5, "A live tail is told what came so often", gt=0, le=60)
+    live_tail_spans_max: int = setting(50, "Spans that it is told each time; others are counted", ge=1, le=1000)
+    live_tails_max: int = setting(16, "Live tails at a time; beyond, 503", ge=1)
     tail_bytes_max: int = setting(
         256 * MIB, "Bytes read from Kafka for partitions without owner; beyond, PARTIAL", ge=MIB
     )
     tail_timeout_s: float = setting(10.0, "Longest time of reading the tail; beyond, PARTIAL", gt=0)
+    receiver_urls: tuple[str, ...] = setting(
+        (), "URLs of the receivers that /api/status/drops asks; empty: http://receiver.host:receiver.http_port"
+    )
     owners_refresh_s: float = setting(1.0, "How long the partitions' owners are remembered", ge=0)
     catalog_refresh_s: float = setting(10.0, "How often the manifests in the bucket are listed beside the topic", gt=0)
     trace_reach_s: float = setting(3600.0, "A trace is looked for so far around the asked range", ge=0)
@@ -268,6 +285,31 @@ class StackSettings(Section):
     restart_wait_max_s: float = setting(30.0, "A dead process is started again after 0.5 s, doubling up to this", gt=0)
 
 
+class DoorSettings(Section):
+    """Who may come in. The same in every process of a deployment, except what only commands show."""
+
+    tokens_path: str = setting(
+        "", "File of tokens' hashes, which `spanstream token new` writes; set: every request carries a token"
+    )
+    peer_token: SecretStr = setting(
+        SecretStr(""), "What workers and queriers show each other where there are tokens; any long random text"
+    )
+    token: SecretStr = setting(SecretStr(""), "What commands show to receiver and querier")
+    tls_cert_path: str = setting(
+        "", "Certificate chain (PEM) of this process: its listeners speak TLS with it, and it shows it to others"
+    )
+    tls_key_path: str = setting("", "The key of that certificate (PEM, without a password)")
+    tls_client_ca_path: str = setting(
+        "", "Callers must show a certificate of this authority (PEM): mutual TLS on every listener"
+    )
+    tls_ca_path: str = setting(
+        "", "Authority (PEM) by which processes and commands check each other's listeners; empty: the system's"
+    )
+    insecure_listen: bool = setting(
+        False, "Listen on addresses beyond this machine though there are no tokens: whoever reaches it may do all"
+    )
+
+
 class LogSettings(Section):
     """What processes say."""
 
@@ -286,6 +328,7 @@ class Settings(Section):
     chunk: ChunkSettings = ChunkSettings()
     querier: QuerierSettings = QuerierSettings()
     stack: StackSettings = StackSettings()
+    doors: DoorSettings = DoorSettings()
     log: LogSettings = LogSettings()
 
 

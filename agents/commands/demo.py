@@ -145,7 +145,7 @@ class Story:
         show_trace(answer)
         show_where(document)
         url = f"{self._run.addresses.querier}/trace/{trace_id}"
-        page = httpx.get(url, timeout=STEP_TIMEOUT_S)
+        page = httpx.get(f"{self._run.addresses.querier}/plain/trace/{trace_id}", timeout=STEP_TIMEOUT_S)
         if page.status_code != 200 or "charge card" not in page.text:
             raise NotFoundError(f"the page {url} does not show the trace (status {page.status_code})")
         screen().print(Text.assemble("  as a page: ", (url, "underline")))

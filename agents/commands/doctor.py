@@ -144,7 +144,9 @@ def check_clock(settings: Settings) -> Iterator[Finding]:
 def check_ports(settings: Settings) -> Iterator[Finding]:
     """Each port is free, or one of our processes answers there."""
     from agents.commands.local_run import is_ready
+    from agents.commands.outgoing import url_of
     from infra.ports import is_free
+    from pipeline.doors.tls import client_context
 
     receiver, worker, querier = settings.receiver, settings.worker, settings.querier
     for name, host, port, http in (
@@ -155,7 +157,7 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
     ):
         if port == 0 or is_free(port, host):
             yield Finding("ports", "ok", f"{port} ({name}) is free: nothing runs there")
-        elif is_ready(f"http://{host}:{http}"):
+        elif is_ready(url_of(settings, host, http), client_context(settings)):
             yield Finding("ports", "ok", f"{port} ({name}) answers, and is ready")
         else:
             yield Finding(

@@ -12,10 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from agents.commands.options import FAILED, with_settings
+from agents.commands.outgoing import OUTGOING, querier_url, receiver_url
 from agents.commands.terminal import notes, screen, write_json
 from agents.load.blocks import Load
 from agents.load.check import Counted, Question, check
 from agents.load.send import Sent, Target, send
+from pipeline.doors.outgoing import Outgoing
 from topics.settings import Settings
 
 Result = TypeVar("Result")
@@ -61,7 +63,7 @@ SEED_MAX = 2**31
 @click.option("--json", "as_json", is_flag=True, help="For scripts")
 @with_settings(
     *("receiver.host", "receiver.http_port", "querier.host", "querier.http_port"),
-    *("kafka.topic_prefix", "store", "log"),
+    *("kafka.topic_prefix", "store", *OUTGOING, "log"),
 )
 def load(settings: Settings, **given: Any) -> None:
     """Send spans of a shop of twenty services, as their SDKs would: about 20 spans a trace, 300 bytes a span.
@@ -72,10 +74,11 @@ def load(settings: Settings, **given: Any) -> None:
     """
     seed = given["seed"] if given["seed"] is not None else secrets.randbelow(SEED_MAX)
     work = Load(given["spans"], seed)
-    receiver, querier = settings.receiver, settings.querier
+    outgoing = Outgoing.of_command(settings)
     target = Target(
-        url=(given["otlp_url"] or f"http://{receiver.host}:{receiver.http_port}").rstrip("/"),
+        url=(given["otlp_url"] or receiver_url(settings)).rstrip("/"),
         tenant=given["tenant"],
+        outgoing=outgoing,
         spans_per_s=given["rate"],
         connections=given["connections"],
         give_up_s=given["give_up_s"],
@@ -86,8 +89,9 @@ def load(settings: Settings, **given: Any) -> None:
     counted = None
     if given["do_check"] or given["check_only"]:
         question = Question(
-            url=(given["querier_url"] or f"http://{querier.host}:{querier.http_port}").rstrip("/"),
+            url=(given["querier_url"] or querier_url(settings)).rstrip("/"),
             tenant=given["tenant"],
+            outgoing=outgoing,
             settle_s=given["settle_s"],
         )
         acknowledged = sent.acknowledged if sent else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 import time
 import urllib.request
@@ -13,10 +14,12 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from agents.commands.outgoing import url_of
 from infra.ports import choose_port
 from infra.process import ChildProcess, Program
 from infra.stack import LocalStack, RunningStack
 from infra.supervisor import Role, Supervisor
+from pipeline.doors.tls import client_context
 from topics.errors import StackError
 from topics.settings import Settings, fields, variable_of
 
@@ -142,10 +145,10 @@ def variables_of(settings: Settings) -> dict[str, str]:
     }
 
 
-def is_ready(url: str) -> bool:
-    """Does `GET <url>/ready` answer 200? Blocks up to a second."""
+def is_ready(url: str, tls: ssl.SSLContext | None = None) -> bool:
+    """Does `GET <url>/ready` answer 200? Blocks up to a second. tls: how https is checked."""
     try:
-        with urllib.request.urlopen(f"{url}/ready", timeout=READY_TIMEOUT_S) as answer:  # noqa: S310 (our own URL)
+        with urllib.request.urlopen(f"{url}/ready", timeout=READY_TIMEOUT_S, context=tls) as answer:  # noqa: S310 (our own URL)
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -180,9 +183,9 @@ def _addresses(settings: Settings, workers: list[Settings], running: RunningStac
     receiver, querier = settings.receiver, settings.querier
     return Addresses(
         otlp_grpc=f"{receiver.host}:{receiver.grpc_port}",
-        otlp_http=f"http://{receiver.host}:{receiver.http_port}",
-        querier=f"http://{querier.host}:{querier.http_port}",
-        workers=tuple(f"http://{one.worker.host}:{one.worker.port}" for one in workers),
+        otlp_http=url_of(settings, receiver.host, receiver.http_port),
+        querier=url_of(settings, querier.host, querier.http_port),
+        workers=tuple(url_of(one, one.worker.host, one.worker.port) for one in workers),
         kafka=running.kafka.bootstrap_servers,
         store=running.store.endpoint,
     )
@@ -210,18 +213,20 @@ def _role(name: str, command: str, settings: Settings, url: str, log_dir: Path) 
         log_path=log_dir / f"{name.replace(' ', '-')}.log",
         env=variables_of(settings),
     )
-    return Role(name=name, child=ChildProcess(program), urls={"http": url}, ready=_Patient(url))
+    return Role(
+        name=name, child=ChildProcess(program), urls={"http": url}, ready=_Patient(url, client_context(settings))
+    )
 
 
 class _Patient:
     """Asks for readiness every 100 ms at most: asking more often would slow the starting process down."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, tls: ssl.SSLContext) -> None:
+        self._url, self._tls = url, tls
         self._asked_s = 0.0
 
     def __call__(self) -> bool:
         if time.monotonic() - self._asked_s < 0.1:
             return False
         self._asked_s = time.monotonic()
-        return is_ready(self._url)
+        return is_ready(self._url, self._tls)

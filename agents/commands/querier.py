@@ -11,7 +11,9 @@ import httpx
 import rich_click as click
 
 from agents.commands.options import with_settings
+from agents.commands.outgoing import OUTGOING, querier_url
 from agents.trace_answer import TraceAnswer, read_answer
+from pipeline.doors.outgoing import Outgoing, named
 from topics.errors import BadQuestionError, NotFoundError, QuerierUnavailableError
 from topics.settings import Settings
 
@@ -22,10 +24,12 @@ TRACE_ID_DIGITS = 32
 class Querier:
     """One querier. Answers are parsed JSON, or a trace. Use it in a `with` statement."""
 
-    def __init__(self, url: str, tenant: str = "") -> None:
+    def __init__(self, url: str, tenant: str = "", outgoing: Outgoing | None = None) -> None:
+        """outgoing: what it shows, and how it checks the querier."""
         self.url = url.rstrip("/")
-        headers = {"X-Scope-OrgID": tenant} if tenant else {}
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_S)
+        self.headers = named(tenant, outgoing)
+        self.tls = outgoing.tls if outgoing else True
+        self._http = httpx.Client(base_url=self.url, headers=self.headers, timeout=TIMEOUT_S, verify=self.tls)
 
     def __enter__(self) -> Querier:
         return self
@@ -84,11 +88,11 @@ def asks_querier(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --url, --tenant, --json and a Querier as its first argument."""
 
     def run(settings: Settings, *, url: str | None, tenant: str, **given: Any) -> Any:
-        with Querier(url or f"http://{settings.querier.host}:{settings.querier.http_port}", tenant) as querier:
+        with Querier(url or querier_url(settings), tenant, Outgoing.of_command(settings)) as querier:
             return function(querier, **given)
 
     decorated: Callable[..., Any] = functools.update_wrapper(run, function)
-    decorated = with_settings("querier.host", "querier.http_port", "log")(decorated)
+    decorated = with_settings("querier.host", "querier.http_port", *OUTGOING, "log")(decorated)
     for option in (
         click.option("--json", "as_json", is_flag=True, help="For scripts"),
         click.option("--tenant", default="", help="X-Scope-OrgID, where there are tenants; a|b asks for both"),

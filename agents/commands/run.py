@@ -19,7 +19,7 @@ SWITCH_INTERVAL_S = 0.0005  # a thread that decodes lets the event loop in after
 
 
 @click.command()
-@with_settings("kafka", "receiver", "limits", "log")
+@with_settings("kafka", "receiver", "limits", "doors", "log")
 def receive(settings: Settings) -> None:
     """Take spans by OTLP/gRPC and OTLP/HTTP, write them to Kafka, answer when Kafka has them.
 
@@ -31,7 +31,10 @@ def receive(settings: Settings) -> None:
 
 
 @click.command()
-@with_settings("kafka", "store", "receiver.record_bytes_max", "limits", "worker", "chunk", "log")
+@with_settings(
+    *("kafka", "store", "receiver.record_bytes_max", "receiver.multitenancy", "limits", "worker", "chunk"),
+    *("doors", "log"),
+)
 def worker(settings: Settings) -> None:
     """Read the partitions that Kafka gives this worker: deduplicate, index, answer queriers, store chunks.
 
@@ -44,7 +47,7 @@ def worker(settings: Settings) -> None:
 
 
 @click.command()
-@with_settings("kafka", "store", "querier", "receiver.multitenancy", "log")
+@with_settings("kafka", "store", "querier", "receiver.multitenancy", "doors", "log")
 def serve(settings: Settings) -> None:
     """Answer queries over HTTP: what the workers hold and what is stored, as one."""
     from pipeline.serve.main import run

@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from agents.load.blocks import Load
 from agents.load.tasks import first_error
 from agents.trace_answer import TraceAnswer, read_answer
+from pipeline.doors.outgoing import Outgoing, named
 from topics.errors import QuerierUnavailableError
 
 EXAMPLES_MAX = 20
@@ -66,6 +67,7 @@ class Question:
 
     url: str
     tenant: str = ""
+    outgoing: Outgoing | None = None
     connections: int = 8
     settle_s: float = 30.0
 
@@ -100,8 +102,10 @@ async def check(
     deadline = started + question.settle_s
     traces = expected(load, acknowledged)
     session = aiohttp.ClientSession(
-        headers={"Accept": PROTOBUF} | ({"X-Scope-OrgID": question.tenant} if question.tenant else {}),
-        connector=aiohttp.TCPConnector(limit=question.connections),
+        headers={"Accept": PROTOBUF} | named(question.tenant, question.outgoing),
+        connector=aiohttp.TCPConnector(
+            limit=question.connections, ssl=question.outgoing.tls if question.outgoing else True
+        ),
         timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
     )
 

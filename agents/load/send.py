@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from agents.load.blocks import Block, Load
 from agents.load.tasks import first_error
+from pipeline.doors.outgoing import Outgoing, named
 from topics.errors import LoadRefusedError, ReceiverUnavailableError
 
 _response: Any = trace_service_pb2.ExportTraceServiceResponse
@@ -29,6 +30,7 @@ class Target:
 
     url: str
     tenant: str = ""
+    outgoing: Outgoing | None = None
     spans_per_s: float = 0.0
     connections: int = 4
     give_up_s: float = 60.0
@@ -62,10 +64,10 @@ async def send(load: Load, target: Target, progress: Progress = lambda _sent: No
     await asyncio.to_thread(load.prepare)  # before the clock starts, so that the rate is kept
     sent, started = Sent(), time.monotonic()
     queue: asyncio.Queue[tuple[int, int, bytes, int] | None] = asyncio.Queue(4 * target.connections)
-    headers = {"Content-Type": "application/x-protobuf"} | ({"X-Scope-OrgID": target.tenant} if target.tenant else {})
+    headers = {"Content-Type": "application/x-protobuf"} | named(target.tenant, target.outgoing)
     session = aiohttp.ClientSession(
         headers=headers,
-        connector=aiohttp.TCPConnector(limit=target.connections),
+        connector=aiohttp.TCPConnector(limit=target.connections, ssl=target.outgoing.tls if target.outgoing else True),
         timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
     )
     with first_error():

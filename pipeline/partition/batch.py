@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.partition.window import Window
+from pipeline.partition.window import Keys, Window, ordered
 from pipeline.spans import dedup, from_otlp, schema, validate
 from pipeline.spans.index import Index, indexes_of
 from pipeline.spans.record import Record
@@ -62,6 +62,7 @@ class SpanLimits:
     attribute_bytes_max: int
     attributes_max: int
     future_s_max: float
+    attributes_max_by_tenant: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class Prepared:
     spans: pa.Table
     nbytes: int  # its share of the batch: what a slice takes by itself costs 0.4 ms to find out
     index: Index
-    keys: npt.NDArray[np.void]
+    keys: Keys  # of the spans, in the window's order
     time_min_unix_ns: int
     time_max_unix_ns: int
     dead: list[DeadLetter]
@@ -111,6 +112,7 @@ def prepare(wanted: Sequence[Wanted], limits: SpanLimits, *, secret: bytes, now_
         attribute_bytes_max=limits.attribute_bytes_max,
         attributes_max=limits.attributes_max,
         future_s_max=limits.future_s_max,
+        attributes_max_by_tenant=limits.attributes_max_by_tenant,
     )
     counts = Counter(checked.counts)
     counts.update(decoded.rejected)
@@ -146,11 +148,14 @@ def _own_rows(
 
 
 class _Once(NamedTuple):
-    """The rows of a batch without copies, those of each part together. bounds: where each part begins, and the end."""
+    """The rows of a batch without copies, those of each part together. bounds: where each part begins, and the end.
+
+    keys: of each part, in an order of their own.
+    """
 
     spans: pa.Table
     span_bytes: float
-    keys: npt.NDArray[np.void]
+    keys: list[Keys]
     bounds: list[int]
     indexes: list[Index]
     received: list[Counter[str]]
@@ -166,7 +171,7 @@ class _Once(NamedTuple):
             spans=self.spans.slice(start, end - start),
             nbytes=int((end - start) * self.span_bytes),
             index=self.indexes[at],
-            keys=self.keys[start:end],
+            keys=self.keys[at],
             time_min_unix_ns=min(times),
             time_max_unix_ns=max(times),
             dead=dead,
@@ -180,17 +185,23 @@ def _each_once(spans: pa.Table, owner: Ints, wanted: Sequence[Wanted], secret: b
     keys = dedup.span_keys(spans, secret)
     bounds = _bounds(owner, len(wanted))
     keep = np.ones(len(keys), dtype=bool)
+    kept: list[Keys] = []
     for at, one in enumerate(wanted):
-        mine = keys[bounds[at] : bounds[at + 1]]
-        keep[bounds[at] : bounds[at + 1]] = dedup.first_copies(mine) & ~one.window.holds(mine)
+        part = slice(bounds[at], bounds[at + 1])
+        order, mine = ordered(keys[part])
+        fresh = ~one.window.holds(mine)
+        if (mine["hi"][1:] == mine["hi"][:-1]).any():
+            fresh &= dedup.first_copies(keys[part])[order]
+        keep[part][order] = fresh
+        kept.append(mine[fresh])
     received = _by_tenant(spans, bounds)
     duplicates = [Counter[str]() for _ in wanted]
     if not keep.all():
         duplicates = _by_tenant(spans.filter(pa.array(~keep)), _bounds(owner[~keep], len(wanted)))
-        spans, keys, owner = spans.filter(pa.array(keep)), keys[keep], owner[keep]
+        spans, owner = spans.filter(pa.array(keep)), owner[keep]
         bounds = _bounds(owner, len(wanted))
     span_bytes = spans.nbytes / max(1, spans.num_rows)
-    return _Once(spans, span_bytes, keys, bounds, indexes_of(spans, owner, len(wanted)), received, duplicates)
+    return _Once(spans, span_bytes, kept, bounds, indexes_of(spans, owner, len(wanted)), received, duplicates)
 
 
 def _bounds(owner: Ints, parts: int) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 import aiohttp
 
 from pipeline import telemetry
+from pipeline.doors.outgoing import Outgoing
 from pipeline.query.blocks import Block, BrokenAnswerError, LiveSegment, Loss, arrived, compacted, read_blocks, to_keep
 from pipeline.query.owners import Owners
 
@@ -69,8 +70,17 @@ class LiveClient:
     """
 
     def __init__(
-        self, owners: Owners, *, bytes_max: int, timeout_s: float, executor: Executor, wait_s: float = 0.0
+        self,
+        owners: Owners,
+        *,
+        bytes_max: int,
+        timeout_s: float,
+        executor: Executor,
+        wait_s: float = 0.0,
+        outgoing: Outgoing | None = None,
     ) -> None:
+        """outgoing: what it shows to workers, and how it checks them."""
+        self._outgoing = outgoing
         self._owners = owners
         self._wait_s = wait_s
         self._bytes_max = bytes_max
@@ -116,9 +126,9 @@ class LiveClient:
 
         return await self._ask_owners(after, ask)
 
-    async def get(self, url: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
+    async def get(self, url: str, params: Mapping[str, str], headers: Mapping[str, str]) -> tuple[int, bytes, str]:
         """Any other page of a worker: status, body, content type. Raises aiohttp.ClientError, TimeoutError."""
-        async with self._client().get(url, params=dict(params)) as answer:
+        async with self._client().get(url, params=dict(params), headers=dict(headers)) as answer:
             return answer.status, await answer.read(), answer.content_type
 
     async def _ask_owners(self, after: Mapping[int, int], ask: Ask) -> dict[int, LiveAnswer]:
@@ -218,7 +228,12 @@ class LiveClient:
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
+            outgoing = self._outgoing
+            self._session = aiohttp.ClientSession(
+                timeout=self._timeout,
+                headers=outgoing.headers if outgoing else {},
+                connector=aiohttp.TCPConnector(ssl=outgoing.tls if outgoing else True),
+            )
         return self._session
 
 

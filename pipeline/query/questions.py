@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -12,10 +15,15 @@ from typing import Any, Protocol
 import aiohttp
 
 from pipeline import telemetry
+from pipeline.doors.outgoing import Outgoing
+from pipeline.doors.tls import scheme
+from pipeline.query import overview
 from pipeline.query.chunk_cache import ChunkCache
+from pipeline.query.drops import all_drops
 from pipeline.query.engine import Engine
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.live import LiveClient
+from pipeline.query.live_tail import Arrived, LiveTail
 from pipeline.query.metrics import Metrics, MetricsAnswer, MetricsQuestion
 from pipeline.query.owners import Owners
 from pipeline.query.search import Search, SearchAnswer, SearchQuestion
@@ -26,12 +34,15 @@ from pipeline.query.trace_by_id import FoundTrace, Place, TraceChunks, TraceLook
 from pipeline.query.trace_filter import TraceFilter, filtered
 from pipeline.query.warm_up import WarmStored, warm_up
 from pipeline.store.manifest import manifest_name
+from pipeline.traceql import tree
 from topics import admin, spans_by_trace
-from topics.errors import KafkaUnavailableError
+from topics.errors import BadQuestionError, KafkaUnavailableError, OverloadedError
 from topics.settings import Settings
+from topics.spans_by_trace import TENANT_HEADER
 from topics.topic import full_name
 
 IO_THREADS = 8
+_TABLE = re.compile(r"[a-z]{1,40}")
 WAIT_S = 1.0
 
 
@@ -101,10 +112,12 @@ class Questions:
             timeout_s=querier.live_timeout_s,
             wait_s=querier.live_wait_s,
             executor=self._threads,
+            outgoing=Outgoing.of_peer(settings),
         )
         self._open: _Open | None = None
         self._problem = "Kafka has not answered yet"
         self._opening: asyncio.Task[None] | None = None
+        self._tails, self._tails_end = 0, asyncio.Event()
 
     def start(self) -> None:
         """Begin to follow the catalog, and to ask Kafka how many partitions there are."""
@@ -181,14 +194,70 @@ class Questions:
             "reasons": found.reasons,
         }
 
-    async def tables(self, path: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
-        """A page of the workers' table endpoint, from whichever answers. KafkaUnavailableError where none does."""
+    def live_tail(self, tenants: Sequence[str], pipeline: tree.Pipeline) -> AsyncIterator[Arrived]:
+        """Spans as they arrive, turn by turn, until it is closed or `end_tails`. Raises BadQuestionError at once, and
+        OverloadedError above querier.live_tails_max.
+        """
+        querier, opened = self._settings.querier, self._ready()
+        if self._tails >= querier.live_tails_max:
+            raise OverloadedError(f"{self._tails} live tails are open, and querier.live_tails_max allows no more")
+        tail = LiveTail(opened.snapshots, self._engine, tenants, pipeline, querier.live_tail_spans_max)
+        return self._turns(tail, querier.live_tail_every_s)
+
+    async def _turns(self, tail: LiveTail, every_s: float) -> AsyncIterator[Arrived]:
+        self._tails += 1
+        try:
+            while not self._tails_end.is_set():
+                yield await tail.next()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._tails_end.wait(), every_s)
+        finally:
+            self._tails -= 1
+
+    def end_tails(self) -> None:
+        """End what would never end by itself; before the server waits for answers under way."""
+        self._tails_end.set()
+
+    async def system(self, tenants: Sequence[str]) -> dict[str, Any]:
+        """Every partition with owner, offsets and what waits, and what these tenants have stored by day."""
+        opened, stored = self._ready(), self._stored
+        ends = await self.in_thread(lambda: opened.tail.ends(range(opened.partitions)))
+        owners = await self._owners.all()
+        horizons = opened.snapshots.horizons(ends)
+        days = await self.in_thread(lambda: overview.stored(stored, tenants, time.time_ns()))
+        return {"missing": self.missing(), "partitions": overview.partitions(ends, horizons, owners), "days": days}
+
+    async def tables(self, tenants: Sequence[str], table: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
+        """A page of the workers' table endpoint, from whichever answers. KafkaUnavailableError where none does.
+
+        table: empty for their list. What else a caller wrote goes as parameters: in a path it could lead elsewhere.
+        """
+        if table and not _TABLE.fullmatch(table):
+            raise BadQuestionError(f"no table {table[:100]!a}")
+        path, headers = f"/tables/{table}" if table else "/tables", {TENANT_HEADER: "|".join(tenants)}
         for url in sorted(set((await self._owners.all()).values())):
             try:
-                return await self._live.get(url + path, params)
+                return await self._live.get(url + path, params, headers)
             except (aiohttp.ClientError, TimeoutError, OSError):
                 self._owners.silent(url)
         raise KafkaUnavailableError("no worker answers: the tables are theirs")
+
+    async def drops(self, tenants: Sequence[str]) -> dict[str, Any]:
+        """What of these tenants' spans was not kept as it was sent, by reason, over all workers and receivers."""
+        receiver = self._settings.receiver
+        receivers = self._settings.querier.receiver_urls or (
+            f"{scheme(self._settings)}://{receiver.host}:{receiver.http_port}",
+        )
+        try:
+            workers = set((await self._owners.all()).values())
+        except KafkaUnavailableError:
+            workers = set()
+        sources = [("receiver", url.rstrip("/")) for url in receivers] + [("worker", url) for url in workers]
+        answer = await all_drops(self._live.get, sources, tenants)
+        if not workers:
+            answer["reasons"].append("no worker is known: Kafka does not answer, or no partition has an owner")
+            answer["complete"] = False
+        return answer
 
     async def in_thread(self, work: Any) -> Any:
         """Run what takes long (encoding an answer) off the event loop."""

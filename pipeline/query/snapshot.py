@@ -102,11 +102,13 @@ class Snapshot:
         trace_ids: pa.Array | None = None,
         fits: Callable[[Container[str]], bool] | None = None,
         needs: Sequence[Need] = (),
+        since: Mapping[int, int] | None = None,
     ) -> pa.Table:
         """The rows after H of a tenant (and of some traces) with these columns, typed as schema.type_of says.
 
-        fits: whether a segment with such columns is wanted; needs: what its rows must meet to be. The order is that of
-        partitions and offsets. Only the columns asked for are unpacked.
+        fits: whether a segment with such columns is wanted; needs: what its rows must meet to be; since: of each
+        partition only offsets from there on. The order is that of partitions and offsets. Only the columns asked for
+        are unpacked.
         """
         parts = [
             rows
@@ -114,9 +116,17 @@ class Snapshot:
             for segment in view.segments
             if (fits is None or fits(segment.column_names))
             and self._meets(segment, needs)
-            and (rows := self._rows_of(segment, view.horizon, columns, tenant, trace_ids)) is not None
+            and (rows := self._rows_of(segment, _first(view, since), columns, tenant, trace_ids)) is not None
         ]
         return pa.concat_tables([self.no_rows(columns), *parts])
+
+    def has_rows_from(self, since: Mapping[int, int]) -> bool:
+        """Is there any row at these offsets or later?"""
+        return any(
+            segment.spans and segment.last >= _first(view, since)
+            for view in self.partitions.values()
+            for segment in view.segments
+        )
 
     def _meets(self, segment: LiveSegment, needs: Sequence[Need]) -> bool:
         """Looks at the columns of the needed values alone: most segments have none, and no more is unpacked of them."""
@@ -166,6 +176,10 @@ class Snapshot:
                 if rows.num_rows:
                     found.append((view, segment, rows))
         return found
+
+
+def _first(view: PartitionView, since: Mapping[int, int] | None) -> int:
+    return view.horizon if since is None else max(view.horizon, since.get(view.partition, 0))
 
 
 def filtered(rows: pa.Table, horizon: int, tenant: str, trace_ids: pa.Array | None) -> pa.Table:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pipeline import telemetry
+from pipeline.drops import DROPS
 from pipeline.spans.wire import Cut, CutLimits, Piece, cut_by_trace
 from topics import spans_by_trace
 from topics.errors import KafkaUnavailableError, SpanstreamError
@@ -188,6 +189,7 @@ class Batcher:
     def _place(self, tenant: str, opened: _Open, cut: Cut, waiting: list[_Waiting]) -> None:
         for mark, count in cut.marked.items():
             telemetry.SPANS_CHANGED.labels(mark=mark).inc(count)
+        DROPS.count(tenant, "marked_spans", cut.marked)
         for one in waiting:
             one.open += len(cut.pieces)
         for piece in cut.pieces:

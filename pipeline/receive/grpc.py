@@ -9,6 +9,8 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from pipeline import telemetry
+from pipeline.doors.door import Need
+from pipeline.doors.tls import ServerTls
 from pipeline.receive.http import status_of
 from pipeline.receive.ingest import Ingest
 from pipeline.receive.request import Form
@@ -22,8 +24,8 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 class GrpcReceiver:
     """The gRPC server: gzip, deflate and identity, as grpcio has them. `port` is set by start."""
 
-    def __init__(self, ingest: Ingest, settings: ReceiverSettings) -> None:
-        self._ingest, self._settings = ingest, settings
+    def __init__(self, ingest: Ingest, settings: ReceiverSettings, tls: ServerTls | None = None) -> None:
+        self._ingest, self._settings, self._tls = ingest, settings, tls
         self.port = 0
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=settings.grpc_requests_max,
@@ -38,7 +40,15 @@ class GrpcReceiver:
 
     async def start(self) -> None:
         """Bind and serve. Raises RuntimeError when the port is taken."""
-        self.port = self._server.add_insecure_port(f"{self._settings.host}:{self._settings.grpc_port}")
+        address = f"{self._settings.host}:{self._settings.grpc_port}"
+        if self._tls is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            cert, key, client_ca = self._tls.contents()
+            self.port = self._server.add_secure_port(
+                address,
+                grpc.ssl_server_credentials([(key, cert)], client_ca, require_client_auth=client_ca is not None),
+            )
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
@@ -46,16 +56,13 @@ class GrpcReceiver:
         await self._server.stop(grace_s)
 
     async def _export(self, body: bytes, context: Any) -> bytes:
-        share = self._ingest.inflight.share()
         try:
-            name = next((value for key, value in context.invocation_metadata() or () if key == "x-scope-orgid"), None)
-            tenant = self._ingest.tenant_of(name)
-            share.add(len(body))
-            response = await self._ingest.export(tenant, body, Form.PROTOBUF)
+            tenant = self._ingest.door.caller(metadata_of(context), Need.WRITE).tenant
+            with self._ingest.request_of(tenant) as share:
+                share.add(len(body))
+                response = await self._ingest.export(tenant, body, Form.PROTOBUF)
         except SpanstreamError as exc:
             await self._refuse(exc, context)
-        finally:
-            share.release()
         telemetry.REQUESTS.labels(protocol="grpc", status="OK").inc()
         return response
 
@@ -70,3 +77,8 @@ class GrpcReceiver:
             status = status_pb2.Status(code=code, message=str(error), details=[detail])
             context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
         await context.abort(_CODES[code], str(error))
+
+
+def metadata_of(context: Any) -> dict[str, str]:
+    """The text of a call's metadata by name, as a door takes headers. Of a name that comes twice the first counts."""
+    return {key: value for key, value in reversed(context.invocation_metadata() or ()) if isinstance(value, str)}

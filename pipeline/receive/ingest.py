@@ -5,23 +5,40 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from pipeline import telemetry
+from pipeline.doors.door import Door
+from pipeline.doors.overrides import Overrides
+from pipeline.drops import DROPS
 from pipeline.receive.batch import Batcher
-from pipeline.receive.limits import InflightBytes, TenantRates
+from pipeline.receive.limits import InflightBytes, InflightShare, TenantRates
 from pipeline.receive.request import Form, parse_body
 from pipeline.spans.parsed import ParseLimits
 from pipeline.spans.slices import SLICE_BYTES
-from topics.errors import KafkaUnavailableError, OverloadedError, UnknownTenantError
+from topics.errors import (
+    KafkaUnavailableError,
+    MalformedRequestError,
+    OverloadedError,
+    RateLimitedError,
+    RequestTooLargeError,
+    SpanstreamError,
+)
 from topics.settings import Settings
-from topics.spans_by_trace import DEFAULT_TENANT, is_tenant_name
 
 _RESPONSE: Any = trace_service_pb2.ExportTraceServiceResponse
+REFUSALS: dict[type[SpanstreamError], str] = {
+    RateLimitedError: "rate_limited",
+    RequestTooLargeError: "too_large",
+    MalformedRequestError: "malformed",
+    OverloadedError: "overloaded",
+    KafkaUnavailableError: "kafka_unavailable",
+}
 JSON_IN_LOOP_BYTES = 64 << 10  # a longer JSON body is read in a thread: 2 ms and more
 
 
@@ -31,8 +48,10 @@ class Ingest:
     def __init__(self, settings: Settings, *, clock_s: Callable[[], float] = time.monotonic) -> None:
         receiver = settings.receiver
         self._settings = receiver
+        self.door = Door(settings)
         self._batcher: Batcher | None = None
-        self._rates = TenantRates(receiver.tenant_rate_bytes_per_s, receiver.tenant_burst_bytes, clock_s)
+        self._overrides = Overrides(settings)
+        self._rates = TenantRates(self._rate_of, clock_s)
         self._limits = ParseLimits(
             span_bytes_max=receiver.record_bytes_max, attribute_bytes_max=settings.limits.attribute_bytes_max
         )
@@ -49,15 +68,26 @@ class Ingest:
         if self._batcher is not None:
             self._batcher.close()
 
-    def tenant_of(self, name: str | None) -> str:
-        """The tenant that a request's X-Scope-OrgID (None: absent) stands for. Raises UnknownTenantError."""
-        if not self._settings.multitenancy:
-            return DEFAULT_TENANT
-        if not name:
-            raise UnknownTenantError("no org id")
-        if not is_tenant_name(name):
-            raise UnknownTenantError(f"X-Scope-OrgID is no tenant name: {name[:160]!r}")
-        return name
+    def _rate_of(self, tenant: str) -> tuple[float, float]:
+        own, all_ = self._overrides.of(tenant), self._settings
+        rate = all_.tenant_rate_bytes_per_s if own.rate_bytes_per_s is None else own.rate_bytes_per_s
+        return rate, all_.tenant_burst_bytes if own.burst_bytes is None else own.burst_bytes
+
+    def request_bytes_max(self, tenant: str) -> int:
+        """Largest request of a tenant, as sent and unpacked. Its own limit can only be lower than that of all."""
+        return min(self._settings.request_bytes_max, self._overrides.of(tenant).request_bytes_max or 1 << 62)
+
+    @contextmanager
+    def request_of(self, tenant: str) -> Iterator[InflightShare]:
+        """One request's share of the bytes under way, given back at its end. A refusal is counted for its tenant."""
+        share = self.inflight.share()
+        try:
+            yield share
+        except SpanstreamError as exc:
+            DROPS.count(tenant, "refused_requests", {REFUSALS.get(type(exc), "failed"): 1})
+            raise
+        finally:
+            share.release()
 
     async def export(self, tenant: str, body: bytes, form: Form) -> bytes:
         """Take one request: returns its response in the request's form when Kafka has all of it.
@@ -69,6 +99,8 @@ class Ingest:
         batcher = self._batcher
         if batcher is None or self.closed_because is not None:
             raise OverloadedError(f"the receiver takes no spans: {self.closed_because}")
+        if len(body) > (allowed := self.request_bytes_max(tenant)):
+            raise RequestTooLargeError(f"the request is larger than {allowed} bytes")
         started_s = time.perf_counter()
         self._rates.take(tenant, len(body))
         telemetry.REQUEST_BYTES.inc(len(body))
@@ -88,6 +120,8 @@ class Ingest:
             telemetry.SPANS_CHANGED.labels(mark=mark).inc(count)
         for reason, count in rejected.items():
             telemetry.SPANS_REJECTED.labels(reason=reason).inc(count)
+        DROPS.count(tenant, "marked_spans", parsed.marked)
+        DROPS.count(tenant, "rejected_spans", rejected)
         return _response(rejected, form)
 
     async def _added(self, batcher: Batcher, tenant: str, payloads: list[bytes]) -> list[asyncio.Future[Counter[str]]]:

@@ -58,8 +58,9 @@ class InflightShare:
 class TenantRates:
     """A token bucket a tenant: `rate` bytes a second, `burst` bytes at once. A rate of 0 lets everything pass."""
 
-    def __init__(self, rate: float, burst: float, clock_s: Callable[[], float]) -> None:
-        self._rate, self._burst, self._clock_s = rate, burst, clock_s
+    def __init__(self, limits: Callable[[str], tuple[float, float]], clock_s: Callable[[], float]) -> None:
+        """limits: (rate, burst) of a tenant, now."""
+        self._limits, self._clock_s = limits, clock_s
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tenant -> (tokens, at what time)
 
     def take(self, tenant: str, count: int) -> None:
@@ -67,24 +68,24 @@ class TenantRates:
 
         Buckets of the tenants that were silent longest are forgotten above 10,000: full again, in the sender's favour.
         """
-        if self._rate <= 0:
+        rate, burst = self._limits(tenant)
+        if rate <= 0:
             return
-        if count > self._burst:
+        if count > burst:
             raise RateLimitedError(
-                f"RATE_LIMITED: batch size {count} bytes exceeds the burst size of {self._burst:.0f} bytes, "
-                f"tenant {tenant}",
+                f"RATE_LIMITED: batch size {count} bytes exceeds the burst size of {burst:.0f} bytes, tenant {tenant}",
                 retry_after_s=None,
             )
         now_s = self._clock_s()
-        tokens, at_s = self._buckets.pop(tenant, (self._burst, now_s))
-        tokens = min(self._burst, tokens + (now_s - at_s) * self._rate)
+        tokens, at_s = self._buckets.pop(tenant, (burst, now_s))
+        tokens = min(burst, tokens + (now_s - at_s) * rate)
         allowed = tokens >= count
         self._buckets[tenant] = (tokens - count if allowed else tokens, now_s)
         if len(self._buckets) > TENANTS_REMEMBERED:
             self._buckets.popitem(last=False)
         if not allowed:
             raise RateLimitedError(
-                f"RATE_LIMITED: ingestion rate limit ({self._rate:.0f} bytes/s, burst {self._burst:.0f} bytes) "
+                f"RATE_LIMITED: ingestion rate limit ({rate:.0f} bytes/s, burst {burst:.0f} bytes) "
                 f"exceeded while adding {count} bytes for tenant {tenant}",
-                retry_after_s=(count - tokens) / self._rate,
+                retry_after_s=(count - tokens) / rate,
             )

@@ -9,6 +9,9 @@ import time
 import structlog
 
 from pipeline.allocator import keep_freed_memory
+from pipeline.doors.listening import check_listening
+from pipeline.doors.tls import server_tls
+from pipeline.drops import DROPS
 from pipeline.http_server import HttpServer, bind
 from pipeline.receive.batch import Batcher
 from pipeline.receive.grpc import GrpcReceiver
@@ -33,6 +36,7 @@ class Receiver:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._ingest = Ingest(settings)
+        DROPS.tenants_max = settings.limits.counted_tenants_max
         self._producer: RecordProducer | None = None
         self._kafka_problem: str | None = None
         self._kafka_asked_s = -READY_SECONDS
@@ -44,9 +48,11 @@ class Receiver:
     async def start(self) -> None:
         """Listen on both ports, and take spans as soon as Kafka answers. Raises SettingsError when a port is taken."""
         receiver = self._settings.receiver
+        check_listening(self._settings, "receiver.host", receiver.host)
+        self._tls = server_tls(self._settings)
         listener = bind(receiver.host, receiver.http_port, "receiver.http_port")
         self.http_port = listener.getsockname()[1]
-        self._grpc = GrpcReceiver(self._ingest, receiver)
+        self._grpc = GrpcReceiver(self._ingest, receiver, self._tls)
         try:
             await self._grpc.start()
         except RuntimeError as exc:
@@ -121,6 +127,7 @@ class Receiver:
             limit_concurrency=receiver.connections_max,
             timeout_keep_alive=int(receiver.idle_timeout_s) or 1,
             timeout_graceful_shutdown=int(receiver.stop_timeout_s) or 1,
+            **(self._tls.uvicorn_options() if self._tls else {}),
         )
 
     def _missing(self) -> str | None:

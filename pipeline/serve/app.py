@@ -14,22 +14,27 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Mount, Route
 
-from pipeline import telemetry
+from pipeline import drops, telemetry
+from pipeline.doors.asgi import Guarded, caller_of, tenants_of
+from pipeline.doors.door import Door, Need
 from pipeline.query.identifiers import API_SCOPES, SCOPE_OF, Attribute, Intrinsic, identifier, legacy_tag
 from pipeline.query.metrics import MetricsAnswer, MetricsQuestion
 from pipeline.query.questions import Questions
 from pipeline.query.tags import Among, TagAnswer
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import messages, metrics, params, tempo
+from pipeline.serve import messages, metrics, params, tail_events, tempo
 from pipeline.serve.traces import Encoded, encode
-from pipeline.serve.ui import pages
+from pipeline.serve.ui import bundle, pages
+from pipeline.traceql.check import compiled
 from topics.errors import (
     BadQuestionError,
+    ForbiddenError,
     KafkaUnavailableError,
+    OverloadedError,
     QueryTimeoutError,
     QueryTooLargeError,
     SpanstreamError,
@@ -44,14 +49,23 @@ ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 STATUS: dict[type[SpanstreamError], int] = {
     BadQuestionError: 400,
     UnknownTenantError: 401,
+    ForbiddenError: 403,
     QueryTooLargeError: 413,
     KafkaUnavailableError: 503,
+    OverloadedError: 503,
     StoreUnavailableError: 503,
     QueryTimeoutError: 504,
 }
 RETRY_AFTER = {"retry-after": "5"}
 TAG_SCOPES = (*API_SCOPES, "intrinsic", "trace", "none", "")
 GZIP_BYTES_MIN = 1000
+NEEDS = {
+    "/api/echo": Need.NOTHING,
+    "/api/status/buildinfo": Need.NOTHING,
+    "/ready": Need.NOTHING,
+    "/metrics": Need.ADMIN,
+}
+OF_ALL_TENANTS = ("partitions", "segments")  # tables whose rows are not one tenant's
 Handler = Callable[[Request], Awaitable[Response]]
 BUILD = {
     # Grafana switches features on by Tempo's version: 3.0's are answered, and what is not says so
@@ -78,11 +92,16 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/search/tag/{tag:path}/values", api.tag_values),
         ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
         ("/api/services", api.services),
+        ("/api/tail", api.tail),
         ("/api/where/{trace_id}", api.where),
+        (drops.PATH, api.drops),
+        ("/api/status/system", api.system),
         ("/tables", api.tables),
         ("/tables/{rest:path}", api.tables),
-        ("/trace/{trace_id}", api.trace_page),
-        ("/", api.newest_page),
+        ("/trace/{trace_id}", api.trace_view),
+        *((view, api.view) for view in bundle.VIEWS),
+        (f"{bundle.PLAIN}/trace/{{trace_id}}", api.trace_page),
+        (bundle.PLAIN, api.newest_page),
     ]
     plain: list[tuple[str, Handler]] = [
         ("/api/echo", api.echo),
@@ -94,9 +113,22 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         routes=[
             *(Route(path, answered(handler), methods=ANY_METHOD) for path, handler in routes),
             *(Route(path, handler, methods=ANY_METHOD) for path, handler in plain),
+            Mount("/assets", bundle.Assets()),
         ],
-        middleware=[Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=4)],
+        middleware=[
+            Middleware(Guarded, door=Door(settings), need_of=need_of),
+            Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=4),
+        ],
     )
+
+
+def need_of(path: str) -> Need:
+    """What a path needs of who asks: to read, unless another need is written down here."""
+    if path.startswith("/assets/"):
+        return Need.NOTHING  # the page's program: everybody's
+    if path in bundle.VIEWS or path.startswith("/trace/"):
+        return Need.PAGE
+    return NEEDS.get(path, Need.READ)
 
 
 def answered(handler: Handler) -> Handler:
@@ -155,8 +187,16 @@ class Api:
         """Where each part of a trace stands."""
         return _json(await self._questions.where(await self._find(request)))
 
+    async def trace_view(self, request: Request) -> Response:
+        """A trace on the interactive page; on the plain one where that is not built."""
+        return bundle.view(request) if bundle.is_built() else await self.trace_page(request)
+
+    async def view(self, request: Request) -> Response:
+        """A view of the interactive page; the newest traces on the plain one where that is not built."""
+        return bundle.view(request) if bundle.is_built() else await self.newest_page(request)
+
     async def trace_page(self, request: Request) -> Response:
-        """A trace as a page with a waterfall."""
+        """A trace as a page with a waterfall, without script."""
         found = await self._find(request)
         where = await self._questions.where(found)
         body = await self._questions.in_thread(partial(pages.trace_page, found, where))
@@ -186,7 +226,7 @@ class Api:
         return _answer(request, "SearchResponse", tempo.search(answer))
 
     async def newest_page(self, request: Request) -> Response:
-        """The newest traces as a page; takes the parameters of /api/search."""
+        """The newest traces as a page without script; takes the parameters of /api/search."""
         asked = dict(request.query_params)
         try:
             question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
@@ -194,6 +234,12 @@ class Api:
         except BadQuestionError as exc:
             return Response(pages.refused_page(str(exc), asked), 400, media_type="text/html; charset=utf-8")
         return Response(pages.newest_page(answer, question, asked), media_type="text/html; charset=utf-8")
+
+    async def tail(self, request: Request) -> Response:
+        """Spans as they arrive: server-sent events, of the spans that q= holds of."""
+        body = compiled(request.query_params.get("q", "") or "{}", self._questions.regex_error).body
+        turns = self._questions.live_tail(self._tenants(request), params.pipeline_of(body))
+        return StreamingResponse(tail_events.of(turns), media_type=tail_events.MEDIA_TYPE, headers=tail_events.HEADERS)
 
     # ---- metrics
 
@@ -269,9 +315,22 @@ class Api:
 
     # ---- the rest
 
+    async def system(self, request: Request) -> Response:
+        """Partitions with their owners, and what is stored by day."""
+        return _json(await self._questions.system(self._tenants(request)))
+
+    async def drops(self, request: Request) -> Response:
+        """What of the asking tenants' spans was not kept as it was sent, by reason."""
+        return _json(await self._questions.drops(self._tenants(request)))
+
     async def tables(self, request: Request) -> Response:
         """The workers' tables: passed on to a worker."""
-        status, body, media_type = await self._questions.tables(request.url.path, dict(request.query_params))
+        caller = caller_of(request.scope)
+        table, _, key = request.path_params.get("rest", "").partition("/")
+        if table in OF_ALL_TENANTS and not caller.everything:
+            raise ForbiddenError(f"table {table} tells of all tenants together: the token is for some only")
+        asked = dict(request.query_params) | ({"key": key} if key else {})
+        status, body, media_type = await self._questions.tables(caller.tenants, table, asked)
         return Response(body, status, media_type=media_type)
 
     async def echo(self, _request: Request) -> Response:
@@ -293,7 +352,7 @@ class Api:
         return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _tenants(self, request: Request) -> list[str]:
-        return params.tenants_of(request.headers, multitenancy=self._settings.receiver.multitenancy)
+        return tenants_of(request.scope)
 
     @staticmethod
     def _count_partial(question: str, reasons: list[str]) -> None:

@@ -1,10 +1,9 @@
-"""Parameters of a request: tenants, times, limits. Wrong ones raise BadQuestionError with the sentence to answer."""
+"""Parameters of a request: times, limits. Wrong ones raise BadQuestionError with the sentence to answer."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
 
 from starlette.datastructures import QueryParams
 
@@ -17,9 +16,8 @@ from pipeline.traceql import tree
 from pipeline.traceql.check import RegexError, compiled
 from pipeline.traceql.durations import LONG_UNITS_NS
 from pipeline.traceql.matchers import matchers_of
-from topics.errors import BadQuestionError, UnknownTenantError
+from topics.errors import BadQuestionError
 from topics.settings import QuerierSettings
-from topics.spans_by_trace import DEFAULT_TENANT, TENANT_HEADER, is_tenant_name
 
 SECOND_NS = 10**9
 SEARCH_DEFAULT_NS = 15 * 60 * SECOND_NS
@@ -30,20 +28,6 @@ SEARCH_PARAMETERS = frozenset(
     ("q", "tags", "minDuration", "maxDuration", "limit", "spss", "start", "end", "since", "cursor", "order")
 )
 _INT = re.compile(r"[+-]?\d{1,19}")
-
-
-def tenants_of(headers: Mapping[str, str], *, multitenancy: bool) -> list[str]:
-    """The tenants that a reader asks for, sorted: `a|b` names several. Raises UnknownTenantError, BadQuestionError."""
-    if not multitenancy:
-        return [DEFAULT_TENANT]
-    named = headers.get(TENANT_HEADER, "")
-    if not named:
-        raise UnknownTenantError("no org id")
-    tenants = sorted(set(named.split("|")))
-    for tenant in tenants:
-        if not is_tenant_name(tenant):
-            raise BadQuestionError(f"{TENANT_HEADER} is no tenant name: {tenant[:160]!r}")
-    return tenants
 
 
 def whole(params: QueryParams, name: str) -> int | None:

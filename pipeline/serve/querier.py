@@ -6,6 +6,8 @@ import asyncio
 
 import structlog
 
+from pipeline.doors.listening import check_listening
+from pipeline.doors.tls import server_tls
 from pipeline.http_server import HttpServer, bind
 from pipeline.query.questions import Questions, real_kafka
 from pipeline.query.stored import CatalogStored
@@ -27,10 +29,13 @@ class Querier:
     async def start(self) -> None:
         """Listen. /ready says when everything is answered in full. Raises SettingsError when the port is taken."""
         querier = self._settings.querier
+        check_listening(self._settings, "querier.host", querier.host)
+        tls = server_tls(self._settings)
         listener = bind(querier.host, querier.http_port, "querier.http_port")
         self.http_port = listener.getsockname()[1]
         app = make_app(self._questions, self._settings)
-        self._server = HttpServer(app, timeout_graceful_shutdown=STOP_TIMEOUT_S)
+        options = tls.uvicorn_options() if tls else {}
+        self._server = HttpServer(app, timeout_graceful_shutdown=STOP_TIMEOUT_S, **options)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         await self._server.up.wait()
         self._questions.start()
@@ -38,6 +43,7 @@ class Querier:
 
     async def stop(self) -> None:
         """Give questions under way their answer, for a bounded time, then end."""
+        self._questions.end_tails()
         self._server.should_exit = True
         await self._serving
         await self._questions.close()

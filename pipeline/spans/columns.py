@@ -7,6 +7,7 @@ from `columns_of` on works on one of them, and `owners` is how many carriers it 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ ELEMENTS = {"string_value": "string[]", "bool_value": "bool[]", "int_value": "in
 COLUMN_TYPES = ("any", "string", "bool", "int", "double", "string[]", "bool[]", "int[]", "double[]")
 CODES = len(COLUMN_TYPES)
 ANY = 0
+REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 4096, 256  # arrays and maps parsed before: how many, and of what size
 
 
 class Attributes(NamedTuple):
@@ -91,7 +93,9 @@ def _typed(found: KeyValues) -> tuple[npt.NDArray[np.uint8], Ints, dict[int, pa.
     if not len(nested):
         return types, list_row, {}
     distinct = found.raw.take(pa.array(nested)).dictionary_encode()
-    codes, elements = zip(*map(_elements, distinct.dictionary.to_pylist()), strict=True)
+    messages: list[bytes] = distinct.dictionary.to_pylist()
+    read = [_read(message) if len(message) > REMEMBERED_BYTES_MAX else _remembered(message) for message in messages]
+    codes, elements = zip(*read, strict=True)
     rows = distinct.indices.to_numpy()
     types[nested] = np.array(codes, dtype=np.uint8)[rows]
     lists = {
@@ -102,7 +106,7 @@ def _typed(found: KeyValues) -> tuple[npt.NDArray[np.uint8], Ints, dict[int, pa.
     return types, list_row, lists
 
 
-def _elements(message: bytes) -> tuple[int, list[object]]:
+def _read(message: bytes) -> tuple[int, list[object]]:
     """The type of a KeyValue that holds an array or a map, and an array's elements where they share a type."""
     values = list(key_values.parsed(message).value.array_value.values)  # a list: each element is wrapped once
     kinds = {value.WhichOneof("value") for value in values}
@@ -110,6 +114,9 @@ def _elements(message: bytes) -> tuple[int, list[object]]:
     if kind is None:
         return ANY, []
     return COLUMN_TYPES.index(kind), [getattr(value, kind.replace("[]", "_value")) for value in values]
+
+
+_remembered = lru_cache(maxsize=REMEMBERED_MAX)(_read)  # 20 us each, and senders repeat them
 
 
 def _groups(attributes: Attributes) -> tuple[list[Group], list[Ints]]:

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
 
 from pipeline.spans import schema
+from pipeline.spans.gather import list_sizes, ranges
 from pipeline.spans.key_values import Ints
 
 COUNTED_BY = {"event": "event_name", "link": "link_trace_id"}  # the list that says how many there are
@@ -95,7 +95,7 @@ def _folded(spans: pa.Table, scope: str, names: list[str]) -> pa.Array:
         columns = [(name, _one(spans, name), np.arange(spans.num_rows)) for name in names]
         return _maps(columns, _one(spans, schema.more_column(scope)), np.arange(spans.num_rows), spans.num_rows)
     counted = _one(spans, COUNTED_BY[scope])
-    offsets = np.concatenate(([0], np.cumsum(_sizes(counted))))
+    offsets = np.concatenate(([0], np.cumsum(list_sizes(counted))))
     columns = [(name, _flat(_one(spans, name)), _places(_one(spans, name), offsets)) for name in names]
     more = _one(spans, schema.more_column(scope))
     maps = _maps(columns, _flat(more), _places(more, offsets), int(offsets[-1]))
@@ -105,7 +105,7 @@ def _folded(spans: pa.Table, scope: str, names: list[str]) -> pa.Array:
 def _maps(columns: list[tuple[str, pa.Array, Ints]], more: pa.MapArray, more_place: Ints, owners: int) -> pa.MapArray:
     """One map an owner. columns: name, values, and the owner of each value; more: the maps there are, and theirs."""
     parts = [_part(name, values, place) for name, values, place in columns]
-    sizes = _sizes(more)
+    sizes = list_sizes(more)
     parts.append(_Part(np.repeat(more_place, sizes), *_entries(more)))
     owner = np.concatenate([part.owner for part in parts])
     order = np.argsort(owner, kind="stable")
@@ -145,22 +145,10 @@ def _one(spans: pa.Table, name: str) -> pa.Array:
     return pa.concat_arrays(chunks) if chunks else pa.nulls(0, schema.type_of(name))
 
 
-def _sizes(lists: pa.Array) -> npt.NDArray[np.int64]:
-    """Elements of each list or map; a null has none, whatever it hides."""
-    offsets = lists.offsets.to_numpy().astype(np.int64)
-    return np.where(lists.is_valid().to_numpy(zero_copy_only=False), np.diff(offsets), 0)
-
-
 def _shown(lists: pa.Array) -> pa.Array:
     """Where the elements of lists that are not null stand among all elements."""
     offsets = lists.offsets.to_numpy().astype(np.int64)
-    return pa.array(_ranges(offsets[:-1], _sizes(lists)))
-
-
-def _ranges(starts: Ints, sizes: Ints) -> Ints:
-    """starts[0], starts[0] + 1, ... sizes[0] numbers; then those of the next."""
-    ends = np.cumsum(sizes)
-    return np.repeat(starts - (ends - sizes), sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
+    return pa.array(ranges(offsets[:-1], list_sizes(lists)))
 
 
 def _flat(lists: pa.ListArray) -> pa.Array:
@@ -175,4 +163,4 @@ def _entries(maps: pa.MapArray) -> tuple[pa.StringArray, pa.StructArray]:
 
 def _places(lists: pa.ListArray, offsets: Ints) -> Ints:
     """The number of the event or link that each element of a parallel list belongs to."""
-    return _ranges(offsets[:-1], _sizes(lists))
+    return ranges(offsets[:-1], list_sizes(lists))

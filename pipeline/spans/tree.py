@@ -104,11 +104,23 @@ def _find_parents(
         return np.zeros(0, dtype=np.int64)
     salt = (trace[:, 0] ^ (trace[:, 1] * ODD_MULTIPLIER)) * ODD_MULTIPLIER
     key, wanted = salt + span_id * ODD_MULTIPLIER, salt + parent_id * ODD_MULTIPLIER
-    order = np.argsort(key, kind="stable")
-    at = np.minimum(np.searchsorted(key[order], wanted), len(order) - 1)
-    found = order[at]
-    same = named & (span_id[found] == parent_id) & (trace[found] == trace).all(axis=1)
+    found = _first_with(key, wanted)
+    same = named & (span_id[found] == parent_id)
+    for half in trace.T:
+        same &= half[found] == half
     return np.where(same & (found != np.arange(len(found))), found, -1)
+
+
+def _first_with(keys: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> Ints:
+    """The first place of each wanted key among the keys; any place where it is not there."""
+    order = np.argsort(keys)
+    there = keys[order]
+    if (there[1:] == there[:-1]).any():
+        order = np.argsort(keys, kind="stable")  # of equal ones the first; twice the time
+    asked = np.argsort(wanted)  # sorted, they walk the keys in order: with fewer cache misses
+    at = np.empty(len(wanted), dtype=np.int64)
+    at[asked] = np.searchsorted(there, wanted[asked])
+    return order[np.minimum(at, len(order) - 1, out=at)]
 
 
 def climb(parent: Ints, start: npt.NDArray[np.uint64]) -> tuple[Ints, Ints, npt.NDArray[np.uint64]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
 
 import structlog
 import urllib3
@@ -17,6 +19,7 @@ from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from pipeline import telemetry
 from topics.errors import StoreConflictError, StoreUnavailableError
 from topics.settings import StoreSettings
 
@@ -27,6 +30,8 @@ READ_ATTEMPTS = 4
 CONNECT_TIMEOUT_S = 5.0
 POUR_BYTES = 1 << 20
 PART_BYTES = 64 << 20  # smaller objects are one request: no part is left behind by a crash
+# A listing that is cut off is no XML; other than that the client's own errors, and those below it
+AWAY = (S3Error, MinioException, urllib3.exceptions.HTTPError, OSError, ParseError, ValueError)
 REFUSED = (409, 412)  # another put of the name is under way; an object stands there
 
 
@@ -60,14 +65,14 @@ class ObjectStore:
     def ensure_buckets(self) -> None:
         """Create the buckets that are missing."""
         for bucket in self.buckets:
-            if not _asked(partial(self._reader.bucket_exists, bucket)):
-                _asked(partial(self._make_bucket, bucket), attempts=1)
+            if not _asked("head", partial(self._reader.bucket_exists, bucket)):
+                _asked("make bucket", partial(self._make_bucket, bucket), attempts=1)
 
     def put(self, bucket: str, name: str, data: bytes | memoryview, content_type: str) -> None:
         """Write an object, over whatever stands there."""
         length = memoryview(data).nbytes
         put = partial(self._writer.put_object, content_type=content_type, part_size=PART_BYTES, num_parallel_uploads=1)
-        _asked(lambda: put(bucket, name, io.BytesIO(data), length), attempts=1)
+        _asked("put", lambda: put(bucket, name, io.BytesIO(data), length), attempts=1)
 
     def put_if_absent(self, bucket: str, name: str, data: bytes) -> None:
         """Write an object where none stands under its name: of several writers one wins.
@@ -81,15 +86,17 @@ class ObjectStore:
         try:
             answer = self._puts.request("PUT", url, body=data, headers=headers)
         except urllib3.exceptions.HTTPError as error:
+            telemetry.STORE_FAULTS.labels(operation="conditional put", fault=_fault_of(error)).inc()
             raise StoreUnavailableError(f"no answer to the put of {name}: {error}") from error
         if answer.status in REFUSED:
             raise StoreConflictError(f"{name} exists, or another put of it is under way")
         if answer.status != 200:
+            telemetry.STORE_FAULTS.labels(operation="conditional put", fault=str(answer.status)).inc()
             raise StoreUnavailableError(f"the put of {name} was answered {answer.status}: {answer.data[:200]!r}")
 
     def get(self, bucket: str, name: str) -> bytes | None:
         """An object's content, None where there is none."""
-        return _asked(lambda: self._read(bucket, name, 0, 0), missing=True)
+        return _asked("get", lambda: self._read(bucket, name, 0, 0), missing=True)
 
     def download(self, bucket: str, name: str, file: BinaryIO) -> int | None:
         """Write an object into an empty file, piece by piece; its size, None where there is none."""
@@ -97,7 +104,7 @@ class ObjectStore:
 
     def get_range(self, bucket: str, name: str, offset: int, length: int) -> bytes | None:
         """`length` >= 1 bytes from `offset` on, fewer where the object ends; None where there is none."""
-        return _asked(lambda: self._read(bucket, name, offset, length), missing=True)
+        return _asked("get range", lambda: self._read(bucket, name, offset, length), missing=True)
 
     def list(self, bucket: str, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """Objects in the order of their names, a page at a time; `start_after` itself is left out.
@@ -115,13 +122,13 @@ class ObjectStore:
                 raise
             return None if one is None else ObjectInfo(one.object_name, one.size or 0, one.last_modified)
 
-        while (info := _asked(step)) is not None:
+        while (info := _asked("list", step)) is not None:
             after = info.name
             yield info
 
     def remove(self, bucket: str, name: str) -> None:
         """Delete an object; it is no error when there is none."""
-        _asked(lambda: self._writer.remove_object(bucket, name))
+        _asked("remove", lambda: self._writer.remove_object(bucket, name))
 
     def conditional_put_works(self) -> bool:
         """Whether the store refuses the second conditional put of a name: a probe that leaves nothing behind."""
@@ -201,7 +208,7 @@ def _client(settings: StoreSettings, timeout_s: float) -> tuple[urllib3.PoolMana
     return http, client
 
 
-def _asked(call: Callable[[], T], *, attempts: int = READ_ATTEMPTS, missing: bool = False) -> T | None:
+def _asked(operation: str, call: Callable[[], T], *, attempts: int = READ_ATTEMPTS, missing: bool = False) -> T | None:
     """The answer, tried again while the store is away; None for a missing object where `missing` allows it."""
     for attempt in Retrying(
         retry=retry_if_exception_type(StoreUnavailableError),
@@ -212,14 +219,30 @@ def _asked(call: Callable[[], T], *, attempts: int = READ_ATTEMPTS, missing: boo
         with attempt:
             try:
                 return call()
-            except S3Error as error:
-                if missing and error.code in MISSING:
+            except AWAY as error:
+                if missing and _is_missing(error):
                     return None
-                raise StoreUnavailableError(f"the store answered {error.code}: {error.message}") from error
-            except InvalidResponseError as error:
-                if missing and f"<Code>{MISSING[0]}</Code>" in str(error):
-                    return None  # rclone says so as text/xml, which the client takes for no answer of a store
-                raise StoreUnavailableError(f"the store does not answer: {error}") from error
-            except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
-                raise StoreUnavailableError(f"the store does not answer: {error}") from error
+                fault = _fault_of(error)
+                telemetry.STORE_FAULTS.labels(operation=operation, fault=fault).inc()
+                log.warning("store_fault", operation=operation, fault=fault, error=str(error)[:300])
+                raise StoreUnavailableError(f"the store does not answer a {operation} ({fault}): {error}") from error
     raise AssertionError("the retry loop ends by its return")
+
+
+def _is_missing(error: Exception) -> bool:
+    """rclone says so as text/xml, which the client takes for no answer of a store."""
+    if isinstance(error, S3Error):
+        return error.code in MISSING
+    return isinstance(error, InvalidResponseError) and f"<Code>{MISSING[0]}</Code>" in str(error)
+
+
+def _fault_of(error: Exception) -> str:
+    """In a word, of few: a status, `timeout`, `cut answer` or `no connection`."""
+    if isinstance(error, S3Error):
+        return str(error.response.status)
+    if isinstance(error, InvalidResponseError) and (status := re.search(r"Response code: (\d{3})", str(error))):
+        return status[1]
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return "timeout"
+    cut = isinstance(error, ParseError | ValueError) or "IncompleteRead" in repr(error)
+    return "cut answer" if cut else "no connection"

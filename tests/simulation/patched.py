@@ -43,7 +43,7 @@ def patched(world: World) -> Iterator[None]:
             put(module, "time", clock)
         put(catalog_feed, "admin", admin)
         put(commit, "secrets", SimpleNamespace(token_hex=lambda n: scheduler.rng.randbytes(n).hex()))
-        put(agents.worker, "release_memory", lambda: None)
+        put(agents.worker, "release_memory", lambda **_: None)
         put(agents.worker, "log", Log(world.problems))
         if not world.real:
             _put_plain(world, put)

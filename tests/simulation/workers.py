@@ -193,7 +193,7 @@ class SimulatedWorker:
             secret=world.scheduler.rng.randbytes(32),
             clock_ns=world.scheduler.time_ns,
         )
-        self.endpoint = TableEndpoint(self.worker, self._no_owners, worker_url(self.settings))
+        self.endpoint = TableEndpoint(self.worker, self._no_owners, worker_url(self.settings), self.settings)
         attach_index(self.app, self.settings, self.worker)  # type: ignore[arg-type]
         sink = attach_sink(self.app, self.worker)  # type: ignore[arg-type]
         channel = self.worker.seal_requested.__self__  # type: ignore[union-attr]

@@ -1,4 +1,6 @@
-"""Two plain pages: the newest traces, and one trace as a waterfall. No script; what they show comes escaped."""
+"""Two plain pages, for browsers without script and before the interactive page is built: the newest traces, and one
+trace as a waterfall. What they show comes escaped.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from pipeline.query.search import SearchAnswer, SearchQuestion
 from pipeline.query.trace_by_id import FoundTrace
 from pipeline.serve import tempo
+from pipeline.serve.ui import bundle
 from pipeline.spans import schema, to_otlp
 from pipeline.spans.index import NO_SERVICE
 
@@ -84,7 +87,7 @@ def newest_page(answer: SearchAnswer, question: SearchQuestion, asked: Mapping[s
     following = ""
     if answer.next_cursor:
         kept = {name: value for name, value in asked.items() if name != "cursor"}
-        following = "/?" + urlencode(kept | {"cursor": answer.next_cursor})
+        following = f"{bundle.PLAIN}?" + urlencode(kept | {"cursor": answer.next_cursor})
     return _template("newest.html").render(
         hits=hits,
         reasons=list(dict.fromkeys(answer.reasons)),
@@ -227,4 +230,5 @@ def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.globals |= {"plain": bundle.PLAIN, "notice": lambda: "" if bundle.is_built() else bundle.NOT_BUILT}
     return environment.get_template(name)

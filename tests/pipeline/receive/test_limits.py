@@ -32,7 +32,7 @@ def test_bytes_under_way_are_bounded_and_a_single_request_always_fits() -> None:
 
 def test_a_tenant_may_send_its_rate_and_no_more_and_others_are_not_concerned() -> None:
     clock = Clock()
-    rates = TenantRates(rate=10.0, burst=100.0, clock_s=clock)
+    rates = TenantRates(lambda _tenant: (10.0, 100.0), clock)
     rates.take("a", 95)
 
     with pytest.raises(RateLimitedError, match=r"^RATE_LIMITED: .*tenant a") as refused:
@@ -47,7 +47,7 @@ def test_a_tenant_may_send_its_rate_and_no_more_and_others_are_not_concerned() -
 
 
 def test_a_request_larger_than_the_burst_is_never_told_to_wait() -> None:
-    rates = TenantRates(rate=10.0, burst=100.0, clock_s=Clock())
+    rates = TenantRates(lambda _tenant: (10.0, 100.0), Clock())
 
     with pytest.raises(RateLimitedError, match="RATE_LIMITED: batch size") as refused:
         rates.take("a", 101)
@@ -56,11 +56,11 @@ def test_a_request_larger_than_the_burst_is_never_told_to_wait() -> None:
 
 
 def test_without_a_rate_everything_passes() -> None:
-    TenantRates(rate=0.0, burst=1.0, clock_s=Clock()).take("a", 10**9)
+    TenantRates(lambda _tenant: (0.0, 1.0), Clock()).take("a", 10**9)
 
 
 def test_the_buckets_of_tenants_long_silent_are_forgotten() -> None:
-    rates = TenantRates(rate=1.0, burst=10.0, clock_s=Clock())
+    rates = TenantRates(lambda _tenant: (1.0, 10.0), Clock())
     rates.take("first", 10)
     for number in range(10_001):
         rates.take(f"t{number}", 1)

@@ -49,10 +49,10 @@ def settings_of(
     )
 
 
-def with_api(
-    settings: Settings, prepare: Callable[[World], None], test: Callable[[httpx.AsyncClient, World], Awaitable[T]]
+def with_questions(
+    settings: Settings, prepare: Callable[[World], None], test: Callable[[Questions, World], Awaitable[T]]
 ) -> T:
-    """Ask the API, in process."""
+    """Ask without HTTP."""
 
     async def main() -> T:
         world = World(settings, MemoryStored(), MemoryTail(settings, PARTITIONS), {}, LiveServer())
@@ -61,13 +61,24 @@ def with_api(
         kafka = Kafka(partitions=lambda: PARTITIONS, owners=lambda: dict(world.owners), tail=lambda _count: world.tail)
         questions = Questions(settings, world.stored, kafka)
         questions.start()
-        transport = httpx.ASGITransport(make_app(questions, settings))
         try:
-            async with httpx.AsyncClient(transport=transport, base_url="http://querier") as client:
-                await wait_until_async(lambda: not any(word in questions.missing() for word in ("Kafka", "looked at")))
-                return await test(client, world)
+            await wait_until_async(lambda: not any(word in questions.missing() for word in ("Kafka", "looked at")))
+            return await test(questions, world)
         finally:
             await questions.close()
             await world.server.stop()
 
     return asyncio.run(main())
+
+
+def with_api(
+    settings: Settings, prepare: Callable[[World], None], test: Callable[[httpx.AsyncClient, World], Awaitable[T]]
+) -> T:
+    """Ask the API, in process."""
+
+    async def asked(questions: Questions, world: World) -> T:
+        transport = httpx.ASGITransport(make_app(questions, settings))
+        async with httpx.AsyncClient(transport=transport, base_url="http://querier") as client:
+            return await test(client, world)
+
+    return with_questions(settings, prepare, asked)

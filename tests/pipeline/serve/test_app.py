@@ -12,9 +12,11 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from starlette.responses import PlainTextResponse
 
 from agents.trace_answer import read_answer
 from pipeline.serve import messages
+from pipeline.serve.ui import bundle
 from tests.pipeline.query.world import T0, OneSpan, span_id, trace_id
 from tests.pipeline.serve.api import World, settings_of, with_api
 
@@ -387,8 +389,8 @@ def test_with_tenants_each_sees_its_own(tmp_path: Path) -> None:
     assert found == [(401, "no org id\n"), (400, "X-Scope-OrgI"), (404, ""), (200, '{"batches":[')]
 
 
-def test_the_trace_page_shows_the_waterfall_and_escapes_what_was_sent(tmp_path: Path) -> None:
-    page = get(tmp_path, f"/trace/{trace_id(1).hex()}", [ROOT, CHILD])
+def test_the_plain_trace_page_shows_the_waterfall_and_escapes_what_was_sent(tmp_path: Path) -> None:
+    page = get(tmp_path, f"/plain/trace/{trace_id(1).hex()}", [ROOT, CHILD])
 
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
@@ -399,18 +401,18 @@ def test_the_trace_page_shows_the_waterfall_and_escapes_what_was_sent(tmp_path: 
     assert "read from Kafka" in page.text
 
 
-def test_the_page_of_an_unknown_trace_says_so(tmp_path: Path) -> None:
-    page = get(tmp_path, "/trace/1a2b", [])
+def test_the_plain_page_of_an_unknown_trace_says_so(tmp_path: Path) -> None:
+    page = get(tmp_path, "/plain/trace/1a2b", [])
 
     assert page.status_code == 404
     assert "No span of this trace is known" in page.text
 
 
-def test_the_first_page_lists_the_newest_traces(tmp_path: Path) -> None:
-    page = get(tmp_path, f"/?start={AROUND['start']}&end={AROUND['end']}&limit=1", [ROOT, CHILD, OneSpan(2, 1)])
+def test_the_plain_first_page_lists_the_newest_traces(tmp_path: Path) -> None:
+    page = get(tmp_path, f"/plain?start={AROUND['start']}&end={AROUND['end']}&limit=1", [ROOT, CHILD, OneSpan(2, 1)])
 
     assert page.status_code == 200
-    assert page.text.count('href="/trace/') == 1
+    assert page.text.count('href="/plain/trace/') == 1
     assert "Older traces" in page.text
 
 
@@ -427,3 +429,17 @@ def test_numbers_that_json_has_not_are_texts(tmp_path: Path) -> None:
         "none": {"arrayValue": {}},
     }
     json.loads(answer.content, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(("built", "path"), [(True, "/"), (False, "/"), (False, "/trace/{}"), (False, "/services")])
+def test_without_a_bundle_every_view_is_a_plain_page_that_says_how_to_build_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: bool, path: str
+) -> None:
+    monkeypatch.setattr(bundle, "is_built", lambda: built)
+    monkeypatch.setattr(bundle, "view", lambda request: PlainTextResponse("the bundle's page"))
+    address = path.format(trace_id(1).hex()) + f"?start={AROUND['start']}&end={AROUND['end']}"
+
+    page = get(tmp_path, address, [ROOT, CHILD])
+
+    assert page.status_code == 200
+    assert ("`make ui` builds it" in page.text, "GET /cart" in page.text) == (not built, not built)

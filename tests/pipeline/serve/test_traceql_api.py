@@ -119,7 +119,7 @@ def test_hostile_names_and_values_are_names_and_values(tmp_path: Path, text: str
 
 
 def test_the_first_page_takes_a_query_and_counts_what_is_found(tmp_path: Path) -> None:
-    path = f"/?start={AROUND['start']}&end={AROUND['end']}&q="
+    path = f"/plain?start={AROUND['start']}&end={AROUND['end']}&q="
     found = get(tmp_path / "1", path + quote('{ resource.service.name = "db" }'), [ROOT, FAILED, OTHER])
     wrong = get(tmp_path / "2", path + quote("{ <b> == 1 }"), [ROOT])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from pipeline.spans import schema
 from pipeline.spans.from_otlp import decode
@@ -86,3 +87,46 @@ def test_a_longer_value_is_cut_between_letters_and_marked(columns_max: int) -> N
     assert marks(found) == [["attribute_cut"]]
     assert "\u00e4" * 51 not in str(found.spans.to_pylist())
     assert "\u00e4" * 50 in str(found.spans.to_pylist())
+
+
+@pytest.mark.parametrize("columns_max", [200, 1], ids=["columns", "maps"])
+def test_attributes_of_events_beyond_the_limit_are_dropped_and_counted_and_those_of_others_kept(
+    columns_max: int,
+) -> None:
+    many = tuple((f"k{number}", number) for number in range(7))
+    three = (("small", many[:2]), ("large", many), ("none", ()))
+    spans = [OneSpan(1, 1, events=(("fits", many[:4]),)), OneSpan(1, 2, events=three), OneSpan(1, 3)]
+
+    found = checked(columns_max, *spans, attributes_max=4)
+
+    assert marks(found) == [[], ["attributes_dropped"], []]
+    assert found.counts == Counter({("t", "attributes_dropped"): 1})
+    assert [event_attributes(found, row) for row in range(3)] == [[4], [2, 4, 0], []]
+    counts = schema.column(found.spans, "event_dropped_attributes_count").to_pylist()
+    assert counts == [[0], [0, 3, 0], []]
+    assert found.spans.column("event_name").to_pylist() == [["fits"], ["small", "large", "none"], []]
+
+
+def test_attributes_of_links_beyond_the_limit_are_dropped_and_counted() -> None:
+    data = TracesData.FromString(otlp([OneSpan(1, 1), OneSpan(1, 2)]))
+    span = data.resource_spans[0].scope_spans[0].spans[0]
+    span.links.add(trace_id=b"t" * 16, span_id=b"s" * 8, dropped_attributes_count=5)
+    for number in range(6):
+        span.links[0].attributes.add(key=f"k{number}").value.string_value = "v"
+    decoded = decode([Record("t", 0, data.SerializeToString())], attribute_columns_max=200).spans
+
+    found = check(decoded, now_unix_ns=NOW_UNIX_NS, attribute_bytes_max=100, attributes_max=2, future_s_max=86_400.0)
+
+    assert marks(found) == [["attributes_dropped"], []]
+    assert schema.column(found.spans, "link_dropped_attributes_count").to_pylist() == [[9], []]
+    kept = [name for name in found.spans.column_names if name.startswith("link.")]
+    assert sum(found.spans.column(name).to_pylist()[0] == ["v"] for name in kept) == 2
+
+
+def event_attributes(found: Checked, row: int) -> list[int]:
+    """Of each event of a span: its columns that have a value, and its keys in the map column."""
+    one = found.spans.slice(row, 1)
+    events = len(one.column("event_name")[0].as_py())
+    lists = [one.column(name)[0].as_py() for name in one.column_names if name.startswith("event.")]
+    rare = schema.column(one, schema.more_column("event"))[0].as_py() or [None] * events
+    return [sum(values[at] is not None for values in lists) + len(rare[at] or []) for at in range(events)]

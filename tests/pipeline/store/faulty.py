@@ -1,9 +1,12 @@
-"""A proxy before a real store that spoils chosen requests: refuses them, drops them, or loses their answers."""
+"""A proxy before a real store that spoils chosen requests: refuses, drops or delays them, loses or cuts answers."""
 
 from __future__ import annotations
 
 import http.client
+import socket
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +17,11 @@ from topics.settings import StoreSettings
 
 REFUSED, DROPPED, ANSWER_LOST = "refused", "dropped", "answer lost"
 FAULTS = (REFUSED, DROPPED, ANSWER_LOST)
+TOO_MANY, RESET, TIMED_OUT, SLOW = "too many", "reset", "time-out after success", "slow"
+HALF, CUT = "half a body", "half a body of its own length"
+ALL_FAULTS = (*FAULTS, TOO_MANY, RESET, TIMED_OUT, SLOW, HALF, CUT)
+STATUS = {REFUSED: 503, TOO_MANY: 429}
+SLOW_S = 0.2
 Spoil = Callable[[int, str, str], str]  # (number, method, path and query) -> a fault, or "" to let it pass
 
 
@@ -28,6 +36,7 @@ class Proxy:
         self.spoil: Spoil = lambda number, method, path: ""
         self.seen: list[tuple[str, str]] = []
         self.ignores_conditions = False
+        self.timed_out_s = 1.5
         self.lock = threading.Lock()
 
     def start_over(self, spoil: Spoil) -> None:
@@ -63,14 +72,31 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if fault == DROPPED:
                 self.close_connection = True
-            elif fault == REFUSED:
-                self.answer(503, [], b"")
+            elif fault == RESET:
+                self.reset()
+            elif fault in STATUS:
+                self.answer(STATUS[fault], [], b"")
             else:
-                status, headers, content = self.ask(body)
-                if fault == ANSWER_LOST:
-                    self.close_connection = True
-                else:
-                    self.answer(status, headers, content)
+                self.answered(fault, *self.ask(body))
+
+        def answered(self, fault: str, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+            """The store has done what it was asked for; what of its answer arrives is up to the fault."""
+            if fault in (SLOW, TIMED_OUT):
+                time.sleep(SLOW_S if fault == SLOW else proxy.timed_out_s)
+            if fault in (ANSWER_LOST, TIMED_OUT):
+                self.close_connection = True
+            elif fault in (HALF, CUT):
+                self.close_connection = True
+                half = content[: len(content) // 2]
+                self.answer(status, headers, half, length=len(content) if fault == HALF else len(half))
+            else:
+                self.answer(status, headers, content)
+
+        def reset(self) -> None:
+            """RST instead of FIN."""
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
 
         def ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
             connection = http.client.HTTPConnection(proxy.target)
@@ -84,12 +110,16 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             finally:
                 connection.close()
 
-        def answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+        def answer(
+            self, status: int, headers: list[tuple[str, str]], content: bytes, length: int | None = None
+        ) -> None:
             self.send_response_only(status)
             for name, value in headers:
                 if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                     self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
+            told = next((value for name, value in headers if name.lower() == "content-length"), "0")
+            size = len(content) if length is None else length
+            self.send_header("Content-Length", told if self.command == "HEAD" else str(size))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content)

@@ -96,8 +96,8 @@ def test_times_that_cannot_be_do_not_widen_the_range_and_are_listed() -> None:
 
 def test_a_damaged_page_is_found() -> None:
     parquet = bytearray(encoded(spans_table(shop())).parquet)
-    offset = pq.ParquetFile(io.BytesIO(bytes(parquet))).metadata.row_group(0).column(0).data_page_offset
-    parquet[offset + 40] ^= 0xFF
+    column = pq.ParquetFile(io.BytesIO(bytes(parquet))).metadata.row_group(0).column(0)
+    parquet[column.data_page_offset + column.total_compressed_size - 10] ^= 0xFF  # behind the page's header
 
     with pytest.raises(OSError, match=r"(?i)crc|checksum|corrupt|deserialize|thrift"):
         read_chunk(bytes(parquet))

@@ -1,0 +1,158 @@
+/** The first screen: the newest traces, what they come to, and a query that narrows them. */
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { ask } from "../api/client";
+import type { FoundTrace, SearchAnswer } from "../api/types";
+import { useAnswer } from "../api/useAnswer";
+import type { ViewProps } from "../App";
+import { agoText } from "../format";
+import { useKeys } from "../keys";
+import { Empty, ErrorBox, Loading, PartialNote, SendFirstSpan } from "../parts/States";
+import { RangePicker } from "../parts/RangePicker";
+import { selecting } from "../query";
+import { apiRange, type Range, rangeOf } from "../range";
+import { change } from "../router";
+import { ColumnPicker } from "./ColumnPicker";
+import { Panels } from "./Panels";
+import { QueryBox } from "./QueryBox";
+import { QueryForm } from "./QueryForm";
+import { type Sort, sorted, SORTS, TraceList } from "./TraceList";
+
+const FIRST = 50;
+const AMONG = 500; // traces that are sorted here, where the API has no such order
+const REFRESH_MS = 5000;
+
+export function ExplorePage({ params }: ViewProps) {
+  const query = params.get("q") ?? "";
+  const sort = (params.get("sort") ?? "newest") as Sort;
+  const columns = useMemo(() => (params.get("cols") ?? "").split("\t").filter(Boolean), [params]);
+  const isForm = params.get("form") === "1";
+  const isAuto = params.get("auto") === "1";
+  const [turn, setTurn] = useState(0);
+  const range = useMemo(() => rangeOf(params), [params.get("since"), params.get("from"), params.get("to"), turn]);
+  const about = [query, range];
+  const found = useTraces(query, sort in SORTS ? sort : "newest", columns, range);
+
+  useEffect(() => {
+    if (!isAuto) return;
+    const timer = setInterval(() => document.visibilityState === "visible" && setTurn((before) => before + 1), REFRESH_MS);
+    return () => clearInterval(timer);
+  }, [isAuto]);
+  useKeys("Explore", [
+    { keys: "/", does: "write a query", run: () => document.getElementById("query")?.focus() },
+    { keys: "f", does: "show or hide the form", run: () => change({ form: isForm ? null : "1" }) },
+    { keys: "r", does: "ask again", run: () => setTurn((before) => before + 1) },
+  ]);
+
+  const run = (written: string) => {
+    if (written === query) setTurn((before) => before + 1);
+    else change({ q: written });
+  };
+  const traces = sorted(found.traces, sort);
+  return (
+    <div class="page explore">
+      <h1 class="hidden-label">Explore traces</h1>
+      <div class="bar">
+        <QueryBox query={query} error={found.first.error} range={range} run={run} />
+        <div class="bar-end">
+          <button type="button" aria-pressed={isForm} onClick={() => change({ form: isForm ? null : "1" })}>
+            Form
+          </button>
+          <RangePicker range={range} />
+          <button type="button" aria-pressed={isAuto} title="Ask again every 5 seconds" onClick={() => change({ auto: isAuto ? null : "1" })}>
+            Every 5 s
+          </button>
+        </div>
+      </div>
+      {isForm && <QueryForm query={query} range={range} write={(written) => change({ q: written })} />}
+      {found.first.error && <ErrorBox error={found.first.error} again={() => setTurn((before) => before + 1)} />}
+      {!found.first.error && <Panels query={query} range={range} about={about} />}
+      <PartialNote answer={found.first.value} />
+      <div class="list-head">
+        <p class="dim" role="status">
+          {countLine(found.traces, found.first.atMs, found.first.loading)}
+        </p>
+        <label class="inline">
+          Sort{" "}
+          <select value={sort} onChange={(event) => change({ sort: event.currentTarget.value === "newest" ? null : event.currentTarget.value })}>
+            {Object.entries(SORTS).map(([value, name]) => (
+              <option key={value} value={value}>
+                {name}
+              </option>
+            ))}
+          </select>
+        </label>
+        <ColumnPicker range={range} columns={columns} choose={(chosen) => change({ cols: chosen.join("\t") }, true)} />
+      </div>
+      {(sort === "spans" || sort === "errors") && <p class="dim">Sorted among the {AMONG} newest traces of this time.</p>}
+      {found.first.loading && !found.first.value && <Loading what="Traces are being looked for" />}
+      {found.first.value && !traces.length && <Nothing query={query} />}
+      {traces.length > 0 && <TraceList traces={traces} query={query} columns={columns} />}
+      {found.more && (
+        <p>
+          <button type="button" onClick={found.more} disabled={found.loadingMore}>
+            {found.loadingMore ? "More traces are being looked for…" : "More traces"}
+          </button>
+        </p>
+      )}
+    </div>
+  );
+}
+
+/** The traces of a search, page by page. */
+function useTraces(query: string, sort: Sort, columns: readonly string[], range: Range) {
+  const [later, setLater] = useState<{ traces: readonly FoundTrace[]; cursor: string | undefined } | null>(null);
+  const [loadingMore, setLoadingMore] = useState(false);
+  const isOurs = sort === "spans" || sort === "errors";
+  const asked = {
+    q: selecting(query, columns),
+    order: isOurs ? "newest" : sort,
+    limit: isOurs ? AMONG : FIRST,
+    spss: columns.length ? 10 : 1,
+    ...apiRange(range),
+  };
+  const key = JSON.stringify(asked);
+  const first = useAnswer((signal) => ask<SearchAnswer>("/api/search", asked, signal), [key, range]);
+  useEffect(() => setLater(null), [first.value]);
+  const cursor = later ? later.cursor : first.value?.nextCursor;
+  const more = async () => {
+    setLoadingMore(true);
+    try {
+      const next = await ask<SearchAnswer>("/api/search", { ...asked, cursor });
+      setLater((before) => ({ traces: [...(before?.traces ?? []), ...next.traces], cursor: next.nextCursor }));
+    } catch {
+      first.again();
+    } finally {
+      setLoadingMore(false);
+    }
+  };
+  const traces = useMemo(() => [...(first.value?.traces ?? []), ...(later?.traces ?? [])], [first.value, later]);
+  return { first, traces, more: cursor && !isOurs ? more : null, loadingMore };
+}
+
+function countLine(traces: readonly FoundTrace[], atMs: number, loading: boolean): string {
+  if (!atMs) return "";
+  const newest = Math.max(...traces.map((trace) => Number(trace.startTimeUnixNano ?? 0) / 1e6 + (trace.durationMs ?? 0)));
+  const fresh = traces.length ? `, the newest ended ${agoText(newest, atMs)}` : "";
+  return `${traces.length} ${traces.length === 1 ? "trace" : "traces"}${fresh}${loading ? " · asking again" : ""}`;
+}
+
+function Nothing({ query }: { query: string }) {
+  if (!query) {
+    return (
+      <Empty title="No trace in this time">
+        <SendFirstSpan />
+      </Empty>
+    );
+  }
+  return (
+    <Empty title="No trace matches">
+      <p>
+        Look over a <button type="button" onClick={() => change({ since: "24h", from: null, to: null })}>longer time</button> or{" "}
+        <button type="button" onClick={() => change({ q: null })}>
+          drop the query
+        </button>
+        .
+      </p>
+    </Empty>
+  );
+}

@@ -1,0 +1,94 @@
+/** Rate, errors and durations of what is looked for. Dragging over time zooms, a box asks Compare. */
+import { useMemo } from "preact/hooks";
+import type { ApiError } from "../api/client";
+import { heatCells, measureRange, summed, timesOf } from "../api/measure";
+import { labelOf } from "../api/types";
+import { type Answer, useAnswer } from "../api/useAnswer";
+import { percentText, rateText } from "../format";
+import { HeatMap, type HeatBox } from "../parts/HeatMap";
+import { LineChart } from "../parts/LineChart";
+import { change, go, urlOf } from "../router";
+import { type Range, rangeParams } from "../range";
+
+const POINTS = 75;
+
+interface Props {
+  readonly query: string;
+  readonly range: Range;
+  readonly about: readonly unknown[];
+}
+
+export function Panels({ query, range, about }: Props) {
+  const byStatus = useAnswer((signal) => measureRange(query, "rate() by (status)", range, POINTS, signal), about);
+  const durations = useAnswer((signal) => measureRange(query, "histogram_over_time(duration)", range, POINTS, signal), about);
+  const red = useMemo(() => {
+    const series = byStatus.value?.series ?? [];
+    const failed = series.filter((one) => labelOf(one.labels, "status") === "error");
+    const timesS = timesOf(series);
+    return { timesS, all: summed(series, timesS), failed: failed.length ? summed(failed, timesS) : timesS.map(() => 0) };
+  }, [byStatus.value]);
+  const cells = useMemo(() => heatCells(durations.value?.series ?? []), [durations.value]);
+  const lines = useMemo(() => [{ name: "spans", colour: "--accent", values: red.all }], [red]);
+  const bars = useMemo(() => [{ name: "errors", colour: "--bad", values: red.failed }], [red]);
+  const zoom = (fromS: number, toS: number) => change(rangeParams({ fromS, toS: Math.max(toS, fromS + 1) }));
+  const share = sum(red.failed) / (sum(red.all) || 1);
+
+  return (
+    <div class="panels">
+      <section class="panel" aria-label="Rate">
+        <h2>
+          Rate <span class="dim">{told(byStatus, () => `${rateText(sum(red.all) / (red.timesS.length || 1))} on average`)}</span>
+        </h2>
+        <Problem answer={byStatus} />
+        <LineChart title="Spans a second" timesS={red.timesS} lines={lines} text={rateText} zoom={zoom} />
+      </section>
+      <section class="panel" aria-label="Errors">
+        <h2>
+          Errors{" "}
+          <span class={share > 0 ? "bad-text" : "dim"}>{told(byStatus, () => `${percentText(share)} of the spans`)}</span>
+          <a class="panel-link" href={compareUrl(query, range, "{ status = error }")} title="What do spans with errors have in common?">
+            Compare errors
+          </a>
+        </h2>
+        <Problem answer={byStatus} />
+        <LineChart title="Errors a second" timesS={red.timesS} lines={bars} text={rateText} zoom={zoom} bars />
+      </section>
+      <section class="panel" aria-label="Durations">
+        <h2>
+          Durations <span class="dim">drag a box to compare it</span>
+          <a class="panel-link" href={compareUrl(query, range, "slowest")} title="What do the slowest 5 % have in common?">
+            Compare slowest
+          </a>
+        </h2>
+        <Problem answer={durations} />
+        <HeatMap cells={cells} chosen={(box) => go(boxUrl(query, range, box))} />
+      </section>
+    </div>
+  );
+}
+
+function told(answer: Answer<unknown>, text: () => string): string {
+  return answer.value && !answer.error ? text() : "";
+}
+
+function Problem({ answer }: { answer: Answer<unknown> }) {
+  const error: ApiError | undefined = answer.error;
+  return error && <p class="dim panel-problem">No chart: {error.message.slice(0, 200)}</p>;
+}
+
+function sum(values: readonly (number | null)[]): number {
+  return values.reduce<number>((total, value) => total + (value ?? 0), 0);
+}
+
+export function compareUrl(query: string, range: Range, selection: string): string {
+  const times = range.since ? rangeParams(range.since) : rangeParams(range);
+  return urlOf("/compare", { q: query, sel: selection, ...times });
+}
+
+function boxUrl(query: string, range: Range, box: HeatBox): string {
+  const low = box.lowNs ? `duration > ${box.lowNs}ns && ` : "";
+  const url = compareUrl(query, range, `{ ${low}duration <= ${box.highNs}ns }`);
+  // The range of now, so that the box stays inside it when the link is opened later
+  const fixed = rangeParams(range);
+  return urlOf("/compare", { selfrom: `${box.fromS}`, selto: `${box.toS}`, ...fixed }, new URLSearchParams(url.split("?")[1]));
+}

@@ -1,0 +1,153 @@
+/** The traces that were found, a row each, with columns of one's own choice. */
+import { useEffect, useRef, useState } from "preact/hooks";
+import { type FoundTrace, valueText } from "../api/types";
+import { agoText, clockText, countText, dayText, durationText, timeText } from "../format";
+import { useKeys } from "../keys";
+import { Service } from "../parts/Service";
+import { go, urlOf } from "../router";
+
+export const SORTS = {
+  newest: "newest first",
+  oldest: "oldest first",
+  longest: "longest first",
+  shortest: "shortest first",
+  spans: "most spans first",
+  errors: "most errors first",
+} as const;
+export type Sort = keyof typeof SORTS;
+
+interface Counts {
+  readonly spans: number;
+  readonly errors: number;
+}
+
+export function countsOf(trace: FoundTrace): Counts {
+  const all = Object.values(trace.serviceStats ?? {});
+  return {
+    spans: all.reduce((sum, one) => sum + (one.spanCount ?? 0), 0),
+    errors: all.reduce((sum, one) => sum + (one.errorCount ?? 0), 0),
+  };
+}
+
+/** What the API does not sort by is sorted here, among the traces that came. */
+export function sorted(traces: readonly FoundTrace[], sort: Sort): readonly FoundTrace[] {
+  if (sort !== "spans" && sort !== "errors") return traces;
+  return [...traces].sort((a, b) => countsOf(b)[sort] - countsOf(a)[sort]);
+}
+
+export function traceUrl(trace: FoundTrace, query: string): string {
+  return urlOf(`/trace/${trace.traceID}`, { q: query });
+}
+
+interface Props {
+  readonly traces: readonly FoundTrace[];
+  readonly query: string;
+  readonly columns: readonly string[];
+}
+
+export function TraceList({ traces, query, columns }: Props) {
+  const [at, setAt] = useState(-1);
+  const body = useRef<HTMLTableSectionElement>(null);
+  const longest = Math.max(1, ...traces.map((trace) => trace.durationMs ?? 0));
+  const move = (step: number) => setAt((before) => Math.min(traces.length - 1, Math.max(0, before + step)));
+  useEffect(() => {
+    if (at >= 0) body.current?.rows[at]?.querySelector("a")?.focus();
+  }, [at]);
+  useKeys("The list", [
+    { keys: "j", does: "next trace", run: () => move(1) },
+    { keys: "k", does: "trace before", run: () => move(-1) },
+    {
+      keys: "Enter",
+      does: "open the trace",
+      run: () => {
+        const link = (document.activeElement as HTMLElement | null)?.closest?.("a");
+        if (link) link.click();
+        else if (traces[at]) go(traceUrl(traces[at], query));
+      },
+    },
+  ]);
+  return (
+    <table class="traces">
+      <thead>
+        <tr>
+          <th>Started</th>
+          <th>Trace</th>
+          {columns.map((column) => (
+            <th key={column}>{column.replace(/^(span|resource)\./, "")}</th>
+          ))}
+          <th>Duration</th>
+          <th class="number">Spans</th>
+          <th class="number">Errors</th>
+          <th>Services</th>
+        </tr>
+      </thead>
+      <tbody ref={body}>
+        {traces.map((trace) => (
+          <Row key={trace.traceID} trace={trace} query={query} columns={columns} longest={longest} />
+        ))}
+      </tbody>
+    </table>
+  );
+}
+
+function Row({ trace, query, columns, longest }: { trace: FoundTrace; query: string; columns: readonly string[]; longest: number }) {
+  const { spans, errors } = countsOf(trace);
+  const startMs = Number(trace.startTimeUnixNano ?? 0) / 1e6;
+  const hasRoot = trace.rootServiceName !== "<root span not yet received>";
+  const services = Object.keys(trace.serviceStats ?? {});
+  return (
+    <tr>
+      <td class="started" title={timeText(startMs)}>
+        <span class="mono">{clockText(startMs)}</span> <span class="dim">{startDay(startMs)}</span>
+      </td>
+      <td class="what">
+        <a href={traceUrl(trace, query)}>
+          {hasRoot ? <Service name={cut(trace.rootServiceName ?? "")} /> : <span class="badge warn">no root yet</span>}{" "}
+          <span class="root-name">{cut(trace.rootTraceName ?? "") || (hasRoot ? "(no name)" : trace.traceID.slice(0, 16))}</span>
+        </a>
+      </td>
+      {columns.map((column) => (
+        <td key={column} class="attribute">
+          {cut(attributeOf(trace, column))}
+        </td>
+      ))}
+      <td class="took">
+        <i class="took-bar" style={{ width: `${Math.max(1, ((trace.durationMs ?? 0) / longest) * 100)}%` }} />
+        <span>{trace.durationMs ? durationText(trace.durationMs * 1e6) : "< 1 ms"}</span>
+      </td>
+      <td class="number count" data-name="spans">
+        {countText(spans)}
+      </td>
+      <td class={errors ? "number count bad-text" : "number count dim"} data-name="errors">
+        {countText(errors)}
+      </td>
+      <td class="services">
+        {services.slice(0, 6).map((service) => (
+          <Service key={service} name={cut(service)} />
+        ))}
+        {services.length > 6 && <span class="dim">+ {services.length - 6}</span>}
+      </td>
+    </tr>
+  );
+}
+
+function startDay(unixMs: number): string {
+  return Date.now() - unixMs < 12 * 3600e3 ? agoText(unixMs) : dayText(unixMs);
+}
+
+function cut(text: string): string {
+  return text.length > 100 ? `${text.slice(0, 100)}…` : text;
+}
+
+/** The values that the matched spans have of an attribute. The API names it without its scope. */
+function attributeOf(trace: FoundTrace, column: string): string {
+  const key = column.replace(/^(span|resource|event|link|instrumentation)?\./, "").replace(/^"(.*)"$/, "$1");
+  const values = new Set<string>();
+  for (const set of trace.spanSets ?? []) {
+    for (const span of set.spans) {
+      if (key === "name" && span.name) values.add(span.name);
+      for (const pair of span.attributes ?? []) if (pair.key === key) values.add(valueText(pair.value));
+    }
+  }
+  return [...values].join(", ");
+}

@@ -1,0 +1,151 @@
+/** TraceQL as the page writes it: names and values quoted where they must be, conditions added, simple queries read. */
+
+export const OPERATORS = ["=", "!=", "=~", "!~", ">", ">=", "<", "<="] as const;
+export type Operator = (typeof OPERATORS)[number];
+
+export interface Condition {
+  readonly name: string;
+  readonly op: Operator;
+  /** As it stands in the query: quoted where it is a string. */
+  readonly value: string;
+}
+
+export interface Token {
+  readonly text: string;
+  readonly at: number;
+  readonly kind: "string" | "name" | "operator" | "punctuation";
+}
+
+const TOKEN =
+  /(?<string>"(?:[^"\\]|\\.)*"?|`[^`]*`?)|(?<punctuation>&&|\|\||!=|!~|=~|>=|<=|&?>>|&?<<|[{}()=<>~!|,&^]|\s+)|(?<name>(?:"(?:[^"\\]|\\.)*"?|[^\s{}()=~!<>&|^,"`])+)/gy;
+const INTRINSICS = new Set(["duration", "name", "status", "statusMessage", "kind", "rootName", "rootServiceName", "traceDuration"]);
+const KEYWORDS = /^(nil|true|false|error|ok|unset|unspecified|internal|server|client|producer|consumer|-?[\d.]+\w*)$/;
+
+/** The tokens of a text, whole or not; what cannot be read stands as punctuation. */
+export function tokens(text: string): Token[] {
+  const found: Token[] = [];
+  TOKEN.lastIndex = 0;
+  while (TOKEN.lastIndex < text.length) {
+    const at = TOKEN.lastIndex;
+    const match = TOKEN.exec(text);
+    if (!match) {
+      TOKEN.lastIndex = at + 1;
+      continue;
+    }
+    const groups = match.groups!;
+    if (groups["punctuation"]?.trim() === "") continue;
+    const kind = groups["string"] !== undefined ? "string" : groups["name"] !== undefined ? "name" : "punctuation";
+    const operator = kind === "punctuation" && (OPERATORS as readonly string[]).includes(match[0]);
+    found.push({ text: match[0], at, kind: operator ? "operator" : kind });
+  }
+  return found;
+}
+
+export function quoted(text: string): string {
+  return `"${text.replace(/\\/g, "\\\\").replace(/"/g, '\\"').replace(/\n/g, "\\n")}"`;
+}
+
+/** An attribute of a scope; its key in quotes where it would end otherwise. */
+export function attributeName(scope: string, key: string): string {
+  if (scope === "intrinsic") return key;
+  return /^[^\s{}()=~!<>&|^,"`\\]+$/.test(key) ? `${scope}.${key}` : `${scope}.${quoted(key)}`;
+}
+
+/** A value as it stands in a query, by the type that the API names. */
+export function valueLiteral(type: string, value: string): string {
+  return type === "string" ? quoted(value) : value;
+}
+
+/** What somebody typed into a field as a value: numbers, durations and words as they are, the rest as a string. */
+export function typedLiteral(name: string, typed: string): string {
+  const text = typed.trim();
+  if (/^(".*"|`.*`)$/s.test(text)) return text;
+  if (/service\.name$|^(name|statusMessage|rootName|rootServiceName)$|^span:name$/.test(name)) return quoted(text);
+  return KEYWORDS.test(text) ? text : quoted(text);
+}
+
+export function conditionText({ name, op, value }: Condition): string {
+  return `${name} ${op} ${value}`;
+}
+
+export function spanset(conditions: readonly Condition[]): string {
+  return conditions.length ? `{ ${conditions.map(conditionText).join(" && ")} }` : "";
+}
+
+/** The inside of a query that is one spanset; null for anything else. */
+export function insideOf(query: string): string | null {
+  const all = tokens(query);
+  if (!all.length) return "";
+  if (all[0]!.text !== "{" || all.findIndex((one) => one.text === "}") !== all.length - 1) return null;
+  const inside = query.slice(all[0]!.at + 1, all.at(-1)!.at).trim();
+  return inside === "true" ? "" : inside;
+}
+
+/** The query with one more condition on its spans. */
+export function withCondition(query: string, condition: string): string {
+  const inside = insideOf(query);
+  if (inside === "") return `{ ${condition} }`;
+  if (inside !== null) {
+    return `{ ${isConjunction(inside) ? inside : `(${inside})`} && ${condition} }`;
+  }
+  return `(${query.trim()}) && { ${condition} }`;
+}
+
+function isConjunction(inside: string): boolean {
+  let depth = 0;
+  for (const { text } of tokens(inside)) {
+    depth += text === "(" ? 1 : text === ")" ? -1 : 0;
+    if (depth === 0 && text === "||") return false;
+  }
+  return true;
+}
+
+/** The conditions of a query that is nothing but some, joined by &&; null for anything else. */
+export function conditionsOf(query: string): Condition[] | null {
+  const inside = insideOf(query);
+  if (inside === null) return null;
+  if (inside === "") return [];
+  const found: Condition[] = [];
+  const all = tokens(inside);
+  for (let at = 0; at < all.length; at += 4) {
+    const [name, op, value, joined] = all.slice(at, at + 4);
+    const isCondition =
+      name?.kind === "name" && op?.kind === "operator" && (value?.kind === "string" || value?.kind === "name");
+    if (!isCondition || (joined && joined.text !== "&&") || (joined && at + 4 >= all.length)) return null;
+    if (value.kind === "name" && !KEYWORDS.test(value.text)) return null;
+    found.push({ name: name.text, op: op.text as Operator, value: value.text });
+  }
+  return found;
+}
+
+/** A literal without its quotes. */
+export function unquoted(literal: string): string {
+  if (literal.startsWith("`")) return literal.slice(1, -1);
+  if (!literal.startsWith('"')) return literal;
+  return literal.slice(1, -1).replace(/\\(.)/g, (_, one: string) => (one === "n" ? "\n" : one));
+}
+
+/** A search with more of each span told: `| select(...)`. */
+export function selecting(query: string, names: readonly string[]): string {
+  return names.length ? `${query || "{}"} | select(${names.join(", ")})` : query || "{}";
+}
+
+/** A metrics query over the spans that a search finds. */
+export function measuring(query: string, stage: string): string {
+  return `${query.trim() || "{}"} | ${stage} with(exemplars=false)`;
+}
+
+export function isIntrinsic(name: string): boolean {
+  return INTRINSICS.has(name) || /^(span|trace|event|link|instrumentation):/.test(name);
+}
+
+/** Where an error of the API points to: an offset into the query; null where it names no place. */
+export function errorOffset(query: string, sentence: string): number | null {
+  const found = /at line (\d+), col (\d+)/.exec(sentence);
+  if (!found) return null;
+  const lines = query.split("\n");
+  const before = lines.slice(0, Number(found[1]) - 1).reduce((sum, line) => sum + line.length + 1, 0);
+  const line = lines[Number(found[1]) - 1] ?? "";
+  // The column counts characters, JavaScript counts UTF-16 units
+  return before + [...line].slice(0, Number(found[2]) - 1).join("").length;
+}

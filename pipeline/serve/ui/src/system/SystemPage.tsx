@@ -1,0 +1,238 @@
+/** Is everything all right? What is wrong in words, first; then processes, partitions, what is stored, what was dropped. */
+import { useState } from "preact/hooks";
+import { useAnswer } from "../api/useAnswer";
+import type { ViewProps } from "../App";
+import { bytesText, clockText, countText, durationText } from "../format";
+import { useKeys } from "../keys";
+import { ErrorBox, Loading } from "../parts/States";
+import { type Day, type Drops, type PartitionRow, problemsOf, type SystemState, systemState } from "./state";
+
+const EVERY_MS = 5000;
+
+export function SystemPage(_props: ViewProps) {
+  const [turn, setTurn] = useState(0);
+  const found = useAnswer(systemState, [turn], EVERY_MS);
+  useKeys("System", [{ keys: "r", does: "ask again", run: () => setTurn((before) => before + 1) }]);
+  const state = found.value;
+  return (
+    <div class="page">
+      <h1>System</h1>
+      {found.error && <ErrorBox error={found.error} again={found.again} />}
+      {!state && found.loading && <Loading what="The parts are being asked" />}
+      {state && <Problems state={state} />}
+      {state && (
+        <p class="dim">
+          As of {clockText(found.atMs)}, asked again every {EVERY_MS / 1000} s.
+        </p>
+      )}
+      {state && (
+        <div class="cards">
+          <Processes state={state} />
+          <Stored days={state.days} />
+          <DropsCard drops={state.drops} />
+          <Partitions rows={state.partitions} />
+        </div>
+      )}
+    </div>
+  );
+}
+
+function Problems({ state }: { state: SystemState }) {
+  const problems = problemsOf(state);
+  if (!problems.length) {
+    return (
+      <div class="notice good" role="status">
+        <p>
+          <strong>Everything is all right.</strong> {summary(state)}
+        </p>
+      </div>
+    );
+  }
+  return (
+    <div role="status">
+      {problems.map((one) => (
+        <div key={one.sentence} class={`notice ${one.bad ? "bad" : "warn"}`}>
+          <p>
+            <strong>{one.sentence}</strong> {withCode(one.advice)}
+          </p>
+        </div>
+      ))}
+    </div>
+  );
+}
+
+function summary({ partitions }: SystemState): string {
+  const workers = new Set(partitions.map((row) => row.owner)).size;
+  return `${partitions.length} partitions, ${workers} ${workers === 1 ? "worker" : "workers"}, none behind.`;
+}
+
+function withCode(text: string) {
+  return text.split("`").map((part, at) => (at % 2 ? <code key={at}>{part}</code> : part));
+}
+
+function Processes({ state }: { state: SystemState }) {
+  const workers = [...new Set([...state.partitions.map((row) => row.owner).filter(Boolean), ...state.missingWorkers])].sort();
+  const receivers = state.sources.filter((source) => source.kind === "receiver");
+  const isSilent = (url: string) =>
+    state.missingWorkers.includes(url) || state.sources.some((source) => source.kind === "worker" && source.url === url && !source.reached);
+  return (
+    <section class="panel" aria-label="Processes">
+      <h2>Processes</h2>
+      <ul class="processes">
+        {receivers.map((one) => (
+          <Process key={one.url} kind="receiver" url={one.url} works={one.reached} told={one.reached ? "answers" : "does not answer"} />
+        ))}
+        {workers.map((url) => (
+          <Process key={url} kind="worker" url={url} works={!isSilent(url)} told={isSilent(url) ? "does not answer" : owns(state.partitions, url)} />
+        ))}
+        <Process kind="querier" url={location.origin} works={!state.missing} told={state.missing || "answers in full"} />
+      </ul>
+    </section>
+  );
+}
+
+function owns(rows: readonly PartitionRow[], url: string): string {
+  const mine = rows.filter((row) => row.owner === url);
+  return `${mine.length} partitions, ${countText(mine.reduce((sum, row) => sum + (row.told?.open_spans ?? 0), 0))} spans not yet in a chunk`;
+}
+
+function Process(props: { kind: string; url: string; works: boolean; told: string }) {
+  return (
+    <li>
+      <span class={`state ${props.works ? "good" : "bad"}`}>
+        <i />
+        {props.kind}
+      </span>{" "}
+      <code>{props.url}</code> <span class="dim">{props.told}</span>
+    </li>
+  );
+}
+
+function Stored({ days }: { days: readonly Day[] }) {
+  const most = Math.max(1, ...days.map((day) => day.bytes));
+  return (
+    <section class="panel" aria-label="Stored by day">
+      <h2>
+        Stored by day <span class="dim">the last 14 days, UTC</span>
+      </h2>
+      {days.length === 0 && <p class="dim">No chunk yet: spans are found all the same, and stored within worker.seal_age_s.</p>}
+      {days.length > 0 && (
+        <table class="days">
+          <thead>
+            <tr>
+              <th>Day</th>
+              <th class="number">Chunks</th>
+              <th class="number">Spans</th>
+              <th class="number">Bytes</th>
+              <th class="number">A span</th>
+            </tr>
+          </thead>
+          <tbody>
+            {days.map((day) => (
+              <tr key={day.day}>
+                <td class="took">
+                  {day.day}
+                  <i class="took-bar" style={{ width: `${(day.bytes / most) * 100}%` }} />
+                </td>
+                <td class="number">{countText(day.chunks)}</td>
+                <td class="number">{countText(day.spans)}</td>
+                <td class="number">{bytesText(day.bytes)}</td>
+                <td class="number">{bytesText(Math.round(day.bytes / Math.max(1, day.spans)))}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+    </section>
+  );
+}
+
+const DROP_NAMES: Readonly<Record<string, string>> = {
+  refused_requests: "requests refused",
+  rejected_spans: "spans rejected",
+  marked_spans: "spans cut or repaired, and kept",
+  duplicate_spans: "copies dropped",
+  dead_records: "dead letters",
+};
+
+function DropsCard({ drops }: { drops: Drops }) {
+  const rows = Object.entries(drops).flatMap(([tenant, kinds]) =>
+    Object.entries(kinds).flatMap(([kind, reasons]) => Object.entries(reasons).map(([reason, count]) => ({ tenant, kind, reason, count }))),
+  );
+  rows.sort((a, b) => b.count - a.count);
+  return (
+    <section class="panel" aria-label="Drops and dead letters">
+      <h2>
+        Drops and dead letters <span class="dim">since each process started</span>
+      </h2>
+      {rows.length === 0 && <p class="dim">None: all that came was kept as it was sent.</p>}
+      {rows.length > 0 && (
+        <table>
+          <thead>
+            <tr>
+              <th>What</th>
+              <th>Why</th>
+              <th>Tenant</th>
+              <th class="number">How many</th>
+            </tr>
+          </thead>
+          <tbody>
+            {rows.slice(0, 50).map((row) => (
+              <tr key={row.tenant + row.kind + row.reason} class={row.kind === "dead_records" ? "bad-text" : ""}>
+                <td>{DROP_NAMES[row.kind] ?? row.kind}</td>
+                <td>{row.reason}</td>
+                <td>{row.tenant || "(unknown)"}</td>
+                <td class="number">{countText(row.count)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+    </section>
+  );
+}
+
+function Partitions({ rows }: { rows: readonly PartitionRow[] }) {
+  return (
+    <section class="panel whole" aria-label="Partitions">
+      <h2>
+        Partitions <span class="dim">how far Kafka's records are taken by a worker, and stored in chunks</span>
+      </h2>
+      <div class="wide" tabIndex={0} role="region" aria-label="Table of partitions">
+        <table>
+          <thead>
+            <tr>
+              <th class="number">Number</th>
+              <th>Worker</th>
+              <th class="number">End</th>
+              <th class="number">Behind</th>
+              <th class="number">Not yet stored</th>
+              <th class="number">Live segments</th>
+              <th class="number">Live spans</th>
+              <th class="number">Memory</th>
+            </tr>
+          </thead>
+          <tbody>
+            {rows.map((row) => (
+              <tr key={row.partition}>
+                <td class="number">{row.partition}</td>
+                <td>{row.owner ? <code>{row.owner}</code> : <span class="badge bad">no worker</span>}</td>
+                <td class="number">{countText(row.end)}</td>
+                <td class={row.told?.lag_records ? "number bad-text" : "number"}>{lagText(row)}</td>
+                <td class="number">{countText(row.waiting)} records</td>
+                <td class="number">{row.told ? countText(row.told.open_segments) : "–"}</td>
+                <td class="number">{row.told ? countText(row.told.open_spans) : "–"}</td>
+                <td class="number">{row.told ? bytesText(row.told.held_bytes) : "–"}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </section>
+  );
+}
+
+function lagText({ told }: PartitionRow): string {
+  if (!told || told.lag_records === null) return "–";
+  return told.lag_records ? `${countText(told.lag_records)} records, ${durationText(told.lag_s * 1e9)}` : "0";
+}

@@ -1,0 +1,150 @@
+/** How the deployment stands, from the querier's routes, and what of it is wrong, in sentences. */
+import { ApiError, ask } from "../api/client";
+import { countText, durationText } from "../format";
+
+export interface PartitionRow {
+  readonly partition: number;
+  readonly owner: string;
+  readonly stored: number;
+  readonly end: number;
+  readonly waiting: number;
+  /** What its worker tells of it; absent where it does not answer. */
+  readonly told?: Told | undefined;
+}
+
+interface Told {
+  readonly next: number;
+  readonly lag_records: number | null;
+  readonly lag_s: number;
+  readonly open_spans: number;
+  readonly open_segments: number;
+  readonly held_bytes: number;
+}
+
+export interface Day {
+  readonly day: string;
+  readonly chunks: number;
+  readonly spans: number;
+  readonly bytes: number;
+}
+
+export interface Source {
+  readonly kind: string;
+  readonly url: string;
+  readonly reached: boolean;
+}
+
+/** Tenant -> kind -> reason -> how many. */
+export type Drops = Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, number>>>>>>;
+
+export interface SystemState {
+  readonly missing: string;
+  readonly partitions: readonly PartitionRow[];
+  readonly days: readonly Day[];
+  readonly missingWorkers: readonly string[];
+  readonly drops: Drops;
+  readonly sources: readonly Source[];
+  /** Parts that could not be asked, with why. */
+  readonly failed: readonly string[];
+}
+
+interface TableAnswer {
+  readonly rows: Readonly<Record<string, Told>>;
+  readonly missing_workers: readonly string[];
+}
+
+/** All of it; what cannot be asked is told in `failed` and leaves the rest standing. */
+export async function systemState(signal: AbortSignal): Promise<SystemState> {
+  const failed: string[] = [];
+  const part = async <T,>(what: string, path: string, otherwise: T): Promise<T> => {
+    try {
+      return await ask<T>(path, {}, signal);
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status === 0 || error.status === 401 || error.status === 403) throw error;
+      failed.push(`${what}: ${error.message}`);
+      return otherwise;
+    }
+  };
+  const nothing = { missing: "", partitions: [] as PartitionRow[], days: [] as Day[] };
+  const [system, table, drops] = await Promise.all([
+    part("Partitions cannot be listed", "/api/status/system", nothing),
+    part<TableAnswer>("Workers cannot be asked", "/tables/partitions?limit=1000", { rows: {}, missing_workers: [] }),
+    part("Drops cannot be counted", "/api/status/drops", { tenants: {} as Drops, sources: [] as Source[] }),
+  ]);
+  return {
+    missing: system.missing,
+    partitions: system.partitions.map((row) => ({ ...row, told: table.rows[`${row.partition}`] })),
+    days: system.days,
+    missingWorkers: table.missing_workers,
+    drops: drops.tenants,
+    sources: drops.sources,
+    failed,
+  };
+}
+
+const LATE_S = 10;
+const PARTITIONS_NAMED = 6;
+
+export interface Problem {
+  readonly bad: boolean;
+  readonly sentence: string;
+  readonly advice: string;
+}
+
+/** What is wrong, the worst first. */
+export function problemsOf(state: SystemState): Problem[] {
+  const found: Problem[] = state.failed.map((sentence) => ({ bad: true, sentence, advice: "`spanstream doctor` tries every part." }));
+  if (state.missing) {
+    found.push({ bad: true, sentence: `The querier does not answer in full: ${state.missing}.`, advice: "Answers say so until it does." });
+  }
+  const orphans = state.partitions.filter((row) => !row.owner);
+  if (orphans.length) {
+    found.push({
+      bad: true,
+      sentence: `${named(orphans)} no worker: spans wait in Kafka and are read from there.`,
+      advice: "Start a worker: `spanstream worker`. After one died, its partitions go to others within kafka.session_timeout_s.",
+    });
+  }
+  for (const url of state.missingWorkers) {
+    found.push({ bad: true, sentence: `The worker ${url} does not answer.`, advice: "Its partitions are read from Kafka meanwhile." });
+  }
+  for (const one of state.sources.filter((source) => !source.reached && source.kind === "receiver")) {
+    found.push({ bad: true, sentence: `The receiver ${one.url} does not answer.`, advice: "Is it running there? querier.receiver_urls names the receivers." });
+  }
+  const late = state.partitions.filter((row) => (row.told?.lag_s ?? 0) > LATE_S);
+  if (late.length) {
+    const worst = Math.max(...late.map((row) => row.told!.lag_s));
+    const records = late.reduce((sum, row) => sum + (row.told!.lag_records ?? 0), 0);
+    found.push({
+      bad: true,
+      sentence: `${named(late)} not been taken up to the end: ${countText(records)} records, the oldest ${durationText(worst * 1e9)} old.`,
+      advice: "Spans are found all the same, more slowly. Add a worker if it stays so.",
+    });
+  }
+  return [...found, ...dropProblems(state.drops)];
+}
+
+const KINDS: Readonly<Record<string, readonly [string, string]>> = {
+  dead_records: ["records could not be read and were set aside", "`spanstream dead list` shows them, `spanstream dead replay` sends them again."],
+  refused_requests: ["requests were refused", "Senders were told why, and retry where that helps."],
+  rejected_spans: ["spans were rejected", "Senders were told why, by partial success."],
+};
+
+function dropProblems(drops: Drops): Problem[] {
+  return Object.entries(KINDS).flatMap(([kind, [what, advice]]) => {
+    const reasons = new Map<string, number>();
+    for (const kinds of Object.values(drops)) {
+      for (const [reason, count] of Object.entries(kinds[kind] ?? {})) reasons.set(reason, (reasons.get(reason) ?? 0) + count);
+    }
+    const total = [...reasons.values()].reduce((sum, count) => sum + count, 0);
+    if (!total) return [];
+    const [reason] = [...reasons].sort((a, b) => b[1] - a[1])[0]!;
+    return [{ bad: kind === "dead_records", sentence: `${countText(total)} ${what}, most often: ${reason}.`, advice }];
+  });
+}
+
+function named(rows: readonly PartitionRow[]): string {
+  const numbers = rows.slice(0, PARTITIONS_NAMED).map((row) => row.partition);
+  const more = rows.length > PARTITIONS_NAMED ? ` and ${rows.length - PARTITIONS_NAMED} more` : "";
+  return rows.length === 1 ? `Partition ${numbers[0]} has` : `Partitions ${numbers.join(", ")}${more} have`;
+}

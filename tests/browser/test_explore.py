@@ -1,0 +1,195 @@
+"""Explore: find what is slow and what fails from nothing, by mouse, by keyboard, by a link."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.browser.conftest import BrowserStack, axe_findings
+from tests.browser.shop import HOSTILE_NAMES
+
+QUERY = "TraceQL query"
+ODD = httpx.QueryParams({"q": "{ span.html != nil }", "sel": "{ duration > 40ms }"})
+
+
+def test_a_slow_trace_is_found_from_nothing_in_at_most_four_clicks(page: Page, stack: BrowserStack) -> None:
+    page.goto("/")
+    page.get_by_label("Sort").select_option("longest")  # click 1 and 2
+
+    page.locator(".traces tbody tr").first.get_by_role("link").click()  # click 3
+
+    page.wait_for_url(f"**/trace/{stack.shop.slow}*")
+    expect(page.locator("main")).to_contain_text("SELECT stock")
+
+
+def test_what_fails_and_what_the_failures_have_in_common_is_found_from_the_first_screen(page: Page) -> None:
+    page.goto("/")
+    expect(page.get_by_label("Errors", exact=True)).to_contain_text("% of the spans")
+    page.get_by_role("link", name="Services").click()
+    first = page.locator(".services-table tbody tr").first
+    expect(first).to_contain_text("payment")
+
+    first.get_by_role("link", name="Compare").click()
+
+    expect(page.get_by_label("resource.service.version")).to_contain_text("2.1.0")
+    provider = page.get_by_label("span.payment.provider")
+    expect(provider.locator("li").first).to_contain_text("acme-bank")
+    expect(provider.locator("li").first).to_contain_text("selection 100 %")
+    assert not axe_findings(page)
+
+
+def test_a_name_an_operator_and_a_value_are_completed_with_the_keyboard_alone(page: Page) -> None:
+    page.goto("/")
+    expect(page.locator(".traces")).to_be_visible()
+    page.keyboard.press("/")
+    box = page.get_by_label(QUERY)
+    expect(box).to_be_focused()
+    page.keyboard.type("{ payment.prov")
+    options = page.get_by_label("Suggestions").get_by_role("option")
+    expect(options.first).to_have_text("span.payment.provider")
+    assert not axe_findings(page)
+    page.keyboard.press("Tab")
+    expect(options.first).to_have_text("=")
+    page.keyboard.press("Tab")
+    page.keyboard.type("nor")
+    expect(options).to_have_text(['"north-bank"'])
+    page.keyboard.press("Tab")
+    page.keyboard.type("}")
+    page.keyboard.press("Control+Enter")
+
+    expect(box).to_have_value('{ span.payment.provider = "north-bank" }')
+    page.wait_for_url("**/?q=*north-bank*")
+    expect(page.locator(".traces tbody tr").first).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/trace/*")
+
+
+def test_an_error_is_a_sentence_and_underlined_where_it_is(page: Page) -> None:
+    page.goto("/")
+    page.get_by_label(QUERY).fill("{ status = eror }")
+    page.get_by_role("button", name="Search").click()
+
+    expect(page.get_by_role("alert")).to_contain_text("did you mean error?")
+    expect(page.locator(".query-colours .wrong")).to_have_text("eror")
+    assert not axe_findings(page)
+
+
+def test_the_form_writes_the_query_and_reads_it_back(page: Page) -> None:
+    page.goto("/?form=1")
+    page.get_by_label("Service", exact=True).fill("payment")
+    page.get_by_label("Service", exact=True).press("Enter")
+    page.get_by_label("At least", exact=True).fill("250ms")
+    page.get_by_label("At least", exact=True).press("Enter")
+    page.locator(".query-form").get_by_label("Status").select_option("error")
+    page.get_by_label("Attribute", exact=True).fill("span.payment.provider")
+    page.get_by_label("Value", exact=True).fill("acme-bank")
+    page.get_by_role("button", name="Add").click()
+
+    whole = (
+        '{ resource.service.name = "payment" && duration >= 250ms && status = error && '
+        'span.payment.provider = "acme-bank" }'
+    )
+    expect(page.get_by_label(QUERY)).to_have_value(whole)
+    expect(page.locator(".traces tbody tr").first).to_be_visible()
+    assert not axe_findings(page)
+    page.get_by_role("button", name="Remove span.payment.provider").click()
+    expect(page.get_by_label(QUERY)).to_have_value(whole.replace(' && span.payment.provider = "acme-bank"', ""))
+    page.get_by_label(QUERY).fill("{ status = error } >> { duration > 1s }")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator(".form-note")).to_contain_text("more than the form can show")
+
+
+def test_a_link_opened_elsewhere_shows_the_same(page: Page, context: BrowserContext) -> None:
+    page.goto("/?q=" + httpx.QueryParams({"": "{ status = error }"})[""] + "&sort=oldest&cols=span.payment.provider")
+    expect(page.get_by_role("columnheader", name="payment.provider")).to_be_visible()
+    rows = page.locator(".traces tbody tr")
+    expect(rows.first).to_contain_text("acme-bank")
+    shown = rows.locator(".what").all_inner_texts()
+
+    other = context.new_page()
+    other.goto(page.url)
+
+    expect(other.locator(".traces tbody tr")).to_have_count(len(shown))
+    assert other.locator(".traces tbody tr .what").all_inner_texts() == shown
+    expect(other.get_by_label("Sort")).to_have_value("oldest")
+
+
+def test_dragging_over_time_zooms_and_a_box_in_the_heat_map_asks_compare(page: Page) -> None:
+    page.goto("/")
+    plot = page.locator(".u-over").first
+    expect(plot).to_be_visible()
+    expect(page.locator(".traces")).to_be_visible()
+    drag(page, ".u-over >> nth=0", (0.5, 0.5), (0.99, 0.5))
+    page.wait_for_url("**from=*to=*")
+    expect(page.get_by_role("button", name="Back to now")).to_be_visible()
+    page.get_by_role("button", name="Back to now").click()
+    expect(page.get_by_label("Durations over time. No spans")).to_have_count(0)
+    expect(page.locator(".heat canvas")).to_be_visible()
+
+    drag(page, ".heat canvas", (0.6, 0.08), (0.99, 0.3))
+
+    page.wait_for_url("**/compare?*selfrom=*")
+    expect(page.get_by_role("status").filter(has_text="against")).to_contain_text("spans that match { duration >")
+    expect(page.get_by_label("name", exact=True)).to_be_visible()
+
+
+def drag(page: Page, selector: str, start: tuple[float, float], end: tuple[float, float]) -> None:
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    page.mouse.move(*points[1], steps=4)
+    page.mouse.up()
+
+
+@pytest.mark.parametrize("path", ["/?sort=oldest", "/services?of=all", f"/compare?{ODD}"])
+def test_hostile_names_are_shown_as_text_everywhere(page: Page, stack: BrowserStack, path: str) -> None:
+    page.goto(path)
+    if path.startswith("/?"):
+        page.get_by_label(QUERY).fill(f'{{ trace:id = "{stack.shop.hostile}" }}')
+        page.get_by_role("button", name="Search").click()
+
+    expect(page.locator("main")).to_contain_text(HOSTILE_NAMES[0])
+    assert page.evaluate("window.hacked") is None
+    assert not page.locator("main img, main script, main b").count()
+
+
+def test_a_querier_that_goes_away_is_told_in_a_sentence_and_back_by_a_click(page: Page) -> None:
+    page.goto("/services")
+    expect(page.locator(".services-table")).to_be_visible()
+    page.route("**/api/**", lambda route: route.abort())
+    page.keyboard.press("r")
+    expect(page.get_by_role("alert")).to_contain_text("The querier does not answer")
+    page.unroute("**/api/**")
+
+    page.get_by_role("button", name="Try again").click()
+
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.locator(".services-table")).to_contain_text("payment")
+
+
+def test_a_querier_that_wants_to_know_who_asks_is_told_tenant_and_token(page: Page) -> None:
+    asked: list[dict[str, str]] = []
+    page.route("**/api/search?*", lambda route: (asked.append(route.request.headers), route.fulfill(status=401))[1])
+    page.goto("/")
+    page.get_by_label("Tenant").fill("team-a")
+    page.get_by_label("Token").fill("secret")
+    assert not axe_findings(page)
+
+    page.get_by_role("button", name="Use these").click()
+    expect(page.get_by_role("dialog", name="Access")).to_be_visible()
+
+    assert "x-scope-orgid" not in asked[0]
+    assert (asked[-1]["x-scope-orgid"], asked[-1]["authorization"]) == ("team-a", "Bearer secret")
+
+
+def test_an_empty_time_says_how_to_send_the_first_span(page: Page) -> None:
+    page.goto("/?from=1000000000&to=1000000600")
+
+    expect(page.get_by_role("heading", name="No trace in this time")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("OTEL_EXPORTER_OTLP_ENDPOINT")
+    assert not axe_findings(page)

@@ -1,0 +1,66 @@
+"""Services, their map, and spans as they arrive."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import BrowserStack, axe_findings
+from tests.browser.shop import ShopData, order, send
+
+
+def test_a_service_shows_its_operations_and_leads_to_its_traces(page: Page) -> None:
+    page.goto("/services")
+    page.locator(".services-table").get_by_role("link", name="payment").click()
+    operations = page.get_by_label("Operations of payment")
+    expect(operations).to_contain_text("charge card")
+    assert not axe_findings(page)
+
+    operations.get_by_role("link", name="Errors").click()
+
+    expect(page.get_by_label("TraceQL query")).to_have_value(
+        '{ resource.service.name = "payment" && name = "charge card" && status = error }'
+    )
+    expect(page.locator(".traces tbody tr").first).to_contain_text("payment")
+
+
+def test_the_map_shows_who_calls_whom_and_which_calls_fail(page: Page) -> None:
+    page.goto("/services")
+    page.keyboard.press("m")
+
+    expect(page.get_by_role("link", name="checkout calls payment")).to_be_visible()
+    assert "fail" in (page.get_by_role("link", name="checkout calls payment").get_attribute("aria-label") or "")
+    assert "fail" not in (page.get_by_role("link", name="frontend calls catalog").get_attribute("aria-label") or "")
+    assert not axe_findings(page)
+    page.get_by_role("link", name="checkout calls payment").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".traces tbody tr").first).to_be_visible()
+
+
+def test_spans_appear_as_they_arrive_after_the_filter_and_wait_while_paused(page: Page, stack: BrowserStack) -> None:
+    page.goto("/live")
+    page.get_by_label("TraceQL query").fill('{ resource.service.name = "payment" }')
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_role("status").filter(has_text="Connected")).to_be_visible()
+    expect(page.locator(".empty")).to_contain_text("No span that matches has come yet")
+
+    _send_order(stack)
+
+    rows = page.locator(".tail tbody tr")
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_contain_text("charge card")
+    assert not axe_findings(page)
+    page.keyboard.press(" ")
+    expect(page.get_by_role("status").filter(has_text="Paused")).to_be_visible()
+    _send_order(stack)
+    expect(page.get_by_role("button", name="Go on (1 wait)")).to_be_visible()
+    expect(rows).to_have_count(1)
+    page.keyboard.press(" ")
+    expect(rows).to_have_count(2)
+
+
+def _send_order(stack: BrowserStack) -> None:
+    now_ns, rng = time.time_ns(), random.Random(time.time_ns())
+    send(stack.otlp_url, [order(rng, now_ns - 500_000_000, now_ns, ShopData(now_ns))])

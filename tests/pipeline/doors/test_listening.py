@@ -1,0 +1,176 @@
+"""Listeners: only this machine without tokens; TLS, and mutual TLS, on each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from agents.app import make_app
+from infra.ports import free_port
+from pipeline.doors.listening import check_listening, is_loopback
+from pipeline.doors.tls import client_context, server_tls
+from pipeline.query.questions import Kafka, Questions
+from pipeline.receive.grpc import SERVICE
+from pipeline.receive.main import Receiver
+from pipeline.serve.querier import Querier
+from tests.doors import certificates, locked, new_token
+from tests.pipeline.query.world import MemoryStored, MemoryTail
+from topics.errors import SettingsError
+from topics.settings import (
+    DoorSettings,
+    KafkaSettings,
+    QuerierSettings,
+    ReceiverSettings,
+    Settings,
+    WorkerSettings,
+)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "[::1]"])
+def test_this_machine_alone_may_always_be_listened_to(host: str) -> None:
+    check_listening(Settings(), "receiver.host", host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.1", "example.org", "localhost.example.org"])
+def test_any_other_address_needs_tokens_or_certificates_or_to_be_told_so(host: str) -> None:
+    assert not is_loopback(host)
+    with pytest.raises(SettingsError, match=r"querier\.host .*insecure-listen"):
+        check_listening(Settings(), "querier.host", host)
+    for doors in (
+        DoorSettings(tokens_path="tokens.json"),
+        DoorSettings(tls_client_ca_path="ca.pem"),
+        DoorSettings(insecure_listen=True),
+    ):
+        check_listening(Settings(doors=doors), "querier.host", host)
+
+
+async def _receiver(settings: Settings) -> None:
+    await Receiver(settings).start()
+
+
+async def _querier(settings: Settings) -> None:
+    await Querier(settings, None).start()  # type: ignore[arg-type]
+
+
+async def _worker(settings: Settings) -> None:
+    make_app(settings)
+
+
+@pytest.mark.parametrize("start", [_receiver, _querier, _worker])
+def test_no_process_starts_on_an_address_of_others_without_tokens(start: Callable[[Settings], Any]) -> None:
+    everywhere = "0.0.0.0"
+    settings = Settings(
+        receiver=ReceiverSettings(host=everywhere, http_port=0, grpc_port=0),
+        querier=QuerierSettings(host=everywhere, http_port=0),
+        worker=WorkerSettings(host=everywhere),
+    )
+
+    with pytest.raises(SettingsError, match="whoever reaches it"):
+        asyncio.run(start(settings))
+
+
+def tls_settings(folder: Path, *, mutual: bool) -> Settings:
+    new_token(folder / "tokens.json", "read", "write")
+    return Settings(
+        kafka=KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}", request_timeout_s=1),
+        receiver=ReceiverSettings(http_port=0, grpc_port=0),
+        querier=QuerierSettings(http_port=0, data_dir=folder),
+        doors=locked(folder, mutual=mutual),
+    )
+
+
+@pytest.mark.parametrize("mutual", [False, True], ids=["tls", "mutual"])
+def test_the_receivers_listeners_speak_tls_to_whom_they_should(tmp_path: Path, mutual: bool) -> None:
+    settings = tls_settings(tmp_path, mutual=mutual)
+    doors, stranger = settings.doors, certificates(tmp_path, "stranger")
+    ca = Path(doors.tls_ca_path).read_bytes()
+    known = grpc.ssl_channel_credentials(
+        ca, Path(doors.tls_key_path).read_bytes(), Path(doors.tls_cert_path).read_bytes()
+    )
+    unknown = grpc.ssl_channel_credentials(ca, stranger.key.read_bytes(), stranger.cert.read_bytes())
+
+    async def main() -> None:
+        receiver = Receiver(settings)
+        await receiver.start()
+        try:
+            await _only_our_clients(f"127.0.0.1:{receiver.http_port}", settings, mutual=mutual)
+            assert await _grpc_status(receiver.grpc_port, known) is grpc.StatusCode.UNAUTHENTICATED  # no token: but in
+            told = await _grpc_status(receiver.grpc_port, unknown)
+            assert told is (grpc.StatusCode.UNAVAILABLE if mutual else grpc.StatusCode.UNAUTHENTICATED)
+            assert await _grpc_status(receiver.grpc_port, None) is grpc.StatusCode.UNAVAILABLE
+        finally:
+            await receiver.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("mutual", [False, True], ids=["tls", "mutual"])
+def test_the_queriers_listener_speaks_tls_to_whom_it_should(tmp_path: Path, mutual: bool) -> None:
+    settings = tls_settings(tmp_path, mutual=mutual)
+
+    async def main() -> None:
+        kafka = Kafka(partitions=lambda: 1, owners=dict, tail=lambda _count: MemoryTail(settings, 1))
+        querier = Querier(settings, Questions(settings, MemoryStored(), kafka))
+        await querier.start()
+        try:
+            await _only_our_clients(f"127.0.0.1:{querier.http_port}", settings, mutual=mutual)
+        finally:
+            await querier.stop()
+
+    asyncio.run(main())
+
+
+async def _only_our_clients(address: str, settings: Settings, *, mutual: bool) -> None:
+    """Answers a client of the deployment; not plain text, nor who checks by another authority, nor a stranger."""
+    async with httpx.AsyncClient(verify=client_context(settings)) as client:
+        assert (await client.get(f"https://{address}/ready")).status_code in (200, 503)
+    with pytest.raises(httpx.HTTPError):
+        async with httpx.AsyncClient() as client:
+            await client.get(f"http://{address}/ready")
+    with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+        async with httpx.AsyncClient(verify=ssl.create_default_context()) as client:
+            await client.get(f"https://{address}/ready")
+    nobody = ssl.create_default_context(cafile=settings.doors.tls_ca_path)
+    async with httpx.AsyncClient(verify=nobody) as client:
+        if mutual:
+            with pytest.raises(httpx.HTTPError):
+                await client.get(f"https://{address}/ready")
+        else:
+            assert (await client.get(f"https://{address}/ready")).status_code in (200, 503)
+
+
+async def _grpc_status(port: int, credentials: grpc.ChannelCredentials | None) -> grpc.StatusCode:
+    address = f"127.0.0.1:{port}"
+    channel = (
+        grpc.aio.insecure_channel(address) if credentials is None else grpc.aio.secure_channel(address, credentials)
+    )
+    async with channel:
+        call = channel.unary_unary(f"/{SERVICE}/Export")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"", timeout=5)
+        return caught.value.code()
+
+
+def test_files_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
+    one, two = certificates(tmp_path, "one"), certificates(tmp_path, "two")
+    text = tmp_path / "text.pem"
+    text.write_text("no certificate")
+
+    for doors, sentence in (
+        (DoorSettings(tls_cert_path=str(one.cert)), "go together"),
+        (DoorSettings(tls_client_ca_path=str(one.ca)), "tls_client_ca_path is set"),
+        (DoorSettings(tls_cert_path=str(one.cert), tls_key_path=str(two.key)), "cannot be used"),
+        (DoorSettings(tls_cert_path=str(one.cert), tls_key_path=str(tmp_path / "no.pem")), "no.pem is no file"),
+        (DoorSettings(tls_cert_path=str(text), tls_key_path=str(one.key)), "text.pem"),
+    ):
+        with pytest.raises(SettingsError, match=sentence):
+            server_tls(Settings(doors=doors))
+    with pytest.raises(SettingsError, match=r"text.pem"):
+        client_context(Settings(doors=DoorSettings(tls_ca_path=str(text))))
