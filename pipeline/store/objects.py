@@ -100,7 +100,7 @@ class ObjectStore:
 
     def download(self, bucket: str, name: str, file: BinaryIO) -> int | None:
         """Write an object into an empty file, piece by piece; its size, None where there is none."""
-        return _asked(lambda: self._pour(bucket, name, file), missing=True)
+        return _asked("get", lambda: self._pour(bucket, name, file), missing=True)
 
     def get_range(self, bucket: str, name: str, offset: int, length: int) -> bytes | None:
         """`length` >= 1 bytes from `offset` on, fewer where the object ends; None where there is none."""
