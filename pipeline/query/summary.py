@@ -56,7 +56,8 @@ WITH spans AS (
 ), traces AS (
     SELECT trace_id, min(started) AS first, greatest(max(ended), min(started)) AS last,
         min(struct_pack(started := started, span_id := span_id, kind := kind, name := name, service := service))
-            FILTER (root) AS top
+            FILTER (root) AS top,
+        count(*) AS spans_count, count(*) FILTER (status_code = {STATUS_ERROR}) AS errors_count
     FROM once GROUP BY trace_id
 ), picked AS (
     SELECT * FROM traces WHERE {{condition}} ORDER BY {{sorting}} LIMIT ?
