@@ -210,6 +210,16 @@ class ChunkSettings(Section):
     zstd_level: int = setting(1, "Compression level", ge=1, le=19)
 
 
+class HousekeepingSettings(Section):
+    """What workers delete from the buckets, each of the partitions that it owns."""
+
+    every_s: float = setting(600.0, "A worker looks after its partitions so often; 0: never", ge=0)
+    chunk_retention_h: float = setting(336.0, "Chunks are removed so long after they were written, in hours", gt=0)
+    removed_kept_s: float = setting(3600.0, "Objects of removed chunks are deleted so long after them", ge=0)
+    sweep_every_h: float = setting(24.0, "Objects that nothing names are looked for so often, in hours", gt=0)
+    checkpoint_edits: int = setting(50, "Edits of a partition are drawn together after so many", ge=1, le=10_000)
+
+
 class QuerierSettings(Section):
     """HTTP API, catalog, engine."""
 
@@ -326,6 +336,7 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
     chunk: ChunkSettings = ChunkSettings()
+    housekeeping: HousekeepingSettings = HousekeepingSettings()
     querier: QuerierSettings = QuerierSettings()
     stack: StackSettings = StackSettings()
     doors: DoorSettings = DoorSettings()
