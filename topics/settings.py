@@ -147,9 +147,7 @@ class WorkerSettings(Section):
     host: str = setting("127.0.0.1", "Address of the table endpoint")
     port: int = setting(6066, "Table endpoint (Faust web)", ge=0, le=65535)
     advertised_url: str = setting("", "URL under which queriers reach the table endpoint; empty: http://host:port")
-    static_member: str = setting(
-        "", "Kafka group.instance.id: a restart under the same name keeps its partitions at once"
-    )
+    static_member: str = setting("", "Kafka group.instance.id: a restart under one name keeps its partitions at once")
     data_dir: Path = setting(Path(".spanstream/worker"), "RocksDB tables and Faust's data; may be lost at any time")
     take_records_max: int = setting(512, "Records of one batch of a partition", ge=1, le=10_000)
     rekey_wait_s: float = setting(
@@ -264,9 +262,7 @@ class QuerierSettings(Section):
     search_limit_max: int = setting(262_144, "Largest limit=", ge=1)
     search_range_h_max: float = setting(168.0, "Longest range of a search; beyond, 400", gt=0)
     metrics_range_h_max: float = setting(24.0, "Longest range of a metrics query; beyond, 400", gt=0)
-    metrics_cells_max: int = setting(
-        1_000_000, "Groups and intervals of a metrics query together; beyond, 413", ge=1000
-    )
+    metrics_cells_max: int = setting(1_000_000, "Groups times intervals of a metrics query; beyond, 413", ge=1000)
     warm_up_s_max: float = setting(
         5.0, "Longest time a starting querier reads live rows and footers of chunks before it is ready", ge=0
     )
