@@ -47,6 +47,9 @@ class KafkaSettings(Section):
     sasl_username: str = setting("", "Used with SASL_* only")
     sasl_password: SecretStr = setting(SecretStr(""), "Used with SASL_* only")
     ssl_ca_path: str = setting("", "File of the certificate authority; empty: the system's")
+    ssl_cert_path: str = setting("", "Certificate (PEM) shown to brokers that ask for one: mutual TLS")
+    ssl_key_path: str = setting("", "The key of that certificate (PEM)")
+    ssl_key_password: SecretStr = setting(SecretStr(""), "The password of that key, where it has one")
     topic_prefix: str = setting(
         "", "Put before every topic name, so that deployments can share a cluster", pattern=r"^[a-zA-Z0-9._-]*$"
     )
@@ -73,6 +76,7 @@ class StoreSettings(Section):
     access_key: str = setting("spanstream", "S3 access key")
     secret_key: SecretStr = setting(SecretStr("spanstream-local"), "S3 secret key")
     region: str = setting("us-east-1", "S3 region")
+    ca_path: str = setting("", "File of the certificate authority of an https endpoint; empty: the system's")
     buckets: tuple[str, ...] = setting(
         ("spans-a",),
         "Bucket names; a trace's bucket is chosen by its partition; manifests stand in the first",
