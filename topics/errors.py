@@ -67,6 +67,10 @@ class FormatVersionError(SpanstreamError):
     """A manifest, chunk or entry was written by a later version. The reader refuses it: upgrade the reader."""
 
 
+class DamagedChunkError(SpanstreamError):
+    """A chunk's bytes are not what was stored: no Parquet, or a page's checksum is wrong."""
+
+
 class PartitionsChangedError(SpanstreamError):
     """The keyed topic was given more partitions. The worker says so again and again and leaves them unread."""
 
