@@ -2,7 +2,7 @@
 # Bundles the page (pipeline/serve/ui) with the Node of .venv, once: again only when its sources change.
 # Every way it can fail ends in a sentence that says what to do. Called by make; NODE_BIN names another folder of node, npm.
 #     make_ui.sh            build pipeline/serve/ui/dist
-#     make_ui.sh --check    check the types, too
+#     make_ui.sh --check    check the types and run the tests that need no browser, too
 set -eu
 cd "$(dirname "$0")/.."
 bin=${NODE_BIN:-$PWD/.venv/bin}
@@ -14,6 +14,7 @@ fail() {
 
 cd pipeline/serve/ui
 locked=$(cat package-lock.json .npmrc | cksum)
+checked=$(find src test test.mjs tsconfig.json package-lock.json -type f | LC_ALL=C sort | xargs cksum | cksum)
 sources=$(find src build.mjs package.json package-lock.json tsconfig.json -type f | LC_ALL=C sort | xargs cksum | cksum)
 [ -f dist/index.html ] && [ "$(cat dist/stamp 2> /dev/null)" = "$sources" ] && built=1 || built=
 [ "${1:-}" = --check ] || [ -z "$built" ] || exit 0
@@ -35,7 +36,8 @@ if [ -z "$built" ]; then
     node build.mjs || fail "the page was not built; esbuild's words stand above"
     printf '%s\n' "$sources" > dist/stamp
 fi
-if [ "${1:-}" = --check ] && [ "$(cat node_modules/.checked 2> /dev/null)" != "$sources" ]; then
+if [ "${1:-}" = --check ] && [ "$(cat node_modules/.checked 2> /dev/null)" != "$checked" ]; then
     node node_modules/typescript/bin/tsc --noEmit || fail "the page's types are wrong; tsc's words stand above"
-    printf '%s\n' "$sources" > node_modules/.checked
+    node test.mjs || fail "a test of the page failed; its words stand above"
+    printf '%s\n' "$checked" > node_modules/.checked
 fi

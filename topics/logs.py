@@ -10,6 +10,7 @@ import structlog
 from structlog.typing import Processor
 
 from topics.settings import LogSettings
+from topics.visible import visible_values
 
 # Libraries that tell at INFO what only their authors want to know
 QUIET_LOGGERS = ("faust", "aiokafka", "kafka", "mode", "httpx", "httpcore", "asyncio", "urllib3", "uvicorn.access")
@@ -42,7 +43,10 @@ def set_up_logs(settings: LogSettings, stream: TextIO | None = None) -> None:
     )
     # Plain traceback text: rich's would hide the message in frames, and JSON wants one string
     last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        [
+            visible_values,
+            structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback),
+        ]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

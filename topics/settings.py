@@ -219,6 +219,9 @@ class QuerierSettings(Section):
     memory_bytes_max: int = setting(
         256 * MIB, "Memory of the query engine, its cache of chunks included; beyond, it spills", ge=64 * MIB
     )
+    copies_bytes_max: int = setting(
+        2048 * MIB, "Chunks copied to <data_dir>/chunks, the least recently used go first; 0: none", ge=0
+    )
     threads: int = setting(0, "Threads of the query engine; 0: one a core", ge=0, le=256)
     queries_max: int = setting(8, "Queries at a time; further ones wait", ge=1)
     query_timeout_s: float = setting(60.0, "A query is ended after so long with 504", gt=0)

@@ -19,7 +19,7 @@ from agents.commands.waterfall import colour_of, duration, rows_of, waterfall
 from agents.trace_answer import TraceAnswer
 from topics.errors import BadQuestionError
 
-ORDERS = ("newest", "oldest", "longest", "shortest")
+ORDERS = ("newest", "oldest", "longest", "shortest", "most_spans", "most_errors")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 

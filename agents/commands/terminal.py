@@ -7,8 +7,13 @@ import json
 import sys
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
+from rich.control import Control
+from rich.measure import Measurement
+from rich.segment import Segment
 from rich.text import Text
+
+from topics.visible import visible
 
 WIDTH = 200
 
@@ -16,13 +21,37 @@ WIDTH = 200
 @functools.cache
 def screen() -> Console:
     """stdout, for answers. Tables take the room they need where it is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    return _safe(Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False))
 
 
 @functools.cache
 def notes() -> Console:
     """stderr, for progress and what is no answer."""
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    return _safe(Console(stderr=True, soft_wrap=True, highlight=False))
+
+
+class _Safe:
+    """A renderable whose text cannot steer the terminal: names of services and spans are strangers' words."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._inner, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._inner)
+
+
+class _SafeHook(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [one if isinstance(one, Control) else _Safe(one) for one in renderables]
+
+
+def _safe(console: Console) -> Console:
+    console.push_render_hook(_SafeHook())
+    return console
 
 
 def say(line: str) -> None:

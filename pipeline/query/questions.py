@@ -271,6 +271,7 @@ class Questions:
         """Set the gauges."""
         telemetry.LIVE_COPY_BYTES.set(self._live.nbytes)
         telemetry.ENGINE_BYTES.set(self._engine.nbytes())
+        telemetry.COPIES_BYTES.set(self._engine.copied_bytes())
 
     # ---- opening
 

@@ -174,4 +174,6 @@ def chunk_name(tenant: str, topic: str, partition: int, range_: tuple[int, int],
     """The chunk's name without its suffix; `.parquet`, `.traces.parquet` and `.filter` stand beside each other."""
     day = datetime.fromtimestamp(now_unix_ns / 1e9, UTC).strftime("%Y-%m-%d")
     first, last = (f"{offset:0{OFFSET_DIGITS}d}" for offset in range_)
-    return f"chunks/{tenant}/{day}/{topic}/{partition}/{first}-{last}-{token}"
+    folder = tenant.replace("*", "~")  # the engine takes a star for a pattern; no tenant's name holds a tilde
+    folder = folder if folder.strip(".") else f"~{folder}"  # nor is a folder of dots alone one everywhere
+    return f"chunks/{folder}/{day}/{topic}/{partition}/{first}-{last}-{token}"

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
@@ -28,6 +28,7 @@ T = TypeVar("T")
 MISSING = ("NoSuchKey", "NoSuchBucket", "NoSuchVersion")
 READ_ATTEMPTS = 4
 CONNECT_TIMEOUT_S = 5.0
+POUR_BYTES = 1 << 20
 PART_BYTES = 64 << 20  # smaller objects are one request: no part is left behind by a crash
 # A listing that is cut off is no XML; other than that the client's own errors, and those below it
 AWAY = (S3Error, MinioException, urllib3.exceptions.HTTPError, OSError, ParseError, ValueError)
@@ -97,6 +98,10 @@ class ObjectStore:
         """An object's content, None where there is none."""
         return _asked("get", lambda: self._read(bucket, name, 0, 0), missing=True)
 
+    def download(self, bucket: str, name: str, file: BinaryIO) -> int | None:
+        """Write an object into an empty file, piece by piece; its size, None where there is none."""
+        return _asked("get", lambda: self._pour(bucket, name, file), missing=True)
+
     def get_range(self, bucket: str, name: str, offset: int, length: int) -> bytes | None:
         """`length` >= 1 bytes from `offset` on, fewer where the object ends; None where there is none."""
         return _asked("get range", lambda: self._read(bucket, name, offset, length), missing=True)
@@ -162,6 +167,18 @@ class ObjectStore:
         answer = self._reader.get_object(bucket, name, offset=offset, length=length)
         try:
             return answer.read()
+        finally:
+            answer.close()
+            answer.release_conn()
+
+    def _pour(self, bucket: str, name: str, file: BinaryIO) -> int:
+        file.seek(0)
+        file.truncate()
+        answer = self._reader.get_object(bucket, name)
+        try:
+            for piece in answer.stream(POUR_BYTES):
+                file.write(piece)
+            return file.tell()
         finally:
             answer.close()
             answer.release_conn()

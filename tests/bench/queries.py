@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from agents.load.blocks import Load
+from tests.bench.page import page_rows
 from tests.bench.processes import Measured, send_load, until
 from tests.bench.report import Report
 from tests.bench.rows import SEED, Bench, Figures
@@ -94,6 +95,8 @@ class QueryBench:
             for asked in questions(trace_id, began_s - 60, int(time.time()) + 60):
                 report.measure(asked.name, lambda asked=asked: self._ask(settings, asked, peaks))  # type: ignore[misc]
             report.measure("a panel refreshed", lambda: self._refresh(settings, began_s - 60, int(time.time()) + 60))
+            with self._bench.process("serve", settings) as querier:
+                page_rows(report, querier.url, receiver.url, SEED + 17)
         report.measure("memory", lambda: {"peak memory, querier, any question": max(peaks)})
 
     def _fill(self, settings: Settings) -> Figures:

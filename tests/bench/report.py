@@ -63,6 +63,10 @@ ROWS = (
     *asked("tag values", 60, 15),
     Row("rate() by service again, its range moved on", "ms", 20.0),
     Row("peak memory, querier, any question", "MB", 900.0),
+    Row("page, all that it loads", "kB", 300.0),
+    Row("page, first usable view", "s", 1.0),
+    Row("page, Explore of the last hour", "s", 2.0),
+    Row("page, memory after a minute of live tail", "MB", 200.0),
 )
 
 

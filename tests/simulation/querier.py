@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from agents.table_endpoint import LiveQuestion
 from pipeline.query.chunks import ChunkReader, refs_of
+from pipeline.query.copies import Wanted
 from pipeline.query.engine import Session
 from pipeline.query.live import LiveClient
 from pipeline.query.owners import Owners
@@ -177,6 +179,10 @@ class Statements:
 
     def __init__(self, querier: SimulatedQuerier) -> None:
         self._querier = querier
+
+    def files(self, wanted: Sequence[Wanted], *, fetch: bool) -> dict[str, Path]:
+        """Nothing is copied."""
+        return {}
 
     def sql(self, text: str, parameters: Sequence[Any] = (), **tables: pa.Table) -> pa.Table:
         if not parameters:

@@ -154,7 +154,11 @@ def test_a_trace_above_the_limit_is_422_in_version_1_and_partial_in_version_2(tm
         ),
         (f"/api/v2/traces/{trace_id(1).hex()}?q=%7B%7D&match_depth=-1", 400, "invalid depth: ancestor_depth is -1 or"),
         ("/api/search?order=oldest&cursor=" + "bg" * 22, 400, "invalid cursor: "),
-        ("/api/search?order=largest", 400, "invalid order: 'largest' is none of newest, oldest, longest, shortest"),
+        (
+            "/api/search?order=largest",
+            400,
+            "invalid order: 'largest' is none of newest, oldest, longest, shortest, most_",
+        ),
         ("/api/search?cursor=x", 400, "invalid cursor: x"),
         ("/api/search/tags?scope=x", 400, "invalid scope: x"),
         ("/api/v2/search/tag/x%20y/values", 400, "please provide a valid tagName"),

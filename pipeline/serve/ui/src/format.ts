@@ -41,7 +41,7 @@ export function countText(count: number): string {
 export function rateText(perS: number): string {
   if (perS === 0) return "0/s";
   const [rate, unit] = perS >= 0.1 ? [perS, "s"] : perS * 60 >= 0.1 ? [perS * 60, "min"] : [perS * 3600, "h"];
-  return `${rate >= 10_000 ? countText(rate) : threeDigits(rate)}/${unit}`;
+  return `${rate >= 1000 ? countText(rate) : threeDigits(rate)}/${unit}`;
 }
 
 export function percentText(share: number): string {

@@ -19,7 +19,9 @@ export interface Token {
 const TOKEN =
   /(?<string>"(?:[^"\\]|\\.)*"?|`[^`]*`?)|(?<punctuation>&&|\|\||!=|!~|=~|>=|<=|&?>>|&?<<|[{}()=<>~!|,&^]|\s+)|(?<name>(?:"(?:[^"\\]|\\.)*"?|[^\s{}()=~!<>&|^,"`])+)/gy;
 const INTRINSICS = new Set(["duration", "name", "status", "statusMessage", "kind", "rootName", "rootServiceName", "traceDuration"]);
-const KEYWORDS = /^(nil|true|false|error|ok|unset|unspecified|internal|server|client|producer|consumer|-?[\d.]+\w*)$/;
+const NUMBER = "(?:\\d+\\.?\\d*|\\.\\d+)";
+const WORDS = "nil|true|false|error|ok|unset|unspecified|internal|server|client|producer|consumer";
+const KEYWORDS = new RegExp(`^(?:${WORDS}|-?${NUMBER}|-?(?:${NUMBER}(?:ns|us|µs|ms|s|m|h))+)$`);
 
 /** The tokens of a text, whole or not; what cannot be read stands as punctuation. */
 export function tokens(text: string): Token[] {

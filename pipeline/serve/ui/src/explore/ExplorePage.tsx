@@ -15,10 +15,9 @@ import { ColumnPicker } from "./ColumnPicker";
 import { Panels } from "./Panels";
 import { QueryBox } from "./QueryBox";
 import { QueryForm } from "./QueryForm";
-import { type Sort, sorted, SORTS, TraceList } from "./TraceList";
+import { type Sort, SORTS, TraceList } from "./TraceList";
 
 const FIRST = 50;
-const AMONG = 500; // traces that are sorted here, where the API has no such order
 const REFRESH_MS = 5000;
 
 export function ExplorePage({ params }: ViewProps) {
@@ -47,7 +46,7 @@ export function ExplorePage({ params }: ViewProps) {
     if (written === query) setTurn((before) => before + 1);
     else change({ q: written });
   };
-  const traces = sorted(found.traces, sort);
+  const traces = found.traces;
   return (
     <div class="page explore">
       <h1 class="hidden-label">Explore traces</h1>
@@ -83,7 +82,6 @@ export function ExplorePage({ params }: ViewProps) {
         </label>
         <ColumnPicker range={range} columns={columns} choose={(chosen) => change({ cols: chosen.join("\t") }, true)} />
       </div>
-      {(sort === "spans" || sort === "errors") && <p class="dim">Sorted among the {AMONG} newest traces of this time.</p>}
       {found.first.loading && !found.first.value && <Loading what="Traces are being looked for" />}
       {found.first.value && !traces.length && <Nothing query={query} />}
       {traces.length > 0 && <TraceList traces={traces} query={query} columns={columns} />}
@@ -102,11 +100,10 @@ export function ExplorePage({ params }: ViewProps) {
 function useTraces(query: string, sort: Sort, columns: readonly string[], range: Range) {
   const [later, setLater] = useState<{ traces: readonly FoundTrace[]; cursor: string | undefined } | null>(null);
   const [loadingMore, setLoadingMore] = useState(false);
-  const isOurs = sort === "spans" || sort === "errors";
   const asked = {
     q: selecting(query, columns),
-    order: isOurs ? "newest" : sort,
-    limit: isOurs ? AMONG : FIRST,
+    order: sort,
+    limit: FIRST,
     spss: columns.length ? 10 : 1,
     ...apiRange(range),
   };
@@ -126,7 +123,7 @@ function useTraces(query: string, sort: Sort, columns: readonly string[], range:
     }
   };
   const traces = useMemo(() => [...(first.value?.traces ?? []), ...(later?.traces ?? [])], [first.value, later]);
-  return { first, traces, more: cursor && !isOurs ? more : null, loadingMore };
+  return { first, traces, more: cursor ? more : null, loadingMore };
 }
 
 function countLine(traces: readonly FoundTrace[], atMs: number, loading: boolean): string {

@@ -11,8 +11,8 @@ export const SORTS = {
   oldest: "oldest first",
   longest: "longest first",
   shortest: "shortest first",
-  spans: "most spans first",
-  errors: "most errors first",
+  most_spans: "most spans first",
+  most_errors: "most errors first",
 } as const;
 export type Sort = keyof typeof SORTS;
 
@@ -27,12 +27,6 @@ export function countsOf(trace: FoundTrace): Counts {
     spans: all.reduce((sum, one) => sum + (one.spanCount ?? 0), 0),
     errors: all.reduce((sum, one) => sum + (one.errorCount ?? 0), 0),
   };
-}
-
-/** What the API does not sort by is sorted here, among the traces that came. */
-export function sorted(traces: readonly FoundTrace[], sort: Sort): readonly FoundTrace[] {
-  if (sort !== "spans" && sort !== "errors") return traces;
-  return [...traces].sort((a, b) => countsOf(b)[sort] - countsOf(a)[sort]);
 }
 
 export function traceUrl(trace: FoundTrace, query: string): string {

@@ -9,7 +9,7 @@ import { type Node, placed } from "./layout";
 
 const WIDE = 180;
 const HIGH = 50;
-const ACROSS = 290;
+const ACROSS = 320;
 const DOWN = 78;
 const PAD = 24;
 
@@ -63,7 +63,7 @@ function ends(from: Node, to: Node, x: (node: Node) => number, y: (node: Node) =
   const [x0, y0, x1, y1] = [x(from) + WIDE, y(from) + HIGH / 2, x(to), y(to) + HIGH / 2];
   if (to.column > from.column) {
     const bend = Math.max(40, (x1 - x0) / 2);
-    return { path: `M${x0} ${y0}C${x0 + bend} ${y0} ${x1 - bend} ${y1} ${x1 - 2} ${y1}`, x: (x0 + x1) / 2, y: (y0 + y1) / 2 };
+    return { path: `M${x0} ${y0}C${x0 + bend} ${y0} ${x1 - bend} ${y1} ${x1 - 2} ${y1}`, x: x0 + (x1 - x0) * 0.6, y: y0 + (y1 - y0) * 0.7 }; // past the middle, where lines have parted
   }
   // Backwards, or to itself: below both boxes
   const below = Math.max(y0, y1) + HIGH;

@@ -18,6 +18,9 @@ export function TracePage(props: { traceId: string; params: URLSearchParams }) {
       <h1>
         Trace <code>{props.traceId}</code>
       </h1>
+      <p>
+        <a href={`/plain/trace/${props.traceId}`}>As a waterfall with all attributes, without script</a>
+      </p>
       {found.error && <ErrorBox error={found.error} again={found.again} />}
       <PartialNote answer={found.value} />
       {found.loading && !found.value && <Loading what="The trace is being looked for" />}
