@@ -59,6 +59,10 @@ SEAL_SECONDS = Histogram(
 RANGES_STORED = Counter("spanstream_worker_stored_ranges", "Ranges stored: manifests written")
 CHUNK_SPANS = Counter("spanstream_worker_stored_spans", "Spans in stored chunks")
 CHUNK_BYTES = Counter("spanstream_worker_stored_bytes", "Bytes of stored chunks and the objects beside them")
+CHUNKS_RETIRED = Counter(
+    "spanstream_worker_retired_chunks", "Chunks older than housekeeping.chunk_retention_h, removed"
+)
+ORPHANS_DELETED = Counter("spanstream_worker_deleted_orphans", "Objects deleted that no manifest and no edit names")
 PARTITIONS_OWNED = Gauge("spanstream_worker_partitions", "Partitions owned and loaded")
 OPEN_BYTES = Gauge("spanstream_worker_open_bytes", "Bytes of segments not yet in a chunk, in memory and in RocksDB")
 HELD_BYTES = Gauge("spanstream_worker_held_bytes", "Bytes of segments in memory and of the windows")
