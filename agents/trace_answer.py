@@ -10,17 +10,22 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from topics.errors import QuerierUnavailableError
 
+COPIES_HEADER = "x-spanstream-copies"
 _TRACE, _STATUS, _MESSAGE = 1, 3, 4
 _VARINT, _BYTES = 0, 2
 
 
 @dataclass(frozen=True, slots=True)
 class TraceAnswer:
-    """traces_data: OTLP TracesData. partial: the answer is not complete, and message says why."""
+    """traces_data: OTLP TracesData. partial: the answer is not complete, and message says why.
+
+    copies: late copies of its spans that are stored too, and are not in the answer.
+    """
 
     traces_data: Any
     partial: bool
     message: str
+    copies: int = 0
 
     def span_ids(self) -> list[bytes]:
         """Of every span, copies included, in the order of the answer."""
@@ -32,8 +37,11 @@ class TraceAnswer:
         ]
 
 
-def read_answer(body: bytes) -> TraceAnswer:
-    """Parse the protobuf. Tempo's Trace and OTLP's TracesData are the same bytes. Raises QuerierUnavailableError."""
+def read_answer(body: bytes, copies: int = 0) -> TraceAnswer:
+    """Parse the protobuf; Tempo's Trace and OTLP's TracesData are the same bytes. copies: what its header says.
+
+    Raises QuerierUnavailableError.
+    """
     traces, status, message = b"", 0, ""
     try:
         for number, value in _fields(body):
@@ -44,7 +52,7 @@ def read_answer(body: bytes) -> TraceAnswer:
             elif number == _MESSAGE and isinstance(value, bytes):
                 message = value.decode(errors="replace")
         proto: Any = trace_pb2
-        return TraceAnswer(proto.TracesData.FromString(traces), status == 1, message)
+        return TraceAnswer(proto.TracesData.FromString(traces), status == 1, message, copies)
     except (ValueError, IndexError) as exc:
         raise QuerierUnavailableError("the answer is no TraceByIDResponse: is this a querier's URL?") from exc
 

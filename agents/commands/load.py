@@ -69,8 +69,8 @@ def load(settings: Settings, **given: Any) -> None:
     """Send spans of a shop of twenty services, as their SDKs would: about 20 spans a trace, 300 bytes a span.
 
     What is answered with 429 or 503, or not answered, is sent again. --check then asks the querier for every trace by
-    its ID: a span whose request was acknowledged must be there once, any other at most once. A query merges copies of
-    a span; --check-store reads the chunks themselves, where a copy shows.
+    its ID: a span whose request was acknowledged must be there once, any other at most once; copies that the querier
+    merged count as doubled. --check-store counts the rows of the chunks themselves, without any querier.
     """
     seed = given["seed"] if given["seed"] is not None else secrets.randbelow(SEED_MAX)
     work = Load(given["spans"], seed)

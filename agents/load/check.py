@@ -15,7 +15,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from agents.load.blocks import Load
 from agents.load.tasks import first_error
-from agents.trace_answer import TraceAnswer, read_answer
+from agents.trace_answer import COPIES_HEADER, TraceAnswer, read_answer
 from pipeline.doors.outgoing import Outgoing, named
 from topics.errors import QuerierUnavailableError
 
@@ -130,7 +130,9 @@ def compare(counted: Counted, trace: Expected, answer: TraceAnswer) -> None:
     counted.missing += counted.note("missing", trace.trace_id, sorted(trace.required - found.keys()))
     counted.unexpected += counted.note("unexpected", trace.trace_id, sorted(found.keys() - trace.allowed))
     doubled = sorted(span_id for span_id, copies in found.items() if copies > 1)
-    counted.doubled += counted.note("doubled", trace.trace_id, doubled)
+    counted.doubled += counted.note("doubled", trace.trace_id, doubled) + answer.copies
+    if answer.copies and not doubled:
+        counted.note("doubled", trace.trace_id, [b""])  # the answer holds each once, and not which of them are
     if answer.partial:
         counted.partial += 1
         counted.partial_reasons[answer.message] += 1
@@ -164,6 +166,6 @@ async def _get(session: aiohttp.ClientSession, url: str) -> TraceAnswer:
             said = await answer.read()
             if answer.status != 200:
                 raise QuerierUnavailableError(f"{url} answered {answer.status}: {said[:300].decode(errors='replace')}")
-            return read_answer(said)
+            return read_answer(said, int(answer.headers.get(COPIES_HEADER, "0")))
     except (aiohttp.ClientError, TimeoutError, ConnectionError) as exc:
         raise QuerierUnavailableError(f"{url} does not answer: {exc or type(exc).__name__}") from exc

@@ -51,7 +51,8 @@ class Place:
 class FoundTrace:
     """A trace: a span table with `parent_span_id`, sorted by (start, span ID, kind), no span twice.
 
-    reasons: why it may not be complete; empty: it is. read_bytes: Arrow bytes that were looked at.
+    reasons: why it may not be complete; empty: it is. read_bytes: Arrow bytes that were looked at. copies: rows that
+    stand in chunks or segments beside the ones given, of spans that came again after the deduplication window.
     """
 
     trace_id: bytes
@@ -60,6 +61,7 @@ class FoundTrace:
     places: list[Place] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     read_bytes: int = 0
+    copies: int = 0
     owner: str = ""
 
 
@@ -156,6 +158,7 @@ def joined(
     """Rows from everywhere to one trace."""
     places: list[Place] = []
     tables: list[pa.Table] = []
+    tail: list[pa.Table] = []  # not yet taken by a worker, which may drop copies
     for ref, rows in stored:
         places.append(
             Place(
@@ -188,26 +191,33 @@ def joined(
                     url=view.url if kind == "live" else "",
                 )
             )
-            tables.append(canonical(rows))
+            (tables if kind == "live" else tail).append(canonical(rows))
     for number, losses in snapshot.losses.items():
         reasons += [f"Kafka deleted offsets {a} to {b} of partition {number} before they were read" for a, b in losses]
     own = snapshot.partitions.get(partition)
+    spans = each_once([*tables, *tail])
+    taken = each_once(tables) if tail else spans
     return FoundTrace(
         trace_id=trace_id,
         partition=partition,
-        spans=each_once(schema.concat(tables)) if tables else schema.empty_table(),
+        spans=spans,
         places=places,
         reasons=reasons + snapshot.reasons,
-        read_bytes=sum(table.nbytes for table in tables),
+        read_bytes=sum(table.nbytes for table in [*tables, *tail]),
+        copies=sum(table.num_rows for table in tables) - taken.num_rows,
         owner=own.url if own is not None else "",
     )
 
 
-def each_once(spans: pa.Table) -> pa.Table:
-    """The spans of one trace sorted by (start, span ID, kind), columns by name; of copies the one at the least offset.
+def each_once(tables: Sequence[pa.Table]) -> pa.Table:
+    """The spans of one trace from several tables, sorted by (start, span ID, kind), columns by name.
 
-    So the answer does not depend on how spans were cut into records, segments or chunks.
+    Of copies the one at the least offset. So the answer does not depend on how spans were cut into records, segments
+    or chunks.
     """
+    if not tables:
+        return schema.empty_table()
+    spans = schema.concat(tables)
     ids = schema.fixed_bytes(spans, "span_id", 8).view(">u8")[:, 0]
     kinds = pc.fill_null(schema.column(spans, "kind"), 0).to_numpy()
     starts = spans.column("start_unix_ns").to_numpy()

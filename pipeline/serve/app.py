@@ -56,6 +56,7 @@ STATUS: dict[type[SpanstreamError], int] = {
     StoreUnavailableError: 503,
     QueryTimeoutError: 504,
 }
+COPIES_HEADER = "x-spanstream-copies"
 RETRY_AFTER = {"retry-after": "5"}
 TAG_SCOPES = (*API_SCOPES, "intrinsic", "trace", "none", "")
 GZIP_BYTES_MIN = 1000
@@ -172,7 +173,7 @@ class Api:
         if encoded.cut:
             limit = self._querier.trace_bytes_max
             return Response(f"trace exceeds max size (max bytes: {limit})\n", 422, media_type="text/plain")
-        return Response(encoded.body, media_type=encoded.media_type)
+        return Response(encoded.body, headers=_copies(found), media_type=encoded.media_type)
 
     async def trace_v2(self, request: Request) -> Response:
         """A TraceByIDResponse; 200 with an empty trace where there is none."""
@@ -181,7 +182,7 @@ class Api:
         if asked is not None:
             found = await self._questions.part_of(found, asked)
         encoded = await self._encode(found, request, v1=False)
-        return Response(encoded.body, media_type=encoded.media_type)
+        return Response(encoded.body, headers=_copies(found), media_type=encoded.media_type)
 
     async def where(self, request: Request) -> Response:
         """Where each part of a trace stands."""
@@ -358,6 +359,11 @@ class Api:
     def _count_partial(question: str, reasons: list[str]) -> None:
         if reasons:
             telemetry.PARTIAL_ANSWERS.labels(question=question).inc()
+
+
+def _copies(found: FoundTrace) -> dict[str, str]:
+    """How many late copies of its spans are stored beside a trace's own: they are in no answer by ID."""
+    return {COPIES_HEADER: str(found.copies)}
 
 
 def _wants_protobuf(request: Request) -> bool:

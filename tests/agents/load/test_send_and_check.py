@@ -14,6 +14,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from agents.load.blocks import Load
 from agents.load.check import Counted, Question, check
 from agents.load.send import Sent, Target, send
+from agents.trace_answer import COPIES_HEADER
 from topics.errors import LoadRefusedError, QuerierUnavailableError
 
 LOAD = Load(400, 11)
@@ -27,6 +28,7 @@ class Backend:
         self.busy, self.status = busy, status
         self.traces: dict[bytes, list[Any]] = {}
         self.partial = False
+        self.copies = 0
 
     async def take(self, request: web.Request) -> web.Response:
         if self.busy:
@@ -50,7 +52,8 @@ class Backend:
             length >>= 7
         varint.append(length)
         answer = b"\x0a" + bytes(varint) + body
-        return web.Response(body=answer + (b"\x18\x01\x22\x04slow" if self.partial else b""))
+        body = answer + (b"\x18\x01\x22\x04slow" if self.partial else b"")
+        return web.Response(body=body, headers={COPIES_HEADER: str(self.copies)})
 
 
 @asynccontextmanager
@@ -138,6 +141,18 @@ def test_missing_doubled_and_unexpected_spans_are_named() -> None:
         "doubled": [f"{trace_id.hex()} {twice.hex()}"],
         "unexpected": [f"{trace_id.hex()} {b'foreign!'.hex()}"],
     }
+
+
+def test_copies_that_the_querier_merged_are_counted_as_doubled() -> None:
+    backend = Backend()
+    sent = sent_to(backend)
+    backend.copies = 2
+
+    counted = counted_from(backend, sent)
+
+    assert not counted.exact
+    assert counted.doubled == 2 * LOAD.traces
+    assert counted.examples["doubled"]
 
 
 def test_a_partial_answer_is_not_exact() -> None:

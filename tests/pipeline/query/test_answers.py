@@ -46,6 +46,7 @@ def test_a_trace_is_the_same_wherever_it_stands(world: Settings, how: str) -> No
         found = await asked.traces.find(TENANTS, trace_id(1))
         assert found.reasons == []
         assert found.spans.column("span_id").to_pylist() == [span_id(1), span_id(2), span_id(4)]
+        assert found.copies == 0
         return to_otlp.to_traces_data(found.spans)
 
     answer = ask(world, SHOP, everywhere(3, how), question)

@@ -143,7 +143,7 @@ def test_of_a_trace_are_kept_the_matching_spans_and_as_many_levels_around_them_a
     def work(session: Session) -> None:
         for trace in world:
             family = Family(trace)
-            spans = each_once(canonical(rows_of([trace], 200)))
+            spans = each_once([canonical(rows_of([trace], 200))])
             for condition in conditions:
                 asked = TraceFilter(condition=condition, levels_above=above, levels_below=below)
                 kept = wanted(session, spans, family.spans[0].trace_id, asked)
