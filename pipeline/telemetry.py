@@ -59,6 +59,10 @@ SEAL_SECONDS = Histogram(
 RANGES_STORED = Counter("spanstream_worker_stored_ranges", "Ranges stored: manifests written")
 CHUNK_SPANS = Counter("spanstream_worker_stored_spans", "Spans in stored chunks")
 CHUNK_BYTES = Counter("spanstream_worker_stored_bytes", "Bytes of stored chunks and the objects beside them")
+CHUNKS_RETIRED = Counter(
+    "spanstream_worker_retired_chunks", "Chunks older than housekeeping.chunk_retention_h, removed"
+)
+ORPHANS_DELETED = Counter("spanstream_worker_deleted_orphans", "Objects deleted that no manifest and no edit names")
 PARTITIONS_OWNED = Gauge("spanstream_worker_partitions", "Partitions owned and loaded")
 OPEN_BYTES = Gauge("spanstream_worker_open_bytes", "Bytes of segments not yet in a chunk, in memory and in RocksDB")
 HELD_BYTES = Gauge("spanstream_worker_held_bytes", "Bytes of segments in memory and of the windows")
@@ -81,6 +85,8 @@ LIVE_COPY_BYTES = Gauge("spanstream_querier_live_copy_bytes", "Bytes of copies o
 LIVE_BLOCK_BYTES = Counter("spanstream_querier_live_bytes", "Bytes of live segments fetched from workers")
 TAIL_RECORDS = Counter("spanstream_querier_tail_records", "Records that queries read from Kafka")
 CHUNKS_OPENED = Counter("spanstream_querier_chunks", "Chunks that queries opened, warm ones included")
+COPIED_BYTES = Counter("spanstream_querier_copied_bytes", "Bytes of chunks that were copied to the local disk")
+COPIES_BYTES = Gauge("spanstream_querier_copies_bytes", "Bytes that copies of chunks take on the local disk")
 ENGINE_BYTES = Gauge("spanstream_querier_engine_bytes", "Memory that the query engine holds, its cache included")
 
 # ---- canary

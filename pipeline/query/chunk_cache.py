@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query.chunks import ChunkReader, ChunkRef
+from pipeline.spans import schema
 
 Key = tuple[str, str, str]  # URL of the chunk, statement, its values
 BATCH_SPANS = 2_000_000  # of chunks that are asked at once: each row of the answer has its chunk's URL
@@ -25,7 +26,7 @@ class ChunkCache:
     """
 
     def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._bytes = 0
         self._tables: OrderedDict[Key, pa.Table] = OrderedDict()
         self._lock = threading.Lock()
@@ -42,13 +43,16 @@ class ChunkCache:
         What `read` gives has the column `filename`, the URL of a row's chunk; the tables do not.
         """
         keys = {ref.url: (ref.url, asked[0], repr(asked[1])) for ref in refs}
-        found = {url: table for url, key in keys.items() if (table := self._get(key)) is not None}
+        found = {url: schema.plain(table) for url, key in keys.items() if (table := self._get(key)) is not None}
         for some in _batches([ref for ref in refs if ref.url not in found]):
             rows = read(some)
+            numbers, names = _coded(rows.column("filename"))
+            at = {reader.url_of(name): number for number, name in enumerate(names)}
+            rows = rows.drop_columns("filename")
             for ref in filter(reader.can_read, some):
-                own = rows.filter(pc.equal(rows.column("filename"), ref.url)).drop_columns("filename")
+                own = rows.filter(pc.equal(numbers, at.get(ref.url, -1)))
                 found[ref.url] = own.combine_chunks()
-                self._put(keys[ref.url], found[ref.url])
+                self._put(keys[ref.url], _packed(found[ref.url]))
         return list(found.values())
 
     def _get(self, key: Key) -> pa.Table | None:
@@ -58,16 +62,30 @@ class ChunkCache:
             return found
 
     def _put(self, key: Key, table: pa.Table) -> None:
-        if table.nbytes > self._bytes_max // SHARE:
+        if table.nbytes > self.bytes_max // SHARE:
             return
         with self._lock:
             if (old := self._tables.pop(key, None)) is not None:
                 self._bytes -= old.nbytes + KEY_BYTES
             self._tables[key] = table
             self._bytes += table.nbytes + KEY_BYTES
-            while self._bytes > self._bytes_max:
+            while self._bytes > self.bytes_max:
                 _, gone = self._tables.popitem(last=False)
                 self._bytes -= gone.nbytes + KEY_BYTES
+
+
+def _packed(table: pa.Table) -> pa.Table:
+    """Its texts, few and often, each once; whole numbers in half the room where that does."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            table = table.set_column(at, field.name, table.column(at).dictionary_encode())
+    return table
+
+
+def _coded(names: pa.ChunkedArray) -> tuple[pa.Array, list[str]]:
+    """Each name as its number among the different ones."""
+    coded = pc.dictionary_encode(names.combine_chunks())
+    return coded.indices, coded.dictionary.to_pylist()
 
 
 def _batches(refs: Sequence[ChunkRef]) -> list[list[ChunkRef]]:

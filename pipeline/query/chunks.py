@@ -9,11 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import telemetry
+from pipeline.query.copies import Wanted
 from pipeline.query.engine import Session, quoted
 from pipeline.spans import schema
 from pipeline.store.manifest import ChunkEntry
 from topics.errors import StoreUnavailableError
 
+TRACE_BYTES = 64  # of a trace in the object with a row a trace, about
 MORE_KEYS_MAX = 1000  # an entry that lists so many keys of map columns may not list all
 # SQL over rows of chunks. Columns are matched by name, since each chunk has its own
 _FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
@@ -48,12 +50,17 @@ class ChunkRef:
     @property
     def url(self) -> str:
         """Where the engine reads it."""
-        return f"s3://{self.entry.bucket}/{self.entry.name}"
+        return self.wanted.url
 
     @property
-    def traces_url(self) -> str:
-        """Where the engine reads one row a trace."""
-        return f"s3://{self.entry.bucket}/{self.entry.traces_name}"
+    def wanted(self) -> Wanted:
+        """The chunk, to be copied."""
+        return Wanted(self.entry.bucket, self.entry.name, self.entry.bytes)
+
+    @property
+    def traces_wanted(self) -> Wanted:
+        """The object with a row a trace, to be copied."""
+        return Wanted(self.entry.bucket, self.entry.traces_name, self.entry.traces * TRACE_BYTES)
 
     def lies_within(self, range_ns: tuple[int, int] | None) -> bool:
         """Whether all its spans start in the range, ends included; None: of all times."""
@@ -103,6 +110,10 @@ class Present:
         """Whether an attribute's column may have a value."""
         return column in self.columns
 
+    def has_more_of(self, scope: str) -> bool:
+        """Whether the map column of a scope may have any key."""
+        return self.more_unknown or any(key.startswith(f"{scope}.") for key in self.more_keys)
+
     def has_more(self, scope: str, key: str) -> bool:
         """Whether the map column of a scope may have a key."""
         return self.more_unknown or f"{scope}.{key}" in self.more_keys
@@ -115,6 +126,7 @@ class ChunkReader:
         self.session = session
         self._reasons = reasons
         self._broken: set[str] = set()
+        self._urls: dict[str, str] = {}  # of copies
 
     def read(
         self,
@@ -122,14 +134,19 @@ class ChunkReader:
         statement: Callable[[list[str]], tuple[str, list[Any]]],
         *,
         traces: bool = False,
+        fetch: bool = True,
         **tables: pa.Table,
     ) -> pa.Table:
         """statement: from the chunks' URLs (possibly none) to SQL and its values; tables as in Session.sql.
 
-        traces: the objects with a row a trace are read in the place of the chunks.
+        traces: the objects with a row a trace are read in the place of the chunks. fetch: so much is read of them that
+        they are copied whole first.
         """
-        named = [ref.traces_url if traces else ref.url for ref in refs]
-        urls = [url for url in named if url not in self._broken]
+        wanted = [ref.traces_wanted if traces else ref.wanted for ref in refs]
+        files = self.session.files(wanted, fetch=fetch)
+        self._urls |= {str(path): url for url, path in files.items()}
+        named = [str(files.get(one.url, one.url)) for one in wanted]
+        urls = [url for url in named if url not in self._broken and self.url_of(url) not in self._broken]
         text, values = statement(urls)
         telemetry.CHUNKS_OPENED.inc(len(urls))
         try:
@@ -139,14 +156,28 @@ class ChunkReader:
             if not broken:
                 raise
             self._broken |= broken.keys()
-            self._reasons += [f"chunk {url} cannot be read: {reason}" for url, reason in broken.items()]
+            self._reasons += [f"chunk {self.url_of(url)} cannot be read: {why}" for url, why in broken.items()]
             if len(broken) == len(urls) and "404" not in str(exc):
                 raise
-        return self.read(refs, statement, traces=traces, **tables)
+        return self.read(refs, statement, traces=traces, fetch=fetch, **tables)
+
+    def url_of(self, filename: str) -> str:
+        """The URL of a chunk, of what the column `filename` says."""
+        return self._urls.get(filename, filename)
 
     def can_read(self, ref: ChunkRef) -> bool:
         """Whether it was not found to be unreadable."""
-        return ref.url not in self._broken
+        return not any(self.url_of(name) == ref.url for name in self._broken)
+
+    def source(self, ref: ChunkRef) -> str | pa.Buffer:
+        """A chunk's file, or its bytes. Raises StoreUnavailableError."""
+        path = self.session.files([ref.wanted], fetch=True).get(ref.url)
+        return str(path) if path is not None else pa.py_buffer(self.session.content(ref.wanted))
+
+    def leave_out(self, ref: ChunkRef, reason: str) -> None:
+        """It turned out to be unreadable."""
+        self._broken.add(ref.url)
+        self._reasons.append(f"chunk {ref.url} cannot be read: {reason[:200]}")
 
     def _find_broken(self, urls: Sequence[str]) -> dict[str, str]:
         broken = {}

@@ -34,12 +34,25 @@ NIL = "nil"
 
 
 class Counted(NamedTuple):
-    """Values of a type that a span may have, null where it has none. scope: ours; empty for an intrinsic."""
+    """Values of a type that a span may have, null where it has none. scope: ours; empty for an intrinsic.
+
+    column: the one column in which they all stand, just so; empty where there is none.
+    """
 
     scope: str
     name: str
     type: str
     value: Sql
+    column: str = ""
+
+
+class CountedSeries(NamedTuple):
+    """How many spans of a side have a value, in each interval; value None: any."""
+
+    counted: Counted
+    selected: bool
+    value: Any
+    spans: np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,7 @@ class Comparison:
     counted: tuple[Counted, ...]
     columns: frozenset[str]
     whole: bool
+    rare_scopes: tuple[str, ...]
     at_once: int = COUNTED_AT_ONCE
 
     @classmethod
@@ -73,12 +87,27 @@ class Comparison:
             *compiler.columns,
             *map(schema.more_column, schema.ROW_SCOPES),
         }
-        return cls(compare, selected, intervals.number(), counted, frozenset(columns), whole)
+        rare = tuple(scope for scope in schema.ROW_SCOPES if present.has_more_of(scope))
+        return cls(compare, selected, intervals.number(), counted, frozenset(columns), whole, rare)
+
+    @property
+    def plain(self) -> list[Counted]:
+        """What stands in columns of its own."""
+        return [one for one in self.counted if one.column]
+
+    def without_plain(self) -> Comparison:
+        """The rest of it."""
+        return replace(self, counted=tuple(one for one in self.counted if not one.column))
+
+    @property
+    def shown_max(self) -> int:
+        """How many values of an attribute are told at most, words apart from their order."""
+        return max(self.compare.top, WORDS_MAX)
 
     @property
     def statements_count(self) -> int:
         """How many statements there are."""
-        return -(-len(self.counted) // self.at_once) + len(schema.ROW_SCOPES)
+        return -(-len(self.counted) // self.at_once) + len(self.rare_scopes)
 
     def with_fewer(self) -> Comparison | None:
         """The same with fewer attributes in each statement; None where there is one alone."""
@@ -101,7 +130,7 @@ class Comparison:
                 where,
             )
             yield self._counting(rows, first, len(some))
-        for scope in schema.ROW_SCOPES:
+        for scope in self.rare_scopes:
             yield self._counting_rare(scope, source, where)
 
     def _counting(self, rows: Sql, first: int, count: int) -> Sql:
@@ -157,7 +186,7 @@ class Comparison:
             f"ranked AS (SELECT *, dense_rank() OVER (PARTITION BY {side} ORDER BY total DESC, {values}) AS place "
             "FROM totals) "
             "SELECT * EXCLUDE (total, place), true AS summed FROM ranked "
-            f"WHERE place <= {max(self.compare.top, WORDS_MAX)} UNION ALL BY NAME "
+            f"WHERE place <= {self.shown_max} UNION ALL BY NAME "
             f"SELECT {side}, point, {nothing}, sum(spans)::BIGINT AS spans, true AS summed FROM cells "
             f"GROUP BY {side}, point",
             cells,
@@ -167,9 +196,9 @@ class Comparison:
 def _intrinsics() -> Iterator[Counted]:
     for name, column in INTRINSICS.items():
         if name in WORDS:
-            yield Counted("", name, name, Sql(f"coalesce({column}, 0)"))
+            yield Counted("", name, name, Sql(f"coalesce({column}, 0)"), column)
         else:
-            yield Counted("", name, "string", Sql(f"nullif({column}, '')"))
+            yield Counted("", name, "string", Sql(f"nullif({column}, '')"), column)
 
 
 def _attributes(present: Present, compiler: FieldSql) -> Iterator[Counted]:
@@ -177,7 +206,14 @@ def _attributes(present: Present, compiler: FieldSql) -> Iterator[Counted]:
     for scope, key in sorted(found):
         if scope in schema.ROW_SCOPES:
             for type_, value in scalars(compiler.of_key(scope, key)).items():
-                yield Counted(scope, key, type_, value)
+                yield Counted(scope, key, type_, value, _column_of(scope, key, type_, present))
+
+
+def _column_of(scope: str, key: str, type_: str, present: Present) -> str:
+    """The column where all values of this type stand; empty where arrays or map columns may have some, too."""
+    of_columns = next(name for name, one in TYPE_NAMES.items() if one == type_)
+    column, arrays = (schema.column_name(scope, key, name) for name in (of_columns, f"{of_columns}[]"))
+    return column if present.has(column) and not present.has(arrays) and not present.has_more(scope, key) else ""
 
 
 def _key(scope: str, name: str) -> str:
@@ -191,9 +227,16 @@ Value = tuple[str, Any]  # its type, and itself
 Points = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def compared(top: int, cells: Sequence[tuple[Comparison, Sequence[pa.Table]]], intervals: Intervals) -> SeriesTable:
-    """The series of cells of several sources, each with what made it."""
+def compared(
+    top: int,
+    cells: Sequence[tuple[Comparison, Sequence[pa.Table]]],
+    counted: Sequence[CountedSeries],
+    intervals: Intervals,
+) -> SeriesTable:
+    """The series of cells of several sources, each with what made it, and of what was counted otherwise."""
     found = _Counts(intervals)
+    for one in counted:
+        found.add_series(one)
     for comparison, tables in cells:
         for table in tables:
             if "which" in table.column_names:
@@ -211,6 +254,14 @@ class _Counts:
         self._points = intervals.points
         self._values: dict[tuple[bool, str], dict[Value, Points]] = defaultdict(dict)
         self._totals: dict[tuple[bool, str], Points] = {}
+
+    def add_series(self, one: CountedSeries) -> None:
+        side = one.selected, _key(one.counted.scope, one.counted.name)
+        if one.value is None:
+            self._totals.setdefault(side, np.zeros(self._points))[:] += one.spans
+        else:
+            value = shown(one.counted.type, one.value)
+            self._values[side].setdefault(value, np.zeros(self._points))[:] += one.spans
 
     def add_columns(self, cells: pa.Table, counted: Sequence[Counted]) -> None:
         for row in cells.to_pylist():

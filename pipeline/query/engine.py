@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +21,10 @@ from duckdb.func import FunctionNullHandling
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
+from pipeline.query.copies import Copies, Wanted
+from pipeline.store.objects import ObjectStore
 from pipeline.traceql.folding import int_power
-from topics.errors import QueryTimeoutError, QueryTooLargeError, StoreUnavailableError
+from topics.errors import QueryTimeoutError, QueryTooLargeError, SettingsError, StoreUnavailableError
 from topics.settings import QuerierSettings, StoreSettings
 
 T = TypeVar("T")
@@ -31,8 +34,10 @@ _names = itertools.count()
 class Session:
     """One query's use of the engine, in one thread. `stop` may be called from another."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, deadline_s: float) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, deadline_s: float, copies: Copies) -> None:
         self._cursor = connection.cursor()
+        self._copies = copies
+        self._held: set[str] = set()
         self._deadline_s = deadline_s
         self._stopped = threading.Event()
 
@@ -60,6 +65,16 @@ class Session:
                 with suppress(duckdb.Error):
                     self._cursor.unregister(name)
 
+    def files(self, wanted: Sequence[Wanted], *, fetch: bool) -> dict[str, Path]:
+        """URL -> its copy on the local disk, of those that have one, until this session ends. fetch: make copies."""
+        new = [one for one in wanted if one.url not in self._held]
+        self._held |= self._copies.hold(new, fetch=fetch, check=self.check)
+        return {one.url: self._copies.path(one) for one in wanted if one.url in self._held}
+
+    def content(self, wanted: Wanted) -> bytes:
+        """A whole object. Raises StoreUnavailableError, also where there is none."""
+        return self._copies.content(wanted)
+
     def check(self) -> None:
         """Raises QueryTimeoutError when the query's time is over: call it between steps."""
         if self._stopped.is_set() or time.monotonic() > self._deadline_s:
@@ -71,8 +86,9 @@ class Session:
         self._cursor.interrupt()
 
     def close(self) -> None:
-        """Free the cursor."""
+        """Free the cursor and the copies."""
         self._cursor.close()
+        self._copies.release(self._held)
 
     @staticmethod
     def _timeout() -> QueryTimeoutError:
@@ -107,6 +123,7 @@ class Engine:
         special = FunctionNullHandling.SPECIAL  # it may answer null
         self._connection.create_function("int_power", int_power, ["BIGINT", "BIGINT"], "BIGINT", null_handling=special)
         self._threads = ThreadPoolExecutor(querier.queries_max, "query")
+        self._copies = Copies(querier.data_dir / "chunks", ObjectStore(store), querier.copies_bytes_max)
 
     async def run(self, work: Callable[[Session], T]) -> T:
         """`work` in a thread. Raises QueryTimeoutError when it takes, waiting included, longer than the setting."""
@@ -114,7 +131,7 @@ class Engine:
         session: list[Session] = []
 
         def job() -> T:
-            current = Session(self._connection, deadline_s)
+            current = Session(self._connection, deadline_s, self._copies)
             session.append(current)
             try:
                 current.check()
@@ -153,9 +170,14 @@ class Engine:
         cursor.close()
         return int(held or 0)
 
+    def copied_bytes(self) -> int:
+        """What copies of chunks take on the local disk."""
+        return self._copies.nbytes
+
     def close(self) -> None:
         """End what runs and free the engine."""
         self._threads.shutdown(wait=True, cancel_futures=True)
+        self._copies.close()
         self._connection.close()
 
 
@@ -200,4 +222,13 @@ def _create_secret(connection: duckdb.DuckDBPyConnection, store: StoreSettings) 
     }
     escaped = ", ".join(f"{name} '{value.replace(chr(39), chr(39) * 2)}'" for name, value in values.items())
     use_ssl = "true" if url.scheme == "https" else "false"
+    if url.scheme == "https":
+        # For all its connections: each query has one of its own
+        authority = store.ca_path or ssl.get_default_verify_paths().cafile
+        if authority is None:
+            raise SettingsError(
+                "store.ca_path is empty, store.endpoint is https, and this system has no list of authorities"
+            )
+        connection.execute("SET GLOBAL enable_server_cert_verification = true")
+        connection.execute(f"SET GLOBAL ca_cert_file = '{authority.replace(chr(39), chr(39) * 2)}'")
     connection.execute(f"CREATE OR REPLACE SECRET chunks (TYPE s3, {escaped}, USE_SSL {use_ssl})")

@@ -35,7 +35,7 @@ OF_TRACE = {
     "nestedSetParent": (NESTED_PARENT, "int"),
 }
 PLAIN = {
-    "span:duration": ("{}::HUGEINT", "duration_ns", "duration"),
+    "span:duration": ("{}", "duration_ns", "duration"),
     "span:name": ("coalesce({}, '')", "name", "string"),
     "span:status": ("coalesce({}, 0)", "status_code", "status"),
     "span:statusMessage": ("coalesce({}, '')", "status_message", "string"),

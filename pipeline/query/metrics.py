@@ -12,14 +12,17 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query import plan
 from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.chunks import ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
-from pipeline.query.comparison import Comparison, compared
+from pipeline.query.comparison import Comparison, CountedSeries, compared
 from pipeline.query.conditions import Condition
+from pipeline.query.counting import Counting, CountsCache
 from pipeline.query.engine import Engine, Session
 from pipeline.query.fields import FieldSql, needs_trace
 from pipeline.query.intervals import Intervals
@@ -28,6 +31,7 @@ from pipeline.query.series import SeriesTable, Side, after, calculated
 from pipeline.query.snapshot import Snapshots
 from pipeline.query.sql import Sql, all_of, sql
 from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks, fitting
+from pipeline.spans import schema
 from pipeline.traceql import tree
 from topics.errors import QueryTooLargeError
 
@@ -55,7 +59,10 @@ class MetricsAnswer:
 
 
 class Metrics:
-    """Answers metrics queries. cells_max: most groups and intervals of a query together; cache: of cells."""
+    """Answers metrics queries. cells_max: most groups and intervals of a query together; cache: of cells.
+
+    Of what comparisons counted as much is kept.
+    """
 
     def __init__(
         self,
@@ -73,6 +80,7 @@ class Metrics:
         self._reach_ns = reach_ns
         self._cells_max = cells_max
         self._cache = cache
+        self._counts = CountsCache(cache.bytes_max)
 
     async def measure(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
         """All series. Raises BadQuestionError, QueryTimeoutError, QueryTooLargeError."""
@@ -82,7 +90,9 @@ class Metrics:
         def work(session: Session) -> MetricsAnswer:
             reader = ChunkReader(session, reasons)
             spans = [TenantSpans(self._catalog, snapshot, reader, tenant) for tenant in tenants]
-            limits = Limits(question.intervals, self._reach_ns, self._cells_max, self._cache, question.exemplars)
+            limits = Limits(
+                question.intervals, self._reach_ns, self._cells_max, self._cache, self._counts, question.exemplars
+            )
             series = side_of(spans, question.query, limits)
             assert isinstance(series, SeriesTable)
             return MetricsAnswer(
@@ -102,6 +112,7 @@ class Limits(NamedTuple):
     reach_ns: int
     cells_max: int
     cache: ChunkCache
+    counts: CountsCache
     exemplars: int = 0
 
 
@@ -128,8 +139,11 @@ def _joined(measure: tree.Metric | tree.Compare, parts: Sequence[_Measured], lim
             cells.append((compiled, []))
         cells[-1][1].append(table)
     if isinstance(measure, tree.Compare):
+        counted = [one for part in parts for one in part.counted]
+        if sum(np.count_nonzero(one.spans) for one in counted) > room:
+            raise too_many(limits.cells_max)
         pairs = [(one, tables) for one, tables in cells if isinstance(one, Comparison)]
-        return compared(measure.top, pairs, limits.intervals)
+        return compared(measure.top, pairs, counted, limits.intervals)
     tables = [table for _, tables in cells for table in tables]
     series = series_of(measure, tables, limits.intervals, limits.cells_max)
     if limits.exemplars and series.labels:
@@ -151,6 +165,8 @@ class _Measured:
         self._reach_ns = limits.reach_ns
         self._exemplars = limits.exemplars
         self._cache = limits.cache
+        self._counts = limits.counts
+        self.counted: list[CountedSeries] = []
         self._left: pa.Table | None = None  # examples of whole traces
         self._alone = alone
 
@@ -167,8 +183,13 @@ class _Measured:
             refs = [ref for ref in refs if not ref.lies_within(within)]
             if (cells := self._of_covered(covered, present, condition)) is not None:
                 yield compiled, cells
-        where = all_of([self._intervals.holds(), Sql(condition.sql, tuple(condition.values))])
+        counts = Sql(condition.sql, tuple(condition.values))
+        where = all_of([self._intervals.holds(), counts])
         columns = sorted(compiled.columns | condition.columns)
+        if isinstance(compiled, Comparison) and compiled.whole:
+            counting = Counting(self._spans, compiled, self._intervals, counts, self._counts)
+            self.counted = counting.series(refs, columns)
+            compiled = compiled.without_plain()
 
         def read(by: Measure | Comparison) -> list[pa.Table]:
             each = (partial(_one_of, by, number, where) for number in range(by.statements_count))
@@ -227,16 +248,18 @@ class _Measured:
         if compiled is None or not self._rows_decide():
             return None
         where = all_of([self._intervals.holds(), Sql(condition.sql, tuple(condition.values))])
+        columns = {"trace_id", "span_id", "duration_ns", *compiled.columns, *condition.columns}
+        live = self._spans.live_that_may_fit(sorted(columns), condition)
         if matched > EXAMPLES_OF:
-            last = int(2**64 * EXAMPLES_OF / matched).to_bytes(8, "big")
-            where = all_of([where, Sql("trace_id <= ?::BLOB", (last,))])
+            last = int(2**64 * EXAMPLES_OF / matched)
+            where = all_of([where, Sql("trace_id <= ?::BLOB", (last.to_bytes(8, "big"),))])
+            live = live.filter(pa.array(_first_halves(live) < last))
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
             found = compiled.examples(_source(urls), where, EXAMPLES_A_POINT)
             return found.text, list(found.values)
 
-        columns = {"trace_id", "span_id", "duration_ns", *compiled.columns, *condition.columns}
-        return self._spans.read(refs, statement, sorted(columns), condition)
+        return self._spans.reader.read(refs, statement, live=live)
 
     def _compiled(self, present: Present, *, whole: bool) -> Measure | Comparison:
         measure = self._of.measure
@@ -289,6 +312,11 @@ def _within_memory(
             if fewer is None:
                 raise
             compiled = fewer
+
+
+def _first_halves(rows: pa.Table) -> npt.NDArray[np.uint64]:
+    """Of trace IDs, as numbers."""
+    return schema.bytes_of(rows.column("trace_id"), 16).view(">u8")[:, 0].astype(np.uint64)
 
 
 def _source(urls: list[str]) -> Sql:

@@ -209,11 +209,16 @@ def _counts(pipeline: tree.Pipeline, compiler: FieldSql) -> Iterator[Sql]:
         if isinstance(stage, tree.ScalarFilter):
             least = _count_at_least(stage)
             if least is not None:
-                yield sql(f"count_if({{}}) >= {least}", all_of(conditions))
+                yield counted(all_of(conditions), least)
         elif isinstance(stage, tree.Filter):
             conditions.append(_condition(stage, compiler))
         elif not isinstance(stage, tree.Select):
             return
+
+
+def counted(condition: Sql, least: int) -> Sql:
+    """Whether so many rows of a trace fulfil a condition."""
+    return sql(f"count_if({{}}) >= {least}", condition)
 
 
 def spans_at_least(pipeline: tree.Pipeline) -> int:
@@ -281,7 +286,7 @@ class Plan:
             return {}
         table = self._computed(session, rows.table)
         sets = Evaluation(rows, self._of(table)).run(self._pipeline)
-        inside = _overlap(rows.table, range_ns)
+        inside = overlap(rows.table, range_ns)
         hit = np.unique(rows.trace[sets.rows[inside[sets.rows]]])
         found: dict[bytes, list[SpanSet]] = {}
         firsts = np.searchsorted(sets.of, np.arange(len(sets.trace) + 1)).tolist()
@@ -378,7 +383,7 @@ def keys_of(table: pa.Table, prefix: str) -> Keys:
     return Keys(codes, values)
 
 
-def _overlap(rows: pa.Table, range_ns: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def overlap(rows: pa.Table, range_ns: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Which spans overlap the range; one that ends before its start is where it starts."""
     low, high = (np.uint64(min(max(one, 0), int(UINT64_MAX))) for one in range_ns)
     start = rows.column("start_unix_ns").to_numpy()

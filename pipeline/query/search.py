@@ -39,7 +39,9 @@ from pipeline.traceql import tree
 GROUP_CHUNKS_MIN, GROUP_CHUNKS_MAX = 16, 256
 # The engine passes over row groups without any of 50 values, but looks at all of them for more
 FEW_TRACES, MANY_TRACES, BATCH_TRACES_MAX = 48, 2048, 32_768
+SPARE_TRACES = 4  # beside those wanted, where nearly all candidates are found
 SPANS_MIN, COUNTED_CHUNKS_MAX = 2, 1024
+AT = "live_row"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,7 @@ def pick_of(question: SearchQuestion) -> Pick:
 
     One more than the limit is wanted: it tells that something follows. Raises BadQuestionError.
     """
-    parts, values = ["true"], list[Any]()
+    parts, values = list[str](), list[Any]()
     if question.duration_min_ns is not None:
         parts.append("last - first >= ?")
         values.append(question.duration_min_ns)
@@ -140,7 +142,7 @@ def pick_of(question: SearchQuestion) -> Pick:
         after, place = question.order.after(question.cursor)
         parts.append(after)
         values += place
-    return Pick(" AND ".join(parts), values, question.order.sorting, question.limit + 1)
+    return Pick(" AND ".join(parts) or summary.ANY, values, question.order.sorting, question.limit + 1)
 
 
 class _Run:
@@ -253,14 +255,18 @@ class _Run:
         """Trace IDs with a matching span, and the first start of those spans, latest first."""
         question, condition = self._question, self._condition
         columns = sorted({"trace_id", "start_unix_ns", "duration_ns", *condition.columns})
+        within = None if self._anchored else (question.start_ns, question.end_ns)
+        if not refs and not self._spans_min:
+            return self._live_candidates(columns, within) if with_live else _no_candidates()
         if question.query is not None and condition.sql == TRUE.text:
             statement = partial(_every_trace_sql, question=question, spans_min=self._spans_min)
             return self._spans.read(refs, statement, columns, condition, traces=True, with_live=with_live)
-        within = None if self._anchored else (question.start_ns, question.end_ns)
         covered = [ref for ref in refs if ref.lies_within(within)]
         others = [ref for ref in refs if not ref.lies_within(within)]
         direct = partial(_candidate_sql, condition=condition, within=within)
-        tables = [self._spans.read(others, direct, columns, condition, with_live=with_live)]
+        tables = [_no_candidates()]
+        if others or with_live:
+            tables.append(self._spans.read(others, direct, columns, condition, with_live=with_live))
         by_chunk = partial(_candidates_by_chunk_sql, condition=condition)
         tables += self._cache.tables(
             covered,
@@ -268,7 +274,25 @@ class _Run:
             self._spans.reader,
             lambda missing: self._spans.read(missing, by_chunk, columns, condition, with_live=False),
         )
-        return pa.concat_tables(tables).sort_by([("start", "descending"), ("trace_id", "ascending")])
+        return _latest_first(pa.concat_tables(tables))
+
+    def _live_candidates(self, columns: list[str], within: tuple[int, int] | None) -> pa.Table:
+        """The engine looks at what the condition reads; which traces those rows are of is found beside it."""
+        condition = self._condition
+        live = self._spans.live_that_may_fit(columns, condition)
+        if not live.num_rows:
+            return _no_candidates()
+        inside = np.ones(live.num_rows, dtype=bool) if within is None else plan.overlap(live, within)
+        if condition.sql != TRUE.text:
+            numbered = live.select(sorted(condition.columns)).append_column(AT, pa.array(np.arange(live.num_rows)))
+            text = f"SELECT {AT} FROM {{live}} WHERE {condition.sql}"
+            fitting = self._spans.reader.session.sql(text, condition.values, live=numbered).column(AT).to_numpy()
+            hits = pa.array(fitting[inside[fitting]])
+        else:
+            hits = pa.array(np.flatnonzero(inside))
+        found = pa.table({name: live.column(name).take(hits) for name in ("trace_id", "start_unix_ns")})
+        found = found.group_by("trace_id").aggregate([("start_unix_ns", "min")])
+        return _latest_first(found.rename_columns(["trace_id", "start"]))
 
     def _first_batch(self, wanted: int) -> int:
         """How many candidates to look at first.
@@ -277,8 +301,8 @@ class _Run:
         """
         question = self._question
         picky = question.duration_min_ns or question.duration_max_ns is not None or TRACE_TAGS & question.tags.keys()
-        picky = picky or (question.query is not None and not plan.rows_decide(question.query))
-        return max(FEW_TRACES, 2 * wanted if picky else wanted + 4)
+        picky = picky or (question.query is not None and not self._spans_min and not plan.rows_decide(question.query))
+        return max(FEW_TRACES, 2 * wanted) if picky else wanted + SPARE_TRACES
 
     def _summaries(self, trace_ids: list[bytes], pick: Pick) -> list[TraceSummary]:
         ids = pa.array(trace_ids, pa.binary(16))
@@ -286,8 +310,11 @@ class _Run:
         if self._question.query is None:
             return summary.summaries(self._spans.reader, refs, self._live_summaries(ids), ids, pick)
         rows, span_sets = self._span_sets(self._question.query, refs, ids)
-        ids = pa.array(list(span_sets), pa.binary(16))
-        found = summary.summaries(self._spans.reader, [], summary.of_whole_traces(rows), ids, pick) if span_sets else []
+        if pick.is_any and self._question.order == NEWEST:
+            found = summary.newest_of_rows(rows, span_sets, pick.limit)
+        else:
+            ids, own = pa.array(list(span_sets), pa.binary(16)), summary.of_whole_traces(rows)
+            found = summary.summaries(self._spans.reader, [], own, ids, pick) if span_sets else []
         for one in found:
             one.span_sets = span_sets[one.trace_id]
         return found
@@ -298,7 +325,9 @@ class _Run:
         """The rows of these traces, and those of them that the query finds."""
         question, present = self._question, self._spans.present(refs)
         if not plan.rows_decide(query):
-            ids = self._spans.that_may_fit(plan.trace_condition_of(query, present), refs, ids)
+            condition = plan.trace_condition_of(query, present)
+            if not self._spans_min or condition.sql != plan.counted(TRUE, self._spans_min).text:  # else it holds of all
+                ids = self._spans.that_may_fit(condition, refs, ids)
         compiled = plan.Plan(query, present)
         rows = self._spans.whole(refs, ids, {*compiled.columns, *summary.MORE_COLUMNS})
         range_ns = question.start_ns, question.end_ns
@@ -312,6 +341,14 @@ class _Run:
         if self._live_rows is None:
             self._live_rows = self._spans.live(summary.COLUMNS)
         return self._live_rows
+
+
+def _latest_first(candidates: pa.Table) -> pa.Table:
+    return candidates.sort_by([("start", "descending"), ("trace_id", "ascending")])
+
+
+def _no_candidates() -> pa.Table:
+    return pa.table({"trace_id": pa.array([], pa.binary()), "start": pa.array([], pa.uint64())})
 
 
 def _candidate_sql(urls: list[str], *, condition: Condition, within: tuple[int, int] | None) -> tuple[str, list[Any]]:
@@ -337,14 +374,18 @@ def _every_trace_sql(urls: list[str], *, question: SearchQuestion, spans_min: in
 
     spans_min: of all that is read, which then must be all rows of a trace.
     """
-    traces = "SELECT trace_id, start_min_unix_ns, end_max_unix_ns, span_count FROM read_parquet(?) UNION ALL "
-    live = "SELECT trace_id, start_unix_ns, start_unix_ns::HUGEINT + greatest(duration_ns, 0), 1 FROM {live}"
+    stored = (
+        "SELECT trace_id, start_min_unix_ns, start_min_unix_ns <= ?::UBIGINT AND end_max_unix_ns >= ?::UBIGINT, "
+        "span_count FROM read_parquet(?) UNION ALL "
+    )
+    live = f"SELECT trace_id, start_unix_ns, {IN_RANGE}, 1 FROM {{live}}"
     text = (
         "SELECT trace_id, min(started) AS start "
-        f"FROM ({traces if urls else ''}{live}) AS t(trace_id, started, ended, spans) GROUP BY trace_id "
-        f"HAVING bool_or(started <= ? AND ended >= ?) AND sum(spans) >= {int(spans_min)} ORDER BY start DESC, trace_id"
+        f"FROM ({stored if urls else ''}{live}) AS t(trace_id, started, inside, spans) GROUP BY trace_id "
+        f"HAVING bool_or(inside) AND sum(spans) >= {int(spans_min)} ORDER BY start DESC, trace_id"
     )
-    return text, [*([urls] if urls else []), question.end_ns, question.start_ns]
+    end_ns, start_ns = question.end_ns, question.start_ns
+    return text, [*([end_ns, start_ns, urls] if urls else []), end_ns, start_ns, start_ns]
 
 
 class Candidates:

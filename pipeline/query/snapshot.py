@@ -145,12 +145,14 @@ class Snapshot:
         """Some columns of a segment's rows, all of the asked types; None where there are none."""
         if not segment.spans or segment.last < horizon:
             return None
+        at = None
         if trace_ids is not None:
             ids = self.unpacked.read(segment, ["trace_id"]).column("trace_id")
-            if not pc.any(pc.is_in(ids, value_set=trace_ids)).as_py():
+            at = np.flatnonzero(pc.is_in(ids, value_set=trace_ids).to_numpy())
+            if not len(at):
                 return None
-        wanted = dict.fromkeys((*columns, "tenant", "trace_id", "record_offset"))
-        rows = filtered(self.unpacked.read(segment, wanted), horizon, tenant, trace_ids)
+        rows = self.unpacked.read(segment, dict.fromkeys((*columns, "tenant", "trace_id", "record_offset")))
+        rows = filtered(rows if at is None else rows.take(pa.array(at)), horizon, tenant, None)
         if not rows.num_rows:
             return None
         return pa.table({name: _typed(schema.column(rows, name), schema.type_of(name)) for name in columns})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.query.chunks import ROOT, SERVICE_SQL, ChunkReader, ChunkRef
@@ -64,6 +66,7 @@ SELECT trace_id, any_value(first) AS first, any_value(last)::VARCHAR AS last, an
     count(*) AS spans, count(*) FILTER (status_code = {STATUS_ERROR}) AS errors
 FROM once JOIN picked USING (trace_id) GROUP BY trace_id, service
 """
+ANY = "true"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,11 @@ class Pick:
     values: list[Any]
     sorting: str
     limit: int
+
+    @property
+    def is_any(self) -> bool:
+        """Whether nothing is asked but how many."""
+        return self.condition == ANY
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,6 +123,42 @@ def of_whole_traces(rows: TraceRows) -> pa.Table:
     """Rows that were read for another reason, with MORE_COLUMNS, as if they were live."""
     plain = rows.table.select([name for name in COLUMNS if name != SERVICE_COLUMN])
     return plain.append_column(SERVICE_COLUMN, rows.table.column(SERVICE))
+
+
+def newest_of_rows(rows: TraceRows, trace_ids: Container[bytes], limit: int) -> list[TraceSummary]:
+    """What `summaries` gives of rows of whole traces with MORE_COLUMNS, newest first, where nothing else is asked."""
+    if not len(rows.trace_ids):
+        return []
+    firsts = np.searchsorted(rows.trace, np.arange(len(rows.trace_ids) + 1))
+    started = np.minimum.reduceat(rows.table.column("start_unix_ns").to_numpy(), firsts[:-1])
+    ids = [one.tobytes() for one in rows.trace_ids]
+    wanted = [number for number, trace_id in enumerate(ids) if trace_id in trace_ids]
+    wanted.sort(key=lambda number: (-int(started[number]), ids[number]))
+    return [_summary(ids[at], rows.table.slice(firsts[at], firsts[at + 1] - firsts[at])) for at in wanted[:limit]]
+
+
+def _summary(trace_id: bytes, rows: pa.Table) -> TraceSummary:
+    """Of one trace's rows, each span once."""
+    starts, durations, statuses, names, services, parents, span_ids, kinds = (
+        rows.column(name).to_pylist()
+        for name in (
+            *("start_unix_ns", "duration_ns", "status_code", "name", SERVICE, "parent_span_id", "span_id", "kind"),
+        )
+    )
+    roots = [(starts[at], span_ids[at], kinds[at] or 0, at) for at, parent in enumerate(parents) if not parent]
+    found = TraceSummary(
+        trace_id=trace_id,
+        start_unix_ns=min(starts),
+        end_unix_ns=max(min(starts), *map(add, starts, durations)),
+        has_root=bool(roots),
+        root_name=(roots and names[min(roots)[-1]]) or "",
+        root_service=(roots and services[min(roots)[-1]]) or "",
+    )
+    for service, status in zip(services, statuses, strict=True):
+        counts = found.services.setdefault(service or NO_SERVICE, [0, 0])
+        counts[0] += 1
+        counts[1] += status == STATUS_ERROR
+    return found
 
 
 def summaries(

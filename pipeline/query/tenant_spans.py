@@ -71,6 +71,15 @@ class TenantSpans:
         """Live rows, of these traces where some are given."""
         return self._snapshot.rows(columns, self._tenant, trace_ids)
 
+    def live_that_may_fit(self, columns: Sequence[str], condition: Condition) -> pa.Table:
+        """Those live rows that may fulfil a condition."""
+        fits = partial(_segment_may_fit, condition)
+        return self._snapshot.rows(columns, self._tenant, fits=fits, needs=condition.needs)
+
+    def no_live(self, columns: Sequence[str]) -> pa.Table:
+        """No live rows, with these columns."""
+        return self._snapshot.no_rows(columns)
+
     def read(
         self,
         refs: Sequence[ChunkRef],
@@ -87,10 +96,7 @@ class TenantSpans:
         """
         self.chunks += len(refs)
         self.chunk_bytes += sum(ref.entry.bytes for ref in refs)
-        live = self._snapshot.no_rows(columns)
-        if with_live:
-            fits = partial(_segment_may_fit, condition)
-            live = self._snapshot.rows(columns, self._tenant, fits=fits, needs=condition.needs)
+        live = self.live_that_may_fit(columns, condition) if with_live else self.no_live(columns)
         return self.reader.read(refs, statement, traces=traces, live=live)
 
     def that_may_fit(self, condition: Condition, refs: Sequence[ChunkRef], trace_ids: pa.Array) -> pa.Array:

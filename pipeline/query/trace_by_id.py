@@ -130,7 +130,7 @@ def _rows(reader: ChunkReader, ref: ChunkRef, trace_id: bytes) -> pa.Table:
             return "SELECT 1 AS none WHERE false", []
         return "SELECT * FROM read_parquet(?) WHERE trace_id = ?", [urls[0], trace_id]
 
-    rows = reader.read([ref], statement)
+    rows = reader.read([ref], statement, fetch=False)
     return canonical(rows) if rows.num_rows else rows
 
 

@@ -5,6 +5,7 @@ A comparison is the OR over pairs of types that can be compared; what is missing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -41,6 +42,7 @@ FLOAT_ARITHMETIC = {
     "%": "({} % nullif({}, 0))",
     "^": "TRY(pow({}, {}))",
 }
+_SIMPLE_REGEX, _DOTS = re.compile(r"(?:[\w/ :,=@#&%<>~;'\"-]|\.[*+]?)+"), re.compile(r"\.[*+]?")
 Typed = tuple[str, Sql]  # a type and the expression of that type
 
 
@@ -106,8 +108,21 @@ def _matches(op: str, left: Typed, right: Typed) -> Sql:
         inner = _matches(op, left, (y_type.removesuffix("[]"), Sql("y")))
         return sql("coalesce(len(list_filter({}, lambda y: {})) > 0, false)", y, inner)
     if op == "=~":
-        return sql("coalesce(regexp_full_match({}, {}, 's'), false)", x, y)
+        return sql("coalesce({}, false)", _fully_matched(x, y))
     return sql(f"coalesce({{}} {op} {{}}, false)", x, y)
+
+
+def _fully_matched(text: Sql, pattern: Sql) -> Sql:
+    """A regular expression of letters and dots: where its longest run of letters is not, nothing matches."""
+    matched = sql("regexp_full_match({}, {}, 's')", text, pattern)
+    given = pattern.values[0] if pattern.text == "?::VARCHAR" else None
+    if not isinstance(given, str) or not _SIMPLE_REGEX.fullmatch(given):
+        return matched
+    letters = max(_DOTS.split(given), key=len)
+    if not letters:
+        return matched
+    contains = sql("contains({}, {})", text, bound(letters))
+    return contains if given == f".*{letters}.*" else sql("({} AND {})", contains, matched)
 
 
 def computed(op: str, left: Value, right: Value) -> Value:
@@ -130,7 +145,11 @@ def computed(op: str, left: Value, right: Value) -> Value:
 
 def negative(value: Value) -> Value:
     """Unary minus: nothing where there is no number."""
-    of = {type_: sql("-({})", each) for type_, each in value.of.items() if type_ in NUMERIC}
+    of = {
+        type_: sql("-({})" if type_ == "float" else "-({}::HUGEINT)", each)
+        for type_, each in value.of.items()
+        if type_ in NUMERIC
+    }
     return Value(of, Value(of).has_type())
 
 
@@ -154,7 +173,10 @@ def literal(type_: str, value: object) -> Value:
     """A value of the query's text."""
     if value is None:
         return Value()
-    sql_types = {"int": "HUGEINT", "duration": "HUGEINT", "float": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
+    if isinstance(value, int) and type_ in ("int", "duration"):
+        # As a column is, where it has room there: comparing needs no cast of each row
+        return Value({type_: sql(f"{{}}::{'BIGINT' if abs(value) < 2**63 else 'HUGEINT'}", bound(value))}, TRUE)
+    sql_types = {"float": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
     sql_type = sql_types.get(type_, "INTEGER")
     return Value({type_: sql(f"{{}}::{sql_type}", bound(value))}, TRUE)
 

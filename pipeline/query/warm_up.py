@@ -54,7 +54,7 @@ def _newest(stored: WarmStored, horizons: dict[int, int]) -> list[ChunkRef]:
 
 
 def _read_footers(session: Session, refs: list[ChunkRef]) -> None:
-    """A footer once read is kept by the engine."""
+    """A footer once read is kept by the engine; the objects with a row a trace are small and copied whole."""
     reader = ChunkReader(session, [])
     for traces in (False, True):
 
@@ -62,4 +62,4 @@ def _read_footers(session: Session, refs: list[ChunkRef]) -> None:
             rows = "SELECT * FROM read_parquet(?, union_by_name = true) LIMIT 0"
             return (rows, [urls]) if urls else ("SELECT 1 LIMIT 0", [])
 
-        reader.read(refs, statement, traces=traces)
+        reader.read(refs, statement, traces=traces, fetch=traces)

@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
@@ -20,7 +21,7 @@ from minio.error import InvalidResponseError, MinioException, S3Error
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from pipeline import telemetry
-from topics.errors import StoreConflictError, StoreUnavailableError
+from topics.errors import SettingsError, StoreConflictError, StoreUnavailableError
 from topics.settings import StoreSettings
 
 log = structlog.get_logger(__name__)
@@ -28,6 +29,7 @@ T = TypeVar("T")
 MISSING = ("NoSuchKey", "NoSuchBucket", "NoSuchVersion")
 READ_ATTEMPTS = 4
 CONNECT_TIMEOUT_S = 5.0
+POUR_BYTES = 1 << 20
 PART_BYTES = 64 << 20  # smaller objects are one request: no part is left behind by a crash
 # A listing that is cut off is no XML; other than that the client's own errors, and those below it
 AWAY = (S3Error, MinioException, urllib3.exceptions.HTTPError, OSError, ParseError, ValueError)
@@ -96,6 +98,10 @@ class ObjectStore:
     def get(self, bucket: str, name: str) -> bytes | None:
         """An object's content, None where there is none."""
         return _asked("get", lambda: self._read(bucket, name, 0, 0), missing=True)
+
+    def download(self, bucket: str, name: str, file: BinaryIO) -> int | None:
+        """Write an object into an empty file, piece by piece; its size, None where there is none."""
+        return _asked("get", lambda: self._pour(bucket, name, file), missing=True)
 
     def get_range(self, bucket: str, name: str, offset: int, length: int) -> bytes | None:
         """`length` >= 1 bytes from `offset` on, fewer where the object ends; None where there is none."""
@@ -166,6 +172,18 @@ class ObjectStore:
             answer.close()
             answer.release_conn()
 
+    def _pour(self, bucket: str, name: str, file: BinaryIO) -> int:
+        file.seek(0)
+        file.truncate()
+        answer = self._reader.get_object(bucket, name)
+        try:
+            for piece in answer.stream(POUR_BYTES):
+                file.write(piece)
+            return file.tell()
+        finally:
+            answer.close()
+            answer.release_conn()
+
     def _listing(self, bucket: str, prefix: str, start_after: str) -> Iterator[Any]:
         found = self._reader.list_objects(bucket, prefix=prefix, recursive=True, start_after=start_after or None)
         return iter(found)
@@ -174,7 +192,11 @@ class ObjectStore:
 def _client(settings: StoreSettings, timeout_s: float) -> tuple[urllib3.PoolManager, Minio]:
     """Connections whose answers may take so long, and a client that uses them. Nothing is tried again in there."""
     url = urlsplit(settings.endpoint)
+    if settings.ca_path and not Path(settings.ca_path).is_file():
+        raise SettingsError(f"store.ca_path is {settings.ca_path!r}, which is no file")
     http = urllib3.PoolManager(
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=settings.ca_path or None,
         maxsize=settings.connections_max,
         block=True,
         timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s),

@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from agents.table_endpoint import LiveQuestion
 from pipeline.query.chunks import ChunkReader, refs_of
+from pipeline.query.copies import Wanted
 from pipeline.query.engine import Session
 from pipeline.query.live import LiveClient
 from pipeline.query.owners import Owners
@@ -24,7 +26,7 @@ from pipeline.query.trace_by_id import TraceLookup
 from pipeline.spans import schema
 from pipeline.store.catalog import Catalog
 from pipeline.store.catalog_feed import CatalogFeed
-from tests.simulation.kafka import FeedConsumer, SpanKey, TailConsumer
+from tests.simulation.kafka import FeedConsumer, SpanKey, TailAdmin, TailConsumer
 from tests.simulation.scheduler import Event, Mutex, Process
 from tests.simulation.store import SimulatedStore
 from topics.errors import KafkaUnavailableError, StoreUnavailableError
@@ -68,6 +70,7 @@ class SimulatedQuerier:
         self.feed._consumer = lambda: FeedConsumer(world.kafka, self._kafka_fails)  # type: ignore[method-assign]
         partitions = len(world.kafka.logs)
         self.tail = TailReader(world.settings, partitions)
+        self.tail._admin = TailAdmin(world.kafka, self._kafka_fails)  # type: ignore[assignment]
         self.tail._connect = lambda: TailConsumer(world.kafka, self._kafka_fails)  # type: ignore[method-assign]
         querier = world.settings.querier
         self.live = Client(
@@ -136,7 +139,7 @@ class SimulatedQuerier:
         if self.world.faults.strikes("kafka away", "query"):
             if what == "owners":
                 raise KafkaUnavailableError("kafka away")
-            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
 
 def _all_rows(urls: list[str]) -> tuple[str, list[Any]]:
@@ -177,6 +180,10 @@ class Statements:
 
     def __init__(self, querier: SimulatedQuerier) -> None:
         self._querier = querier
+
+    def files(self, wanted: Sequence[Wanted], *, fetch: bool) -> dict[str, Path]:
+        """Nothing is copied."""
+        return {}
 
     def sql(self, text: str, parameters: Sequence[Any] = (), **tables: pa.Table) -> pa.Table:
         if not parameters:

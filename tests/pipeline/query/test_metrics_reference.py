@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pipeline.query.blocks import LiveSegment
 from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.chunks import ChunkReader
+from pipeline.query.counting import CountsCache
 from pipeline.query.engine import Engine, Session
 from pipeline.query.intervals import Intervals
 from pipeline.query.metrics import Limits, side_of
@@ -67,7 +68,7 @@ def live(table: pa.Table) -> Snapshot:
 def answered(session: Session, query: tree.Query, table: pa.Table, intervals: Intervals) -> SeriesTable:
     assert not isinstance(query.body, tree.Pipeline)
     spans = TenantSpans(NoChunks(), live(table), ChunkReader(session, []), "t")
-    found = side_of([spans], query.body, Limits(intervals, 0, 100_000, ChunkCache(0)))
+    found = side_of([spans], query.body, Limits(intervals, 0, 100_000, ChunkCache(0), CountsCache(0)))
     assert isinstance(found, SeriesTable)
     return found
 

@@ -1,0 +1,247 @@
+"""Counts values of columns over chunks and live rows: compare() asks how often each stands in two kinds of spans.
+
+The engine says of each row its side and its interval; the columns are read beside it, as dictionaries and codes. What
+chunks came to is kept: a question asked again reads new chunks alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.query.chunks import ChunkRef
+from pipeline.query.comparison import Comparison, Counted, CountedSeries
+from pipeline.query.intervals import Intervals
+from pipeline.query.series import WORDS
+from pipeline.query.sql import Sql, sql
+from pipeline.query.tenant_spans import TenantSpans
+from pipeline.query.value_counts import POINT_BITS, Cells, Column, Ints, Marks, ValueCounts
+from topics.errors import StoreUnavailableError
+
+PIECE_SPANS = 131_072  # of which the columns are in memory at a time
+FROM_CHUNK = (
+    "SELECT * FROM read_parquet(?, union_by_name = true, file_row_number = true) UNION ALL BY NAME "
+    "SELECT *, NULL::BIGINT AS file_row_number FROM {live}"
+)
+BEFORE = 1 << (POINT_BITS - 2)  # intervals before and after the first one, in which spans may start
+
+
+class Kept(NamedTuple):
+    """What some chunks came to. few: the intervals of chosen values of columns that have many."""
+
+    urls: frozenset[str]
+    counts: ValueCounts
+    few: ValueCounts
+
+
+class CountsCache:
+    """Counts by statement, the least recently used go first. Thread-safe."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, statement: str) -> Kept | None:
+        """What is known of a statement."""
+        with self._lock:
+            if (found := self._kept.get(statement)) is not None:
+                self._kept.move_to_end(statement)
+            return found
+
+    def put(self, statement: str, kept: Kept) -> None:
+        """Keep it, as long as there is room."""
+        with self._lock:
+            self._kept[statement] = kept
+            self._kept.move_to_end(statement)
+            while sum(one.counts.nbytes + one.few.nbytes for one in self._kept.values()) > self._bytes_max:
+                self._kept.popitem(last=False)
+
+
+class Counting:
+    """One tenant's spans. where: of chunks whose rows all lie in the range; holds: that a row does."""
+
+    def __init__(
+        self, spans: TenantSpans, comparison: Comparison, intervals: Intervals, where: Sql, cache: CountsCache
+    ) -> None:
+        self._spans = spans
+        self._comparison = comparison
+        self._intervals = intervals
+        self._aligned, self._first = intervals.aligned()
+        self._where = where
+        self._cache = cache
+        self._columns = {one.column: one for one in comparison.plain}
+        self._read: list[str] = []
+        self._base = 0
+
+    def series(self, refs: Sequence[ChunkRef], columns: Sequence[str]) -> list[CountedSeries]:
+        """Of each column and side the most frequent values, and all values together. columns: that conditions read."""
+        self._read = sorted(columns)
+        within = self._intervals.low_ns + 1, self._intervals.high_ns
+        covered = {ref.url: ref for ref in refs if ref.lies_within(within)}
+        others = [ref for ref in refs if ref.url not in covered]
+        statement = repr((self._marking(Sql("")), sorted(self._columns)))
+        kept = self._cache.get(statement)
+        if (
+            kept is None
+            or not kept.urls <= covered.keys()
+            or abs(kept.counts.base + BEFORE - self._first) > BEFORE // 2
+        ):
+            nothing = ValueCounts(self._first - BEFORE)
+            kept = Kept(frozenset(), nothing, nothing.copy())
+        self._base = kept.counts.base
+        new = [ref for url, ref in covered.items() if url not in kept.urls]
+        counts, done = kept.counts.copy(), set(kept.urls)
+        for ref in new:
+            if self._add_chunk(counts, ref, whole=True):
+                done.add(ref.url)
+        counts.together()
+        total = counts.copy()
+        live = self._add_others(total, others)
+        chosen = {
+            name: column.values.take(self._most_frequent(column))
+            for name, column in total.columns.items()
+            if not column.few
+        }
+        few = ValueCounts(counts.base, chosen)
+        for name, values in chosen.items():
+            known = kept.few.columns.get(name)
+            if known is not None and known.values.equals(values) and kept.counts.base == counts.base:
+                few.columns[name] = known
+        new_to = {name: new if name in few.columns else list(covered.values()) for name in chosen}
+        few = self._second(few, new_to, done)
+        self._cache.put(statement, Kept(frozenset(done), counts, few))
+        some = few.copy()
+        if chosen:
+            self._add_others(some, others, live)
+        return [
+            one
+            for name, column in total.columns.items()
+            for one in self._told(self._columns[name], column, some.columns.get(name, column))
+        ]
+
+    def _is_far_from(self, base: int) -> bool:
+        return abs(base + BEFORE - self._first) > BEFORE // 2
+
+    def _second(self, few: ValueCounts, sources: dict[str, list[ChunkRef]], done: set[str]) -> ValueCounts:
+        """The intervals of chosen values."""
+        found = few.copy()
+        by_url = {ref.url: ref for refs in sources.values() for ref in refs if ref.url in done}
+        for url, ref in by_url.items():
+            names = [name for name, refs in sources.items() if any(one.url == url for one in refs)]
+            self._add_chunk(found, ref, whole=True, names=names)
+        return found
+
+    def _add_others(self, counts: ValueCounts, others: Sequence[ChunkRef], live: pa.Table | None = None) -> pa.Table:
+        """Chunks that do not lie in the range as a whole, and what is live."""
+        for ref in others:
+            self._add_chunk(counts, ref, whole=False)
+        if live is None:
+            live = self._spans.live(sorted({*self._read, *self._columns}))
+        numbered = live.append_column("file_row_number", pa.array(np.arange(live.num_rows)))
+        text, values = self._marking(Sql("SELECT * FROM {live}"), inside=True)
+        marks = Marks.of(self._spans.reader.session.sql(text, values, live=numbered), live.num_rows)
+        self._add_rows(counts, live, marks, list(counts.only or self._columns))
+        return live
+
+    # ---- rows of one source
+
+    def _marking(self, source: Sql, *, inside: bool = False) -> Sql:
+        """inside: it is asked whether a row is in the range."""
+        return sql(
+            "SELECT file_row_number, {} AS selected, {} AS point FROM ({}) WHERE {}" + (" AND {}" if inside else ""),
+            self._comparison.selected,
+            self._aligned.number(),
+            source,
+            self._where,
+            *([self._intervals.holds()] if inside else []),
+        )
+
+    def _add_chunk(
+        self, counts: ValueCounts, ref: ChunkRef, *, whole: bool, names: Sequence[str] | None = None
+    ) -> bool:
+        """Whether it could be read."""
+        reader = self._spans.reader
+        wanted = list(counts.only or self._columns) if names is None else names
+
+        def statement(urls: list[str]) -> tuple[str, list[Any]]:
+            text, values = self._marking(Sql(FROM_CHUNK, (urls,)), inside=not whole)
+            return (text, list(values)) if urls else ("SELECT 0 AS file_row_number WHERE false", [])
+
+        marked = reader.read([ref], statement, live=self._spans.no_live(self._read))
+        if not reader.can_read(ref):
+            return False
+        found = counts.copy()
+        try:
+            source = reader.source(ref)
+            footer = pq.read_metadata(source)
+            texts = [name for name in footer.schema.names if name in wanted and self._columns[name].type == "string"]
+            file = pq.ParquetFile(source, metadata=footer, read_dictionary=texts, memory_map=True)
+            marks = Marks.of(marked, file.metadata.num_rows)
+            for first, rows in _pieces(file, wanted):
+                reader.session.check()
+                self._add_rows(found, rows, marks.slice(first, rows.num_rows), wanted)
+        except (pa.ArrowException, OSError, StoreUnavailableError) as exc:
+            reader.leave_out(ref, str(exc))
+            return False
+        counts.columns = found.columns
+        counts.together()
+        return True
+
+    def _add_rows(self, counts: ValueCounts, rows: pa.Table, marks: Marks, names: Sequence[str]) -> None:
+        for name in names:
+            counted = self._columns[name]
+            if name in rows.column_names:
+                values = rows.column(name)
+                if counted.type in WORDS:
+                    values = pc.fill_null(values, 0)
+                counts.add(name, values, marks, blank=bool(counted.scope) or counted.type in WORDS)
+            elif counted.type in WORDS:
+                counts.add(name, pa.chunked_array([pa.repeat(pa.scalar(0, pa.int32()), rows.num_rows)]), marks)
+
+    # ---- what is told
+
+    def _most_frequent(self, column: Column) -> pa.Array:
+        codes = [column.most_frequent(side, self._comparison.shown_max) for side in (0, 1)]
+        return pc.unique(pa.concat_arrays(codes))
+
+    def _told(self, counted: Counted, column: Column, few: Column) -> Iterator[CountedSeries]:
+        """column: says which values; few: has their intervals."""
+        cells, there = Cells.added(few.cells), Cells.added(column.there)
+        for side in (0, 1):
+            codes = column.most_frequent(side, self._comparison.shown_max)
+            values = column.values.take(codes)
+            places = pc.fill_null(pc.index_in(values, value_set=few.values), -1).to_pylist()
+            for place, value in zip(places, values.to_pylist(), strict=True):
+                yield CountedSeries(counted, bool(side), value, self._points(cells, place, side))
+            if len(codes):
+                yield CountedSeries(counted, bool(side), None, self._points(there, 0, side))
+
+    def _points(self, cells: Cells, code: int, side: int) -> Ints:
+        first, last = np.searchsorted(cells.numbers, [code << POINT_BITS, (code + 1) << POINT_BITS])
+        numbers, counts = cells.numbers[first:last], cells.counts[first:last]
+        mine = (numbers & 1) == side
+        found = np.zeros(self._intervals.points, dtype=np.int64)
+        found[((numbers[mine] & ((1 << POINT_BITS) - 1)) >> 1) + self._base - self._first] = counts[mine]
+        return found
+
+
+def _pieces(file: pq.ParquetFile, names: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+    """The number of the first row, and some rows with those of the columns that there are."""
+    there = set(file.schema_arrow.names)
+    columns = [name for name in names if name in there]
+    groups, first, rows = list[int](), 0, 0
+    for group in range(file.num_row_groups):
+        groups.append(group)
+        rows += file.metadata.row_group(group).num_rows
+        if rows >= PIECE_SPANS or group == file.num_row_groups - 1:
+            found = file.read_row_groups(groups, columns=columns)
+            yield first, found
+            groups, first, rows = [], first + rows, 0

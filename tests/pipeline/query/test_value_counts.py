@@ -1,0 +1,98 @@
+"""Values of columns are counted as one would one by one, in pieces, with and without intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.query.value_counts import FEW, POINT_BITS, Cells, Marks, ValueCounts
+
+BASE = -100
+
+
+def marks(side: list[int], point: list[int]) -> Marks:
+    at = [row for row, one in enumerate(side) if one >= 0]
+    table = pa.table(
+        {
+            "file_row_number": pa.array(at, pa.int64()),
+            "selected": pa.array([bool(side[row]) for row in at], pa.bool_()),
+            "point": pa.array([point[row] for row in at], pa.int64()),
+        }
+    )
+    return Marks.of(table, len(side))
+
+
+def cells_of(cells: tuple[Cells, ...]) -> dict[tuple[int, int, int], int]:
+    """(code, interval, side) -> count."""
+    numbers, counts = Cells.added(cells)
+    parts = ((number >> POINT_BITS, (number & ((1 << POINT_BITS) - 1)) >> 1, number & 1) for number in numbers.tolist())
+    return dict(zip(parts, counts.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("distinct", [1, 7, FEW + 3000])
+def test_values_are_counted_by_side_and_interval_as_one_by_one(distinct: int) -> None:
+    random, counts = np.random.default_rng(1), ValueCounts(BASE)
+    by_point, by_side, there = Counter[tuple[str, int, int]](), Counter[tuple[str, int]](), Counter[tuple[int, int]]()
+    for turn in range(3):
+        values = [f"v{one:05}" if one >= 0 else None for one in random.integers(-2, distinct, 20_000).tolist()]
+        sides, points = (random.integers(low, high, 20_000).tolist() for low, high in ((-1, 2), (-5, 30)))
+        pieces = [pa.array(values[:9000]).dictionary_encode(), pa.array(values[9000:]).dictionary_encode()]
+        counts.add("a", pa.chunked_array(pieces), marks(sides, points))
+        for value, side, point in zip(values, sides, points, strict=True):
+            if value is not None and side >= 0:
+                by_point[value, point, side] += 1
+                by_side[value, side] += 1
+                there[point, side] += 1
+        if turn == 1:
+            counts.together()
+
+    column = counts.columns["a"]
+    names = column.values.to_pylist()
+    found = {(names[code], point, side): count for (code, point, side), count in cells_of(column.cells).items()}
+    assert {(point + BASE, side): count for (_, point, side), count in cells_of(column.there).items()} == there
+    assert column.few == (distinct <= FEW)
+    if column.few:
+        assert {(value, point + BASE, side): count for (value, point, side), count in found.items()} == by_point
+    else:
+        assert {(value, side): count for (value, _, side), count in found.items()} == by_side
+    for side in (0, 1):
+        order = sorted((-count, value) for (value, of), count in by_side.items() if of == side)
+        assert column.values.take(column.most_frequent(side, 10)).to_pylist() == [value for _, value in order[:10]]
+
+
+def test_a_second_pass_counts_intervals_of_some_values_alone() -> None:
+    wanted = pa.array(["b", "c"])
+    counts = ValueCounts(BASE, {"a": wanted})
+    many = [f"x{number}" for number in range(FEW + 1)]
+
+    counts.add(
+        "a",
+        pa.chunked_array([["b", None, "c", "b", *many]]),
+        marks([1, 1, 0, 1] + [0] * len(many), [3] * 4 + [0] * len(many)),
+    )
+
+    assert cells_of(counts.columns["a"].cells) == {(0, 3 - BASE, 1): 2, (1, 3 - BASE, 0): 1}
+
+
+def test_an_empty_text_is_a_value_only_where_it_is_said() -> None:
+    counts = ValueCounts(BASE)
+    rows = pa.chunked_array([["", "x"]])
+    counts.add("attribute", rows, marks([0, 0], [0, 0]))
+    counts.add("name", rows, marks([0, 0], [0, 0]), blank=False)
+
+    assert counts.columns["attribute"].values.to_pylist() == ["", "x"]
+    assert counts.columns["name"].values.to_pylist() == ["x"]
+
+
+def test_a_copy_grows_without_the_first_one() -> None:
+    counts = ValueCounts(BASE)
+    counts.add("a", pa.chunked_array([["x"]]), marks([0], [0]))
+    more = counts.copy()
+
+    more.add("a", pa.chunked_array([["x", "y"]]), marks([0, 1], [0, 0]))
+
+    assert cells_of(counts.columns["a"].cells) == {(0, -BASE, 0): 1}
+    assert cells_of(more.columns["a"].cells) == {(0, -BASE, 0): 2, (1, -BASE, 1): 1}
