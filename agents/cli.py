@@ -44,6 +44,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "where": ("agents.commands.where", "Where a trace stands: partition, offset, chunk, bucket"),
         "chunks": ("agents.commands.where", "The stored chunks"),
         "dead": ("agents.commands.dead", "Records that could not be read"),
+        "catalog": ("agents.commands.catalog", "Verify what is stored; make a querier's catalog anew"),
     },
 }
 _BY_NAME = {name: entry for panel in COMMANDS.values() for name, entry in panel.items()}
