@@ -291,7 +291,7 @@ class Catalog:
         foreign = names.newest < sequence or any(first >= base for first in known if first not in there)
         if foreign or not self._is_same(partition, known, there):
             log.warning("catalog_emptied", partition=partition, why="the bucket has other manifests than the catalog")
-            self._empty()
+            self.empty()
         with self._lock:
             for first in [first for first in self._runs[partition] if first < base]:
                 self._drop(partition, first)
@@ -365,7 +365,7 @@ class Catalog:
         self._tenants: dict[str, TenantChunks] = defaultdict(TenantChunks)
         self._filters.forget()
 
-    def _empty(self) -> None:
+    def empty(self) -> None:
         """Know nothing again, of any partition."""
         with self._lock:
             for family in self._families.values():
