@@ -266,17 +266,11 @@ class QuerierSettings(Section):
         32 * MIB, "What stored chunks gave to metrics queries and tag values, kept for questions asked again", ge=0
     )
     series_max: int = setting(1000, "Most series of a metrics answer; beyond, PARTIAL. 0: no limit", ge=0)
-    sql_memory_bytes_max: int = setting(
-        256 * MIB, "Memory of one SQL question, which has an engine of its own; beyond, 413", ge=32 * MIB
-    )
+    sql_memory_bytes_max: int = setting(256 * MIB, "Memory of one SQL statement; beyond, 413", ge=32 * MIB)
     sql_queries_max: int = setting(2, "SQL questions at a time; further ones wait", ge=1)
     sql_waiting_max: int = setting(16, "SQL questions that wait; further ones get 503", ge=0)
-    sql_chunk_bytes_max: int = setting(
-        16_384 * MIB, "Bytes of all chunks of a SQL question's range together; beyond, 413", ge=MIB
-    )
-    sql_json_rows_max: int = setting(
-        10_000, "Rows of a SQL answer as JSON; beyond, it says that it is cut. Other forms are streams", ge=1
-    )
+    sql_chunk_bytes_max: int = setting(16_384 * MIB, "Bytes of a statement's chunks; beyond, 413", ge=MIB)
+    sql_json_rows_max: int = setting(10_000, "Rows of SQL as JSON; beyond, it says that it is cut", ge=1)
     sql_bytes_max: int = setting(1024 * MIB, "Bytes in Arrow of a SQL answer; a larger one breaks off", ge=MIB)
     tag_values_max: int = setting(10_000, "Most tag names or values of an answer without limit=", ge=1)
 
