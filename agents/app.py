@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from agents.worker_door import guarded
 from pipeline.doors.door import Door
 from pipeline.doors.listening import check_listening
 from pipeline.doors.tls import scheme, server_tls
+from topics.kafka_tls import kafka_context
 from topics.settings import KafkaSettings, Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -84,11 +84,7 @@ def make_app(settings: Settings) -> SpanstreamApp:
 
 
 def _credentials(kafka: KafkaSettings) -> Any:
-    context = (
-        ssl.create_default_context(cafile=kafka.ssl_ca_path or None)
-        if kafka.security_protocol.endswith("SSL")
-        else None
-    )
+    context = kafka_context(kafka)
     if kafka.security_protocol.startswith("SASL"):
         return faust.SASLCredentials(
             username=kafka.sasl_username,

@@ -36,9 +36,15 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "search": ("agents.commands.ask", "Newest traces that match"),
         "metrics": ("agents.commands.measure", "What spans come to over time, by TraceQL"),
         "services": ("agents.commands.ask", "Services and their operations"),
+        "tags": ("agents.commands.tags", "Names of attributes"),
+        "values": ("agents.commands.tags", "Values of an attribute"),
+        "diff": ("agents.commands.diff", "What differs between two traces"),
+        "tail": ("agents.commands.tail", "Traces that match, as they arrive"),
+        "export": ("agents.commands.export", "Traces into a file: Parquet, OTLP, JSON"),
         "where": ("agents.commands.where", "Where a trace stands: partition, offset, chunk, bucket"),
         "chunks": ("agents.commands.where", "The stored chunks"),
         "dead": ("agents.commands.dead", "Records that could not be read"),
+        "catalog": ("agents.commands.catalog", "Verify what is stored; make a querier's catalog anew"),
     },
 }
 _BY_NAME = {name: entry for panel in COMMANDS.values() for name, entry in panel.items()}

@@ -17,6 +17,7 @@ import structlog
 from tenacity import Retrying, retry_if_exception_type, wait_exponential
 
 from agents.app import SpanstreamApp, make_app, worker_url
+from agents.housework import Housework
 from agents.index_agent import attach_index
 from agents.rekey import attach_rekey
 from agents.sink_agent import attach_sink
@@ -76,7 +77,19 @@ def build(settings: Settings) -> SpanstreamApp:
     attach_index(app, settings, worker)
     attach_sink(app, worker)
     _attach_life(app, worker, endpoint, source)
+    _attach_housework(app, Housework(settings, worker, store, source, worker_url(settings)))
     return app
+
+
+def _attach_housework(app: faust.App, housework: Housework) -> None:
+    every_s = housework.settings.housekeeping.every_s
+    if every_s:
+        app.timer(interval=every_s)(housework.tick)
+
+    async def stopping(_app: faust.App, **_: Any) -> None:
+        housework.close()
+
+    app.on_before_shutdown.connect(stopping, weak=False)
 
 
 def _attach_life(app: faust.App, worker: Worker, endpoint: TableEndpoint, source: KafkaSource) -> None:

@@ -15,7 +15,7 @@ from pipeline.partition.batch import SourceRecord
 from pipeline.partition.sealed import SealedRange
 from pipeline.spans.dedup import span_keys
 from pipeline.store import commit
-from pipeline.store.manifest import Manifest
+from pipeline.store.manifest import Manifest, edits_entry
 from pipeline.store.objects import ObjectStore
 from topics import admin, span_chunks, spans_by_trace, spans_dead
 from topics.errors import KafkaUnavailableError, PartitionsChangedError
@@ -77,6 +77,14 @@ class KafkaSource:
         """Tell the readers' catalogs of a manifest."""
         key = span_chunks.key_of(manifest.partition, manifest.first)
         await self.producer.send(span_chunks.TOPIC, None, key, manifest.to_entry(), [])
+
+    async def send_edited(self, partition: int) -> None:
+        """Tell the readers' catalogs that a partition has a new edit."""
+        await self.producer.send(span_chunks.TOPIC, None, span_chunks.edits_key(partition), edits_entry(partition), [])
+
+    async def send_gone(self, partition: int, first: int) -> None:
+        """Take back the entry of a manifest that is no more."""
+        await self.producer.send(span_chunks.TOPIC, None, span_chunks.key_of(partition, first), None, [])
 
     async def send_dead(self, partition: int, record: SourceRecord, reason: str) -> None:
         """Set a record of the keyed topic aside."""

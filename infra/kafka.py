@@ -9,8 +9,8 @@ import base64
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class KafkaPlan:
     controller_port: int
     heap_mb: int
     log_path: Path
+    properties: Mapping[str, str] = field(default_factory=dict)  # put over those of ours
 
     @property
     def bootstrap_servers(self) -> str:
@@ -170,7 +171,7 @@ def server_properties(plan: KafkaPlan) -> str:
         "num.io.threads": 4,
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # its default is a quarter of our heap
     }
-    return "".join(f"{name}={value}\n" for name, value in values.items())
+    return "".join(f"{name}={value}\n" for name, value in (values | dict(plan.properties)).items())
 
 
 LOG4J2_PROPERTIES = """\

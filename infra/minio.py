@@ -36,10 +36,11 @@ class StorePlan:
     access_key: str
     secret_key: str
     log_path: Path
+    certs_dir: Path | None = None  # public.crt and private.key: it speaks TLS
 
     @property
     def endpoint(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return f"{'http' if self.certs_dir is None else 'https'}://{HOST}:{self.port}"
 
 
 def built_binary() -> Path:
@@ -70,7 +71,10 @@ def start_minio(plan: StorePlan, binary: Path) -> ChildProcess:
     child = ChildProcess(
         Program(
             name="minio",
-            command=[str(binary), "server", str(plan.data_dir), "--address", f"{HOST}:{plan.port}", "--quiet"],
+            command=[
+                *(str(binary), "server", str(plan.data_dir), "--address", f"{HOST}:{plan.port}", "--quiet"),
+                *([] if plan.certs_dir is None else ["--certs-dir", str(plan.certs_dir)]),
+            ],
             log_path=plan.log_path,
             env={
                 "MINIO_ROOT_USER": plan.access_key,

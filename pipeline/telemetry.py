@@ -59,6 +59,10 @@ SEAL_SECONDS = Histogram(
 RANGES_STORED = Counter("spanstream_worker_stored_ranges", "Ranges stored: manifests written")
 CHUNK_SPANS = Counter("spanstream_worker_stored_spans", "Spans in stored chunks")
 CHUNK_BYTES = Counter("spanstream_worker_stored_bytes", "Bytes of stored chunks and the objects beside them")
+CHUNKS_RETIRED = Counter(
+    "spanstream_worker_retired_chunks", "Chunks older than housekeeping.chunk_retention_h, removed"
+)
+ORPHANS_DELETED = Counter("spanstream_worker_deleted_orphans", "Objects deleted that no manifest and no edit names")
 PARTITIONS_OWNED = Gauge("spanstream_worker_partitions", "Partitions owned and loaded")
 OPEN_BYTES = Gauge("spanstream_worker_open_bytes", "Bytes of segments not yet in a chunk, in memory and in RocksDB")
 HELD_BYTES = Gauge("spanstream_worker_held_bytes", "Bytes of segments in memory and of the windows")
@@ -76,6 +80,7 @@ QUERY_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 PARTIAL_ANSWERS = Counter("spanstream_querier_partial_answers", "Answers that were not complete", ["question"])
+LIVE_TAILS = Gauge("spanstream_querier_live_tails", "Live tails that are open")
 LIVE_COPY_BYTES = Gauge("spanstream_querier_live_copy_bytes", "Bytes of copies of live segments kept")
 LIVE_BLOCK_BYTES = Counter("spanstream_querier_live_bytes", "Bytes of live segments fetched from workers")
 TAIL_RECORDS = Counter("spanstream_querier_tail_records", "Records that queries read from Kafka")

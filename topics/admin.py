@@ -20,6 +20,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from topics import otlp_spans, span_chunks, spans_by_trace, spans_dead
 from topics.errors import KafkaUnavailableError
+from topics.kafka_tls import kafka_context
 from topics.settings import KafkaSettings, Settings
 from topics.topic import Topic, full_name
 
@@ -70,8 +71,13 @@ def client_config(kafka: KafkaSettings) -> dict[str, str | int | float | bool]:
         config["sasl.mechanism"] = kafka.sasl_mechanism
         config["sasl.username"] = kafka.sasl_username
         config["sasl.password"] = kafka.sasl_password.get_secret_value()
-    if kafka.ssl_ca_path and kafka.security_protocol.endswith("SSL"):
-        config["ssl.ca.location"] = kafka.ssl_ca_path
+    if kafka_context(kafka) is not None:
+        if kafka.ssl_ca_path:
+            config["ssl.ca.location"] = kafka.ssl_ca_path
+        if kafka.ssl_cert_path:
+            config["ssl.certificate.location"] = kafka.ssl_cert_path
+            config["ssl.key.location"] = kafka.ssl_key_path
+            config["ssl.key.password"] = kafka.ssl_key_password.get_secret_value()
     return config
 
 

@@ -60,7 +60,7 @@ class RecordProducer:
         self._timer = self._loop.call_later(IDLE_POLL_S, self._poll)
 
     def send(
-        self, topic: Topic, partition: int | None, key: bytes | None, value: bytes, headers: Headers
+        self, topic: Topic, partition: int | None, key: bytes | None, value: bytes | None, headers: Headers
     ) -> asyncio.Future[int]:
         """Queue one record; the future gives its offset once all in-sync replicas have it.
 

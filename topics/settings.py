@@ -47,6 +47,9 @@ class KafkaSettings(Section):
     sasl_username: str = setting("", "Used with SASL_* only")
     sasl_password: SecretStr = setting(SecretStr(""), "Used with SASL_* only")
     ssl_ca_path: str = setting("", "File of the certificate authority; empty: the system's")
+    ssl_cert_path: str = setting("", "Certificate (PEM) shown to brokers that ask for one: mutual TLS")
+    ssl_key_path: str = setting("", "The key of that certificate (PEM)")
+    ssl_key_password: SecretStr = setting(SecretStr(""), "The password of that key, where it has one")
     topic_prefix: str = setting(
         "", "Put before every topic name, so that deployments can share a cluster", pattern=r"^[a-zA-Z0-9._-]*$"
     )
@@ -56,9 +59,7 @@ class KafkaSettings(Section):
     replication_factor: int = setting(
         0, "Of new topics; 0: 3 where the cluster has three brokers, else 1 with a warning", ge=0, le=10
     )
-    min_insync_replicas: int = setting(
-        0, "Of new topics; 0: 2 where the cluster has three brokers, else 1", ge=0, le=10
-    )
+    min_insync_replicas: int = setting(0, "Of new topics; 0: 2 where there are three brokers, else 1", ge=0, le=10)
     retention_h: float = setting(24.0, "How long Kafka keeps a span's record, in hours", gt=0)
     dead_retention_h: float = setting(168.0, "How long Kafka keeps a dead letter, in hours", gt=0)
     request_timeout_s: float = setting(10.0, "Longest wait for an answer of Kafka", gt=0, le=300)
@@ -73,6 +74,7 @@ class StoreSettings(Section):
     access_key: str = setting("spanstream", "S3 access key")
     secret_key: SecretStr = setting(SecretStr("spanstream-local"), "S3 secret key")
     region: str = setting("us-east-1", "S3 region")
+    ca_path: str = setting("", "File of the certificate authority of an https endpoint; empty: the system's")
     buckets: tuple[str, ...] = setting(
         ("spans-a",),
         "Bucket names; a trace's bucket is chosen by its partition; manifests stand in the first",
@@ -113,9 +115,7 @@ class ReceiverSettings(Section):
     )
     batch_wait_max_s: float = setting(0.2, "... up to this", ge=0, le=5)
     linger_s: float = setting(0.005, "Producer linger", ge=0, le=1)
-    ack_timeout_s: float = setting(
-        10.0, "A request whose records Kafka has not confirmed by then gets 503", gt=0, le=300
-    )
+    ack_timeout_s: float = setting(10.0, "A request whose records Kafka has not confirmed by then: 503", gt=0, le=300)
     stop_timeout_s: float = setting(15.0, "At a stop, requests under way are given so long", gt=0, le=300)
     retry_after_s: float = setting(5.0, "What a sender is told to wait after 503", ge=0, le=3600)
     connections_max: int = setting(1000, "Open HTTP connections; further ones get 503", ge=1)
@@ -147,9 +147,7 @@ class WorkerSettings(Section):
     host: str = setting("127.0.0.1", "Address of the table endpoint")
     port: int = setting(6066, "Table endpoint (Faust web)", ge=0, le=65535)
     advertised_url: str = setting("", "URL under which queriers reach the table endpoint; empty: http://host:port")
-    static_member: str = setting(
-        "", "Kafka group.instance.id: a restart under the same name keeps its partitions at once"
-    )
+    static_member: str = setting("", "Kafka group.instance.id: a restart under one name keeps its partitions at once")
     data_dir: Path = setting(Path(".spanstream/worker"), "RocksDB tables and Faust's data; may be lost at any time")
     take_records_max: int = setting(512, "Records of one batch of a partition", ge=1, le=10_000)
     rekey_wait_s: float = setting(
@@ -210,6 +208,16 @@ class ChunkSettings(Section):
     zstd_level: int = setting(1, "Compression level", ge=1, le=19)
 
 
+class HousekeepingSettings(Section):
+    """What workers delete from the buckets, each of the partitions that it owns."""
+
+    every_s: float = setting(600.0, "A worker looks after its partitions so often; 0: never", ge=0)
+    chunk_retention_h: float = setting(336.0, "Chunks are removed so long after they were written, in hours", gt=0)
+    removed_kept_s: float = setting(3600.0, "Objects of removed chunks are deleted so long after them", ge=0)
+    sweep_every_h: float = setting(24.0, "Objects that nothing names are looked for so often, in hours", gt=0)
+    checkpoint_edits: int = setting(50, "Edits of a partition are drawn together after so many", ge=1, le=10_000)
+
+
 class QuerierSettings(Section):
     """HTTP API, catalog, engine."""
 
@@ -237,9 +245,7 @@ class QuerierSettings(Section):
     live_tail_every_s: float = setting(0.5, "A live tail is told what came so often", gt=0, le=60)
     live_tail_spans_max: int = setting(50, "Spans that it is told each time; others are counted", ge=1, le=1000)
     live_tails_max: int = setting(16, "Live tails at a time; beyond, 503", ge=1)
-    tail_bytes_max: int = setting(
-        256 * MIB, "Bytes read from Kafka for partitions without owner; beyond, PARTIAL", ge=MIB
-    )
+    tail_bytes_max: int = setting(256 * MIB, "Bytes read from Kafka where no owner is; beyond, PARTIAL", ge=MIB)
     tail_timeout_s: float = setting(10.0, "Longest time of reading the tail; beyond, PARTIAL", gt=0)
     receiver_urls: tuple[str, ...] = setting(
         (), "URLs of the receivers that /api/status/drops asks; empty: http://receiver.host:receiver.http_port"
@@ -247,16 +253,12 @@ class QuerierSettings(Section):
     owners_refresh_s: float = setting(1.0, "How long the partitions' owners are remembered", ge=0)
     catalog_refresh_s: float = setting(10.0, "How often the manifests in the bucket are listed beside the topic", gt=0)
     trace_reach_s: float = setting(3600.0, "A trace is looked for so far around the asked range", ge=0)
-    trace_bytes_max: int = setting(
-        50 * MIB, "Largest answer to a trace by ID; beyond, v1 answers 422 and v2 PARTIAL", ge=KIB
-    )
+    trace_bytes_max: int = setting(50 * MIB, "Largest answer to a trace by ID; beyond, v1: 422, v2: PARTIAL", ge=KIB)
     search_limit_default: int = setting(20, "Traces of a search without limit=", ge=1)
     search_limit_max: int = setting(262_144, "Largest limit=", ge=1)
     search_range_h_max: float = setting(168.0, "Longest range of a search; beyond, 400", gt=0)
     metrics_range_h_max: float = setting(24.0, "Longest range of a metrics query; beyond, 400", gt=0)
-    metrics_cells_max: int = setting(
-        1_000_000, "Groups and intervals of a metrics query together; beyond, 413", ge=1000
-    )
+    metrics_cells_max: int = setting(1_000_000, "Groups times intervals of a metrics query; beyond, 413", ge=1000)
     warm_up_s_max: float = setting(
         5.0, "Longest time a starting querier reads live rows and footers of chunks before it is ready", ge=0
     )
@@ -326,6 +328,7 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
     chunk: ChunkSettings = ChunkSettings()
+    housekeeping: HousekeepingSettings = HousekeepingSettings()
     querier: QuerierSettings = QuerierSettings()
     stack: StackSettings = StackSettings()
     doors: DoorSettings = DoorSettings()

@@ -7,8 +7,8 @@ from topics.topic import FOREVER_MS, Topic, record_bytes_max
 
 TOPIC = Topic(
     name="span_chunks",
-    key="<partition>/<first offset, 20 digits>",
-    format="the manifest's JSON",
+    key="<partition>/<first offset, 20 digits>; of edits <partition>/edits",
+    format="the manifest's JSON; nothing when it is gone; of edits that there is a new one",
     cleanup_policy="compact",
     partitions=lambda _kafka: 1,
     retention_ms=lambda _kafka: FOREVER_MS,
@@ -20,6 +20,11 @@ TOPIC = Topic(
 def key_of(partition: int, first_offset: int) -> bytes:
     """The key of the manifest that starts at `first_offset` of `partition`; keys of a partition sort by offset."""
     return b"%d/%020d" % (partition, first_offset)
+
+
+def edits_key(partition: int) -> bytes:
+    """The key under which stands that a partition has edits."""
+    return b"%d/edits" % partition
 
 
 def parse_key(key: bytes | None) -> tuple[int, int]:

@@ -37,7 +37,7 @@ def trace(querier: Querier, *, trace_id: str, otlp: bool, rows: int, as_json: bo
     if otlp:
         sys.stdout.buffer.write(answer.traces_data.SerializeToString())
     elif as_json:
-        write_json(otlp_json(answer))
+        write_json(otlp_json(answer.traces_data))
     else:
         show_trace(answer, rows)
     if answer.partial:
@@ -82,7 +82,7 @@ def search(querier: Querier, *, since: str, limit: int, as_json: bool, **given: 
     for title in ("trace", "start", "duration", "spans", "errors", "root"):
         table.add_column(title, justify="right" if title in ("duration", "spans", "errors") else "left")
     for one in answer.get("traces", []):
-        table.add_row(*_summary(one))
+        table.add_row(*summary_of(one))
     screen().print(table)
     if answer.get("status") == "PARTIAL" or answer.get("message"):
         say(f"The answer is PARTIAL: {answer.get('message', '')}")
@@ -122,10 +122,10 @@ def show_trace(answer: TraceAnswer, rows_max: int = 1000) -> None:
         say(f"{len(rows) - rows_max:,} more spans are not shown: --rows {len(rows)} shows all")
 
 
-def otlp_json(answer: TraceAnswer) -> dict[str, Any]:
+def otlp_json(traces_data: Any) -> dict[str, Any]:
     """OTLP/JSON: IDs in hex, where protobuf's own JSON has base64."""
-    document: dict[str, Any] = MessageToDict(answer.traces_data)
-    for resource, told in zip(answer.traces_data.resource_spans, document.get("resourceSpans", []), strict=True):
+    document: dict[str, Any] = MessageToDict(traces_data)
+    for resource, told in zip(traces_data.resource_spans, document.get("resourceSpans", []), strict=True):
         for scope, told_scope in zip(resource.scope_spans, told.get("scopeSpans", []), strict=True):
             for span, told_span in zip(scope.spans, told_scope.get("spans", []), strict=True):
                 _hex_ids(span, told_span)
@@ -163,7 +163,8 @@ def _tag(key: str, value: str | None) -> str | None:
     return f'{key}="{quoted}"'
 
 
-def _summary(one: dict[str, Any]) -> list[Text]:
+def summary_of(one: dict[str, Any]) -> list[Text]:
+    """A found trace as a line: ID, start, duration, spans, errors, root."""
     stats = one.get("serviceStats", {}).values()
     errors = sum(part.get("errorCount", 0) for part in stats)
     root = Text(one.get("rootServiceName", ""), colour_of(one.get("rootServiceName", "")))

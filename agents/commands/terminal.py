@@ -68,3 +68,9 @@ def write_json(value: Any) -> None:
     """One JSON document on stdout, indented."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
     sys.stdout.flush()
+
+
+def write_json_line(value: Any) -> None:
+    """One JSON document on a line of stdout, at once."""
+    sys.stdout.write(json.dumps(value, default=str) + "\n")
+    sys.stdout.flush()

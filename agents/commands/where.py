@@ -104,20 +104,18 @@ def show_where(document: dict[str, Any]) -> None:
 
 
 def read_manifests(settings: Settings, partition: int | None = None) -> Iterator[Manifest]:
-    """Every manifest of the keyed topic in the first bucket. Raises StoreUnavailableError."""
-    from pipeline.store.manifest import Manifest, parse_manifest_name
+    """Every manifest in the first bucket, with the chunks that count. Raises StoreUnavailableError."""
+    from pipeline.store.edit_log import read_folded
     from pipeline.store.objects import ObjectStore
+    from pipeline.store.verify import partitions_of
     from topics import spans_by_trace
     from topics.topic import full_name
 
     topic = full_name(spans_by_trace.TOPIC, settings.kafka)
-    prefix = f"manifests/{topic}/" + ("" if partition is None else f"{partition}/")
     store = ObjectStore(settings.store)
     try:
-        for one in store.list(store.buckets[0], prefix):
-            content = store.get(store.buckets[0], one.name) if parse_manifest_name(one.name) else None
-            if content is not None:
-                yield Manifest.from_json(content)
+        for number in partitions_of(store, topic) if partition is None else [partition]:
+            yield from read_folded(store, topic, number)
     finally:
         store.close()
 

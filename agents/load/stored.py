@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from agents.load.blocks import Load
 from agents.load.check import Counted, expected
 from pipeline.store.chunk import read_chunk
-from pipeline.store.manifest import Manifest
+from pipeline.store.manifest import Manifest, parse_manifest_name
 from pipeline.store.objects import ObjectStore
 
 POLL_S = 0.5
@@ -38,7 +38,8 @@ def count_stored(
     while True:
         for manifest in _manifests(store, topic, read):
             for chunk in manifest.chunks:
-                found.update(wanted.rows_of(store.get(chunk.bucket, chunk.name) or b""))
+                if (content := store.get(chunk.bucket, chunk.name)) is not None:  # else it is missing, or too old
+                    found.update(wanted.rows_of(content))
         if wanted.required <= found.keys() or time.monotonic() > deadline:
             break
         time.sleep(POLL_S)
@@ -82,6 +83,10 @@ class _Wanted:
 def _manifests(store: ObjectStore, topic: str, read: set[str]) -> Iterator[Manifest]:
     """Those that were not read yet; each once."""
     for one in store.list(store.buckets[0], f"manifests/{topic}/"):
-        if one.name not in read and (content := store.get(store.buckets[0], one.name)) is not None:
+        if (
+            parse_manifest_name(one.name)
+            and one.name not in read
+            and (content := store.get(store.buckets[0], one.name)) is not None
+        ):
             read.add(one.name)
             yield Manifest.from_json(content)

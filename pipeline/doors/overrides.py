@@ -29,6 +29,7 @@ class TenantLimits(BaseModel):
     burst_bytes: float | None = Field(default=None, gt=0)
     request_bytes_max: int | None = Field(default=None, ge=1024)
     attributes_max: int | None = Field(default=None, ge=1)
+    chunk_retention_h: float | None = Field(default=None, gt=0)
 
 
 NO_OVERRIDES = TenantLimits()
@@ -46,6 +47,11 @@ class Overrides:
     def of(self, tenant: str) -> TenantLimits:
         """The tenant's own limits."""
         return self._file.value.get(tenant, NO_OVERRIDES) if self._file else NO_OVERRIDES
+
+    def chunk_retentions_h(self) -> dict[str, float]:
+        """The tenants whose chunks are kept for a time of their own, shorter or longer."""
+        every = self._file.value.items() if self._file else ()
+        return {tenant: one.chunk_retention_h for tenant, one in every if one.chunk_retention_h is not None}
 
     def attributes_max(self, default: int) -> dict[str, int]:
         """The tenants with a limit of attributes of their own. It can only be lower than that of all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from pipeline.query.copies import Copies, Wanted
 from pipeline.store.objects import ObjectStore
 from pipeline.traceql.folding import int_power
-from topics.errors import QueryTimeoutError, QueryTooLargeError, StoreUnavailableError
+from topics.errors import QueryTimeoutError, QueryTooLargeError, SettingsError, StoreUnavailableError
 from topics.settings import QuerierSettings, StoreSettings
 
 T = TypeVar("T")
@@ -221,4 +222,13 @@ def _create_secret(connection: duckdb.DuckDBPyConnection, store: StoreSettings) 
     }
     escaped = ", ".join(f"{name} '{value.replace(chr(39), chr(39) * 2)}'" for name, value in values.items())
     use_ssl = "true" if url.scheme == "https" else "false"
+    if url.scheme == "https":
+        # For all its connections: each query has one of its own
+        authority = store.ca_path or ssl.get_default_verify_paths().cafile
+        if authority is None:
+            raise SettingsError(
+                "store.ca_path is empty, store.endpoint is https, and this system has no list of authorities"
+            )
+        connection.execute("SET GLOBAL enable_server_cert_verification = true")
+        connection.execute(f"SET GLOBAL ca_cert_file = '{authority.replace(chr(39), chr(39) * 2)}'")
     connection.execute(f"CREATE OR REPLACE SECRET chunks (TYPE s3, {escaped}, USE_SSL {use_ssl})")

@@ -2,6 +2,7 @@
 
 Each chunk's entry stands by itself; a small row a manifest holds what is needed to choose chunks, and is all that is
 read when the catalog is opened. Which chunks may hold a trace is asked of the filters (pipeline.store.filter_groups).
+Edits change rows and entries (pipeline.store.catalog_rows); a chunk put in others' place takes it in one step.
 """
 
 from __future__ import annotations
@@ -9,76 +10,54 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 import structlog
 from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
 
-from pipeline.store import filter_groups
+from pipeline.store import edit_log, filter_groups
+from pipeline.store.catalog_rows import Row, TenantChunks, changed_rows, kept_values, numbered, row_of
+from pipeline.store.edit_log import Listed
+from pipeline.store.edits import EditState
 from pipeline.store.filter_groups import Chunk, ChunkKey, FilterGroups
 from pipeline.store.manifest import (
     ChunkEntry,
     Manifest,
     Services,
     chunk_from_values,
-    chunk_values,
     manifest_name,
-    manifest_prefix,
     name_in_entry,
     parse_manifest_name,
 )
 from pipeline.store.objects import ObjectStore
 from pipeline.store.totals import Totals
-from topics.errors import FormatVersionError, MalformedRecordError, SpanstreamError
+from topics.errors import FormatVersionError, MalformedRecordError, SpanstreamError, StoreUnavailableError
 
 log = structlog.get_logger(__name__)
-LAYOUT = 4  # of the folder; one of another layout is emptied
+LAYOUT = 5  # of the folder; one of another layout is emptied
 ENTRIES, ROWS, TOTALS, META = "entries", "rows", "totals", "meta"
 FAMILIES = (ENTRIES, ROWS, TOTALS, META, *filter_groups.FAMILIES)
 CACHE_BYTES = 32 << 20
 READERS = 8  # objects read at a time
 AT_ONCE = 64  # manifests of one write
+LISTINGS_MAX = 5  # of one refresh, while what was listed goes away
+EDITS = b"edits/%d"  # META's key of a partition's edits
 UINT64_MAX = 2**64 - 1
 
 
 class _Run(NamedTuple):
-    """The range of a manifest, and the token of the attempt that stored it."""
+    """The range of a manifest, the token of the attempt that stored it, and its row."""
 
     first: int
     last: int
     token: str
-
-
-class _TenantChunks:
-    """The chunks of one tenant as columns: keys, and the bounds of their times."""
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[int, int, ChunkKey]] = []
-        self._start_min = np.zeros(0, dtype=np.uint64)
-        self._end_max = np.zeros(0, dtype=np.uint64)
-        self.with_outliers: list[ChunkKey] = []
-
-    def add(self, key: ChunkKey, start_min_unix_ns: int, end_max_unix_ns: int, outliers: bool) -> None:
-        self._rows.append((start_min_unix_ns, end_max_unix_ns, key))
-        if outliers:
-            self.with_outliers.append(key)
-
-    def within(self, start_ns: int, end_ns: int) -> list[ChunkKey]:
-        """Keys of the chunks whose times overlap the range, outliers aside."""
-        if len(self._start_min) != len(self._rows):
-            self._start_min = np.array([row[0] for row in self._rows], dtype=np.uint64)
-            self._end_max = np.array([row[1] for row in self._rows], dtype=np.uint64)
-        low, high = np.uint64(_clipped(start_ns)), np.uint64(_clipped(end_ns))
-        hit: npt.NDArray[np.bool_] = (self._start_min <= high) & (self._end_max >= low)
-        return [self._rows[at][2] for at in np.flatnonzero(hit).tolist()]
+    row: Row
 
 
 class Catalog:
@@ -107,9 +86,12 @@ class Catalog:
         self._filters = FilterGroups(self._db, self._families, self._handles)
         self._forget()
         self._filters.open()
+        for key, value in self._families[META].items():
+            if key.startswith(b"edits/"):
+                self._edits[int(key.removeprefix(b"edits/"))] = EditState.from_json(value)
         for key, value in self._families[ROWS].items():
             partition, first = int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")
-            self._take_row(partition, first, orjson.loads(value))
+            self._take_row(partition, first, Row.from_json(value))
 
     # ---- filled
 
@@ -120,17 +102,17 @@ class Catalog:
     def apply_all(self, manifests: Iterable[Manifest]) -> int:
         """Take manifests in one write, all or none; how many were not known."""
         with self._lock:
-            added: dict[tuple[int, int], tuple[Manifest, list[Any]]] = {}
+            added: dict[tuple[int, int], tuple[Manifest, Row]] = {}
             for one in manifests:
-                if one.topic == self._topic and one.first not in self._runs[one.partition]:
-                    added.setdefault((one.partition, one.first), (one, _row(one)))
+                if one.topic == self._topic and self._is_new(one):
+                    added.setdefault((one.partition, one.first), (one, row_of(one, self._edits[one.partition])))
             if not added:
                 return 0
             batch = WriteBatch(raw_mode=True)
             sums: dict[str, Totals] = {}
             for (number, first), (manifest, row) in added.items():
-                batch.put(_key(number, first), orjson.dumps(row), self._handles[ROWS])
-                for at, chunk in enumerate(manifest.chunks):
+                batch.put(_key(number, first), row.to_json(), self._handles[ROWS])
+                for at, chunk in numbered(manifest, self._edits[number]):
                     key = ChunkKey(number, first, at).packed()
                     batch.put(key, orjson.dumps(kept_values(chunk)), self._handles[ENTRIES])
                     if chunk.tenant not in sums:
@@ -153,20 +135,44 @@ class Catalog:
         return None if content is None else Manifest.from_json(content)
 
     def refresh(self, partition: int) -> None:
-        """List the bucket's manifests from H on and read those that are not known; the first time, list them all.
+        """List the bucket's manifests from H on and the edits, and read what is not known; the first time, list all.
 
-        Raises StoreUnavailableError; and what Manifest.from_json raises for one that it refuses: the horizon stays
-        before that one, all others are taken.
+        Raises StoreUnavailableError; and what Manifest.from_json and Edit.from_json raise for one that they refuse: the
+        horizon stays before such a manifest, all others are taken; edits from such a one on are not.
         """
         with self._lock:
             one_at_a_time = self._refreshing[partition]
         with one_at_a_time:
-            if partition not in self._base:
-                self._begin(partition)
-                return
-            horizon = self._horizon.get(partition, 0)
-            after = manifest_name(self._topic, partition, horizon - 1) if horizon else ""
-            self._read_new(partition, self._listed(partition, after))
+            for _ in range(LISTINGS_MAX):
+                if self._refreshed(partition):
+                    return
+        raise StoreUnavailableError(f"what is stored of partition {partition} changes faster than it can be listed")
+
+    def _refreshed(self, partition: int) -> bool:
+        """False: something that was listed is gone."""
+        horizon = self._horizon.get(partition, 0) if partition in self._base else 0
+        after = manifest_name(self._topic, partition, horizon - 1) if horizon else ""
+        names = edit_log.listed(self._store, self._topic, partition, after)
+        state, refused = self._edits[partition], list[SpanstreamError]()
+        try:
+            if partition not in self._base and names.newest < state.sequence:
+                state = EditState()  # another bucket's
+            state = edit_log.state_of(self._store, self._topic, partition, names, state)
+        except edit_log.Unsettled:
+            return False
+        except (MalformedRecordError, FormatVersionError) as error:
+            refused.append(error)
+        firsts = [(first, name) for name in names.manifests if (first := _first(name)) >= state.oldest]
+        if partition not in self._base:
+            self._begin(partition, names, firsts)
+        if not self._read_new(partition, firsts, refused):
+            with self._lock:
+                self._base.pop(partition, None)
+            return False
+        self._take_edits(partition, state)
+        if refused:
+            raise refused[0]
+        return True
 
     def listed(self, partition: int) -> bool:
         """Whether the partition's manifests have been listed, and what was known compared with them."""
@@ -193,11 +199,14 @@ class Catalog:
 
     def chunks_for(self, tenant: str, start_ns: int, end_ns: int) -> list[ChunkEntry]:
         """The tenant's chunks with a span in [start_ns, end_ns], outliers included."""
+        return self._between_edits(lambda: self._chunks_for(tenant, start_ns, end_ns))
+
+    def _chunks_for(self, tenant: str, start_ns: int, end_ns: int) -> list[ChunkEntry]:
         with self._lock:
             if tenant not in self._tenants:
                 return []
             chunks = self._tenants[tenant]
-            keys = dict.fromkeys(chunks.within(start_ns, end_ns))
+            keys = dict.fromkeys(chunks.within(_clipped(start_ns), _clipped(end_ns)))
             odd = [key for key in chunks.with_outliers if key not in keys]
         found = [entry for key in keys if (entry := self._entry(key)) is not None]
         for key in odd:
@@ -214,10 +223,21 @@ class Catalog:
         One read of 4 kB for each 64 chunks of the partition that lie in the range.
         """
         low, high = _clipped(start_ns or 0), UINT64_MAX if end_ns is None else _clipped(end_ns)
-        with self._lock:
-            keys = self._filters.might_hold(tenant, partition, trace_id, low, high)
-        entries = [entry for key in keys if (entry := self._entry(key)) is not None]
-        return [entry for entry in entries if _overlaps(entry, trace_id, low, high)]
+
+        def ask() -> list[ChunkEntry]:
+            with self._lock:
+                keys = self._filters.might_hold(tenant, partition, trace_id, low, high)
+            return [entry for key in keys if (entry := self._entry(key)) is not None]
+
+        return [entry for entry in self._between_edits(ask) if _overlaps(entry, trace_id, low, high)]
+
+    def _between_edits(self, ask: Callable[[], list[ChunkEntry]]) -> list[ChunkEntry]:
+        """The answer of a time at which no chunk took the place of others."""
+        while True:
+            before = self._edition
+            found = ask()
+            if before == self._edition:
+                return found
 
     def services(self, tenant: str) -> Services:
         """Service -> operation -> spans, over all chunks; what found no place is counted under totals.OTHERS."""
@@ -262,23 +282,21 @@ class Catalog:
 
     # ---- the bucket
 
-    def _begin(self, partition: int) -> None:
+    def _begin(self, partition: int, names: Listed, firsts: Sequence[tuple[int, str]]) -> None:
         """Compare what is known with all that is listed: retention may have taken the oldest; a bucket may be new."""
         with self._lock:
-            known = dict(self._runs[partition])
-        listed = list(self._listed(partition, ""))
-        base = listed[0][0] if listed else 0
-        there = {first for first, _ in listed}
-        gone = [first for first in known if first not in there]
-        if any(first >= base for first in gone) or not self._is_same(partition, known, there):
+            known, sequence = dict(self._runs[partition]), self._edits[partition].sequence
+        base = firsts[0][0] if firsts else 0
+        there = {first for first, _ in firsts}
+        foreign = names.newest < sequence or any(first >= base for first in known if first not in there)
+        if foreign or not self._is_same(partition, known, there):
             log.warning("catalog_emptied", partition=partition, why="the bucket has other manifests than the catalog")
-            self._empty()
+            self.empty()
         with self._lock:
-            for first in gone:
+            for first in [first for first in self._runs[partition] if first < base]:
                 self._drop(partition, first)
             self._base[partition] = base
             self._advance(partition)
-        self._read_new(partition, listed)
 
     def _is_same(self, partition: int, known: Mapping[int, _Run], there: set[int]) -> bool:
         """Whether the newest manifest that is known and listed has the token that is known."""
@@ -288,27 +306,49 @@ class Catalog:
         content = self._store.get(self._store.buckets[0], manifest_name(self._topic, partition, first))
         return content is not None and Manifest.from_json(content).token == known[first].token
 
-    def _listed(self, partition: int, start_after: str) -> Iterator[tuple[int, str]]:
-        """(first offset, name) of a partition's manifests in the bucket, in order."""
-        prefix = manifest_prefix(self._topic, partition)
-        for info in self._store.list(self._store.buckets[0], prefix, start_after=start_after):
-            if (parsed := parse_manifest_name(info.name)) is not None:
-                yield parsed[2], info.name
-
-    def _read_new(self, partition: int, listed: Iterable[tuple[int, str]]) -> None:
-        names = iter([name for first, name in listed if first not in self._runs[partition]])
+    def _read_new(self, partition: int, firsts: Iterable[tuple[int, str]], refused: list[SpanstreamError]) -> bool:
+        """Read the manifests that are not known; those that are `refused` are noted there. False: one is gone."""
+        names = iter([name for first, name in firsts if first not in self._runs[partition]])
         get = partial(self._store.get, self._store.buckets[0])
-        refused: list[SpanstreamError] = []
         while some := list(islice(names, AT_ONCE)):
             read: list[Manifest] = []
             for name, content in zip(some, self._readers.map(get, some), strict=True):
+                if content is None:
+                    return False
                 try:
-                    read += [] if content is None else [Manifest.from_json(content)]
+                    read.append(Manifest.from_json(content))
                 except (MalformedRecordError, FormatVersionError) as error:
                     refused.append(type(error)(f"{name}: {error}"))
             self.apply_all(read)
-        if refused:
-            raise refused[0]
+        return True
+
+    def _take_edits(self, partition: int, state: EditState) -> None:
+        """Let a partition's edits count, all in one step.
+
+        Not yet, where a chunk reaches beyond the horizon: its rows there are still asked of others.
+        """
+        with self._lock:
+            horizon, old = self._horizon.get(partition, 0), self._edits[partition]
+            if state == old or any(one.last >= horizon for one in state.added):
+                return
+            rows = {first: run.row for first, run in self._runs[partition].items()}
+            changed, gone, new = changed_rows(partition, rows, (old, state), self._entries_of)
+            batch = WriteBatch(raw_mode=True)
+            for first, row in changed.items():
+                batch.put(_key(partition, first), row.to_json(), self._handles[ROWS])
+            for key in gone:
+                batch.delete(key.packed(), self._handles[ENTRIES])
+            for key, chunk in new.items():
+                batch.put(key.packed(), orjson.dumps(kept_values(chunk)), self._handles[ENTRIES])
+            batch.put(EDITS % partition, state.to_json(), self._handles[META])
+            self._db.write(batch)
+            self._edits[partition] = state
+            self._forget_chunks(gone)
+            for first, row in changed.items():
+                self._take_row(partition, first, row)
+            for first in [first for first in self._runs[partition] if first < state.oldest]:
+                self._drop(partition, first)
+            self._edition += 1
 
     def _filter_of(self, key: ChunkKey) -> bytes | None:
         entry = self._entry(key)
@@ -317,13 +357,15 @@ class Catalog:
     # ---- inside
 
     def _forget(self) -> None:
+        self._edition = 0
+        self._edits: dict[int, EditState] = defaultdict(EditState)
         self._runs: dict[int, dict[int, _Run]] = defaultdict(dict)
         self._base: dict[int, int] = {}
         self._horizon: dict[int, int] = {}
-        self._tenants: dict[str, _TenantChunks] = defaultdict(_TenantChunks)
+        self._tenants: dict[str, TenantChunks] = defaultdict(TenantChunks)
         self._filters.forget()
 
-    def _empty(self) -> None:
+    def empty(self) -> None:
         """Know nothing again, of any partition."""
         with self._lock:
             for family in self._families.values():
@@ -333,20 +375,41 @@ class Catalog:
 
     def _drop(self, partition: int, first: int) -> None:
         """Leave out a manifest that is no longer there; the totals keep what it counted."""
-        if self._runs[partition].pop(first, None) is not None:
+        if (run := self._runs[partition].pop(first, None)) is not None:
             del self._families[ROWS][_key(partition, first)]
             low, high = _key(partition, first), _key(partition, first + 1)
             self._families[ENTRIES].delete_range(low, high)
+            self._forget_chunks([ChunkKey(partition, first, one.number) for one in run.row.chunks])
 
-    def _take_row(self, partition: int, first: int, row: Sequence[Any]) -> None:
-        last, token, *chunks = row
-        self._runs[partition][first] = _Run(first, last, token)
-        for number, (tenant, start_min, end_max, outliers) in enumerate(chunks):
-            key = ChunkKey(partition, first, number)
-            self._tenants[tenant].add(key, start_min, end_max, outliers)
-            times = (0, UINT64_MAX) if outliers else (start_min, end_max)
-            self._filters.expect(key, Chunk(tenant, *times))
+    def _forget_chunks(self, keys: Sequence[ChunkKey]) -> None:
+        for chunks in self._tenants.values() if keys else ():
+            chunks.remove(set(keys))
+        for key in keys:
+            self._filters.drop(key)
+
+    def _is_new(self, one: Manifest) -> bool:
+        """Neither known, nor gone: the topic tells of manifests for longer than retention keeps them."""
+        oldest = max(self._base.get(one.partition, 0), self._edits[one.partition].oldest)
+        return one.first not in self._runs[one.partition] and one.first >= oldest
+
+    def _take_row(self, partition: int, first: int, row: Row) -> None:
+        """Take a manifest's row, or what an edit made of it: chunks that are known already stay as they are."""
+        before = self._runs[partition].get(first)
+        known = {one.number for one in before.row.chunks} if before else set()
+        self._runs[partition][first] = _Run(first, row.last, row.token, row)
+        for one in row.chunks:
+            if one.number not in known:
+                key = ChunkKey(partition, first, one.number)
+                self._tenants[one.tenant].add(key, one.start_min, one.end_max, one.outliers)
+                times = (0, UINT64_MAX) if one.outliers else (one.start_min, one.end_max)
+                self._filters.expect(key, Chunk(one.tenant, *times))
         self._advance(partition)
+
+    def _entries_of(self, partition: int, first: int) -> dict[int, str]:
+        """Number -> name of the chunks of a manifest."""
+        run = self._runs[partition].get(first)
+        keys = [ChunkKey(partition, first, one.number) for one in run.row.chunks] if run else []
+        return {key.number: entry.name for key in keys if (entry := self._entry(key)) is not None}
 
     def _advance(self, partition: int) -> None:
         """Move the horizon along the gap-free run that begins at the base."""
@@ -365,25 +428,16 @@ class Catalog:
         return Totals(self._families[TOTALS].get(tenant.encode()))
 
 
-def kept_values(chunk: ChunkEntry) -> dict[str, Any]:
-    """What is kept of a chunk's entry."""
-    return chunk_values(chunk) | {"services": {service: {} for service in chunk.services}}
-
-
-def _row(manifest: Manifest) -> list[Any]:
-    """[last, token, [tenant, start_min, latest end or start, whether it has outliers], ...]"""
-    chunks = [
-        [one.tenant, one.start_min_unix_ns, max(one.end_max_unix_ns, one.start_max_unix_ns), bool(one.outliers)]
-        for one in manifest.chunks
-    ]
-    return [manifest.last, manifest.token, *chunks]
-
-
 def _overlaps(entry: ChunkEntry, trace_id: bytes, start_ns: int, end_ns: int) -> bool:
     latest = max(entry.end_max_unix_ns, entry.start_max_unix_ns)
     if entry.start_min_unix_ns <= end_ns and latest >= start_ns:
         return True
     return any(start_ns <= start <= end_ns and odd == trace_id.hex() for odd, start in entry.outliers)
+
+
+def _first(name: str) -> int:
+    parsed = parse_manifest_name(name)
+    return parsed[2] if parsed else -1
 
 
 def _clipped(time_ns: int) -> int:

@@ -10,7 +10,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from pipeline.store.catalog import Catalog
-from pipeline.store.manifest import Manifest
+from pipeline.store.manifest import Manifest, edits_in_entry
 from topics import admin, span_chunks, spans_by_trace
 from topics.errors import FormatVersionError, KafkaUnavailableError, MalformedRecordError, StoreUnavailableError
 from topics.settings import Settings
@@ -92,7 +92,7 @@ class CatalogFeed:
                 for message in messages:
                     if message.error() is not None:
                         raise KafkaException(message.error())
-                self._catalog.apply_all(self._manifests(message.value() for message in messages))
+                self._catalog.apply_all(list(self._manifests(message.value() for message in messages)))
                 if messages:
                     self._catalog.remember_feed_offset(messages[-1].offset() + 1)
         finally:
@@ -104,6 +104,9 @@ class CatalogFeed:
             if entry is None:
                 continue
             try:
+                if (edited := edits_in_entry(entry)) is not None:
+                    self._catalog.refresh(edited)
+                    continue
                 manifest = self._catalog.manifest_of(entry)
             except (MalformedRecordError, FormatVersionError) as error:
                 log.error("catalog_entry_refused", error=str(error))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -21,16 +21,10 @@ from tenacity import Retrying, retry_if_exception_type, stop_any, wait_random_ex
 from pipeline import telemetry
 from pipeline.partition.sealed import SealedRange
 from pipeline.spans import validate
-from pipeline.store import chunk
+from pipeline.store import chunk, edit_log
 from pipeline.store.buckets import bucket_of_partition
-from pipeline.store.manifest import (
-    ChunkEntry,
-    Manifest,
-    chunk_name,
-    manifest_name,
-    manifest_prefix,
-    parse_manifest_name,
-)
+from pipeline.store.edits import EditState
+from pipeline.store.manifest import ChunkEntry, Manifest, chunk_name, manifest_name, parse_manifest_name
 from pipeline.store.objects import ObjectStore
 from topics.errors import StoreConflictError, StoreUnavailableError
 from topics.settings import Settings
@@ -47,20 +41,32 @@ class _StoppedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A partition's manifests: the mark (0 where there is none), the newest, and the names of all, oldest first."""
+    """A partition's manifests: the mark (0 where there is none), the newest, the names of all, oldest first, the edits.
+
+    newest: as it was put; what of its chunks counts is for `edits` to say.
+    """
 
     mark: int
     newest: Manifest | None
     names: tuple[str, ...]
+    edits: EditState
 
 
 def read_mark(store: ObjectStore, topic: str, partition: int) -> Found:
-    """List a partition's manifests: one listing and one read. Raises StoreUnavailableError."""
-    bucket = store.buckets[0]
-    listed = (one.name for one in store.list(bucket, manifest_prefix(topic, partition)))
-    names = tuple(sorted(name for name in listed if parse_manifest_name(name)))
+    """List a partition's manifests: one listing, one read, and a few where there are edits.
+
+    Raises StoreUnavailableError, and for edits that it refuses FormatVersionError and MalformedRecordError.
+    """
+    listed, edits = edit_log.read(store, topic, partition)
+    names = tuple(name for name in listed.manifests if _first(name) >= edits.oldest)
     newest = read_manifest(store, names[-1]) if names else None
-    return Found(mark=newest.last + 1 if newest else 0, newest=newest, names=names)
+    return Found(mark=newest.last + 1 if newest else 0, newest=newest, names=names, edits=edits)
+
+
+def _first(name: str) -> int:
+    parsed = parse_manifest_name(name)
+    assert parsed is not None
+    return parsed[2]
 
 
 def read_manifest(store: ObjectStore, name: str) -> Manifest | None:
@@ -78,21 +84,32 @@ def window_spans(
     """
     if found.newest is None:
         return
-    for manifest in reversed(_within(store, found, found.newest, window_s, keys_max)):
-        for entry in manifest.chunks:
-            content = store.get(entry.bucket, entry.name)
-            if content is not None:  # retention may have taken it
-                rows = chunk.read_chunk(content, columns=chunk.KEY_COLUMNS)
-                first = pa.array(np.zeros(rows.num_rows, dtype=np.int32))
-                yield manifest, rows.append_column("tenant", pa.DictionaryArray.from_arrays(first, [entry.tenant]))
+    within = window_manifests(store, found, window_s=window_s, keys_max=keys_max)
+    begin = within[-1].first if within else 0
+    for added in found.edits.added:  # such a chunk stands at its first manifest, and reaches into the window
+        if added.first < begin <= added.last:
+            whole = replace(within[-1], record_time_max_unix_ns=added.record_time_max_unix_ns)
+            yield from _keys(store, whole, [added.chunk])
+    for manifest in reversed(within):
+        yield from _keys(store, manifest, found.edits.chunks_of(manifest))
 
 
-def _within(store: ObjectStore, found: Found, newest: Manifest, window_s: float, keys_max: int) -> list[Manifest]:
+def _keys(store: ObjectStore, manifest: Manifest, chunks: Iterable[ChunkEntry]) -> Iterator[tuple[Manifest, pa.Table]]:
+    for entry in chunks:
+        content = store.get(entry.bucket, entry.name)
+        if content is not None:  # retention may have taken it
+            rows = chunk.read_chunk(content, columns=chunk.KEY_COLUMNS)
+            first = pa.array(np.zeros(rows.num_rows, dtype=np.int32))
+            yield manifest, rows.append_column("tenant", pa.DictionaryArray.from_arrays(first, [entry.tenant]))
+
+
+def window_manifests(store: ObjectStore, found: Found, *, window_s: float, keys_max: int) -> list[Manifest]:
     """The manifests of the window, newest first. Ranges without records have no time: they neither begin nor end it."""
     within: list[Manifest] = []
     latest_ns, spans = 0, 0
     for name in reversed(found.names):
-        manifest = newest if name == newest.name else read_manifest(store, name)
+        at_newest = found.newest is not None and name == found.newest.name
+        manifest = found.newest if at_newest else read_manifest(store, name)
         if manifest is None or spans >= keys_max:
             break
         time_ns = manifest.record_time_max_unix_ns

@@ -119,6 +119,23 @@ class FilterGroups:
         if blocks_log2 is None:
             self._wanted[key] = None
 
+    def drop(self, key: ChunkKey) -> None:
+        """A chunk is there no longer. In a group its bits stay, and hit nothing."""
+        chunk = self._chunks.pop(key, None)
+        self._wanted.pop(key, None)
+        if chunk is None or key in self._group_of:
+            return
+        shelf = self._shelves[chunk.tenant, key.partition]
+        shelf.unknown.pop(key, None)
+        batch = WriteBatch(raw_mode=True)
+        batch.delete(key.packed(), self._handles["filters"])
+        for blocks_log2, keys in shelf.single.items():
+            if key in keys:
+                keys.remove(key)
+                for number in range(_pieces(blocks_log2)):
+                    batch.delete(_piece_key(key, number), self._handles["pieces"])
+        self._db.write(batch)
+
     def missing(self, chunks_max: int) -> list[ChunkKey]:
         """Chunks whose filters must be read, newest first."""
         return [key for key, _ in zip(reversed(self._wanted), range(chunks_max), strict=False)]

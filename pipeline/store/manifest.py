@@ -16,6 +16,8 @@ OFFSET_DIGITS = 20
 ENTRY_BYTES_MAX = 500_000  # half of what a Kafka broker takes by default: thousands of tenants make long manifests
 MANIFEST_NAME = re.compile(r"manifests/(?P<topic>[^/]+)/(?P<partition>\d+)/(?P<first>\d{20})\.json")
 
+CHUNK_OBJECT = re.compile(r"chunks/[^/]+/[^/]+/(?P<topic>[^/]+)/(?P<partition>\d+)/(?P<first>\d{20})-\d{20}-[^/]+")
+
 Services = dict[str, dict[str, int]]
 
 
@@ -122,6 +124,21 @@ def name_in_entry(entry: bytes) -> str | None:
     return name
 
 
+def edits_entry(partition: int) -> bytes:
+    """What topic span_chunks gets when a partition has a new edit: readers list the bucket."""
+    return b'{"format":1,"edits":%d}' % partition
+
+
+def edits_in_entry(entry: bytes) -> int | None:
+    """The partition with a new edit, where an entry of span_chunks says that; None for a manifest or its name."""
+    if not entry.startswith(b'{"format":1,"edits":'):
+        return None
+    try:
+        return int(orjson.loads(entry)["edits"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise MalformedRecordError(f"this is no entry: {error!r}") from error
+
+
 def chunk_values(chunk: ChunkEntry) -> dict[str, Any]:
     """An entry as it stands in a manifest."""
     return {name: getattr(chunk, name) for name in _CHUNK}
@@ -148,6 +165,12 @@ def manifest_name(topic: str, partition: int, first: int) -> str:
 def parse_manifest_name(name: str) -> tuple[str, int, int] | None:
     """(topic, partition, first offset) of a manifest's name; None for any other object."""
     found = MANIFEST_NAME.fullmatch(name)
+    return (found["topic"], int(found["partition"]), int(found["first"])) if found else None
+
+
+def parse_chunk_object(name: str) -> tuple[str, int, int] | None:
+    """(topic, partition, first offset) of the name of a chunk or an object beside it; None for any other."""
+    found = CHUNK_OBJECT.fullmatch(name)
     return (found["topic"], int(found["partition"]), int(found["first"])) if found else None
 
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
@@ -20,7 +21,7 @@ from minio.error import InvalidResponseError, MinioException, S3Error
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from pipeline import telemetry
-from topics.errors import StoreConflictError, StoreUnavailableError
+from topics.errors import SettingsError, StoreConflictError, StoreUnavailableError
 from topics.settings import StoreSettings
 
 log = structlog.get_logger(__name__)
@@ -191,7 +192,11 @@ class ObjectStore:
 def _client(settings: StoreSettings, timeout_s: float) -> tuple[urllib3.PoolManager, Minio]:
     """Connections whose answers may take so long, and a client that uses them. Nothing is tried again in there."""
     url = urlsplit(settings.endpoint)
+    if settings.ca_path and not Path(settings.ca_path).is_file():
+        raise SettingsError(f"store.ca_path is {settings.ca_path!r}, which is no file")
     http = urllib3.PoolManager(
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=settings.ca_path or None,
         maxsize=settings.connections_max,
         block=True,
         timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s),

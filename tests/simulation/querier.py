@@ -26,7 +26,7 @@ from pipeline.query.trace_by_id import TraceLookup
 from pipeline.spans import schema
 from pipeline.store.catalog import Catalog
 from pipeline.store.catalog_feed import CatalogFeed
-from tests.simulation.kafka import FeedConsumer, SpanKey, TailConsumer
+from tests.simulation.kafka import FeedConsumer, SpanKey, TailAdmin, TailConsumer
 from tests.simulation.scheduler import Event, Mutex, Process
 from tests.simulation.store import SimulatedStore
 from topics.errors import KafkaUnavailableError, StoreUnavailableError
@@ -70,6 +70,7 @@ class SimulatedQuerier:
         self.feed._consumer = lambda: FeedConsumer(world.kafka, self._kafka_fails)  # type: ignore[method-assign]
         partitions = len(world.kafka.logs)
         self.tail = TailReader(world.settings, partitions)
+        self.tail._admin = TailAdmin(world.kafka, self._kafka_fails)  # type: ignore[assignment]
         self.tail._connect = lambda: TailConsumer(world.kafka, self._kafka_fails)  # type: ignore[method-assign]
         querier = world.settings.querier
         self.live = Client(
@@ -138,7 +139,7 @@ class SimulatedQuerier:
         if self.world.faults.strikes("kafka away", "query"):
             if what == "owners":
                 raise KafkaUnavailableError("kafka away")
-            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
 
 def _all_rows(urls: list[str]) -> tuple[str, list[Any]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 
 import pytest
 import structlog
 
+from tests.agents.commands.answers import Answers
 from topics.logs import QUIET_LOGGERS
 
 
@@ -24,3 +27,16 @@ def logs_as_before() -> Iterator[None]:
     root.setLevel(level)
     for name, old in levels.items():
         logging.getLogger(name).setLevel(old)
+
+
+@pytest.fixture
+def querier() -> Iterator[str]:
+    """Its URL; Answers.table says what it answers."""
+    Answers.table, Answers.asked = {}, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()

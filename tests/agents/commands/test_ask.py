@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +12,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from agents.commands.ask import search, seconds_of, services, trace
 from agents.commands.measure import chart, metrics
 from agents.commands.where import where
+from tests.agents.commands.answers import Answers
 from topics.errors import BadQuestionError
 
 TRACE_ID = "0000000000000000000000000000abcd"
@@ -31,38 +28,6 @@ def one_trace() -> bytes:
     )
     span.trace_id, span.span_id = bytes.fromhex(TRACE_ID), b"\x01" * 8
     return bytes(data.SerializeToString())
-
-
-class Answers(BaseHTTPRequestHandler):
-    """Answers from a table: path -> (status, body); remembers what it was asked."""
-
-    table: ClassVar[dict[str, tuple[int, bytes]]] = {}
-    asked: ClassVar[list[tuple[str, dict[str, list[str]]]]] = []
-
-    def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        self.asked.append((url.path, parse_qs(url.query)))
-        status, body = self.table.get(url.path, (404, b""))
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def querier() -> Iterator[str]:
-    """Its URL; Answers.table says what it answers."""
-    Answers.table, Answers.asked = {}, []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def test_a_trace_is_shown_as_a_waterfall_and_its_id_may_be_short(querier: str) -> None:
