@@ -193,9 +193,7 @@ class WorkerSettings(Section):
     window_s: float = setting(
         900.0, "Copies are found within this record time, and in all that is not yet in a chunk", ge=0
     )
-    window_keys_max: int = setting(
-        4_000_000, "Most keys of the window a worker, beyond what is not yet in a chunk", ge=1000
-    )
+    window_keys_max: int = setting(4_000_000, "Most keys of a worker's window, beyond what is in no chunk yet", ge=1000)
     attribute_columns_max: int = setting(
         200, "Attributes of one scope that get a column of their own; the rest goes to the map column", ge=1, le=2000
     )
