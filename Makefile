@@ -46,6 +46,7 @@ screenshots: venv-dev ui minio ## the pictures of docs/pictures, of the real pag
 	@$(PY) -m pytest -q -m browser tests/browser/screenshots.py
 
 test-long: venv-dev minio ## the long tests under faults, and thousands of seeds; writes build/test-long.json; SEEDS=5000
+	@$(PY) -m tests.protocol.edits_model
 	@$(PY) -m tests.long --seeds $(or $(SEEDS),5000) --processes $$(nproc) $(ARGS)
 
 check: venv-dev lint ## lint, types and the tests that need no servers; under a minute

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import faust
 import structlog
@@ -36,6 +36,8 @@ from topics.topic import full_name
 log = structlog.get_logger(__name__)
 TICK_S = 0.5
 SECRET_BYTES = 32
+ASSIGNOR = "faust"  # the name of its partition assignor, as Kafka knows it
+Answer = TypeVar("Answer")
 
 
 def build(settings: Settings) -> SpanstreamApp:
@@ -45,6 +47,7 @@ def build(settings: Settings) -> SpanstreamApp:
     if not partitions:
         raise KafkaUnavailableError(f"topic {topic} does not exist: create it with `spanstream topics ensure`")
     DROPS.tenants_max = settings.limits.counted_tenants_max
+    _when_kafka_answers(partial(admin.refuse_shared_group, settings, ASSIGNOR))
     app = make_app(settings)
     store = ObjectStore(settings.store)
     source = KafkaSource(app, settings, topic)
@@ -117,7 +120,7 @@ def run_worker(settings: Settings) -> None:
     runner.execute_from_commandline()
 
 
-def _when_kafka_answers(ask: Callable[[], int]) -> int:
+def _when_kafka_answers(ask: Callable[[], Answer]) -> Answer:
     for attempt in Retrying(
         retry=retry_if_exception_type(KafkaUnavailableError),
         wait=wait_exponential(multiplier=0.5, max=10),

@@ -9,8 +9,64 @@ from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from topics.errors import SettingsError
+
+HEAD_BYTES_MAX = 128 << 10  # of a request's line and headers
+
+
+class BoundedHead(HttpToolsProtocol):
+    """A connection whose requests' heads come within timeout_keep_alive and HEAD_BYTES_MAX, or which is closed.
+
+    uvicorn waits for ever for a first request, or for the rest of a head, and keeps all of it in memory.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._begin_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what belongs to a head that is not complete."""
+        super().data_received(data)
+        if self._head_timer is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._close()
+
+    def on_message_begin(self) -> None:
+        """A further request of this connection begins."""
+        super().on_message_begin()
+        if self._head_timer is None:
+            self._begin_head()
+
+    def on_headers_complete(self) -> None:
+        """From here on the application bounds what comes."""
+        self._end_head()
+        super().on_headers_complete()
+
+    def _begin_head(self) -> None:
+        self._head_bytes = 0
+        self._head_timer = self.loop.call_later(self.timeout_keep_alive, self._close)
+
+    def _end_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _close(self) -> None:
+        self._end_head()
+        if not self.transport.is_closing():
+            self.transport.close()
 
 
 class HttpServer(uvicorn.Server):
@@ -20,7 +76,7 @@ class HttpServer(uvicorn.Server):
         """app: the ASGI application; options: uvicorn's beyond what all our servers share."""
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedHead,
             lifespan="off",
             ws="none",
             log_config=None,

@@ -80,6 +80,7 @@ QUERY_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 PARTIAL_ANSWERS = Counter("spanstream_querier_partial_answers", "Answers that were not complete", ["question"])
+LIVE_TAILS = Gauge("spanstream_querier_live_tails", "Live tails that are open")
 LIVE_COPY_BYTES = Gauge("spanstream_querier_live_copy_bytes", "Bytes of copies of live segments kept")
 LIVE_BLOCK_BYTES = Counter("spanstream_querier_live_bytes", "Bytes of live segments fetched from workers")
 TAIL_RECORDS = Counter("spanstream_querier_tail_records", "Records that queries read from Kafka")

@@ -15,14 +15,17 @@ from pipeline.spans import schema
 from pipeline.store import chunk, commit
 from pipeline.store.objects import ObjectStore
 from topics import admin, spans_by_trace
-from topics.settings import Settings
+from topics.settings import Settings, StoreSettings
 from topics.topic import full_name
 
 COMMAND = ("-m", "agents.cli", "worker")
 
 
 class Workers:
-    """Real worker processes on one consumer group. command: of Python; variables: more of every worker's."""
+    """Real worker processes on one consumer group. command: of Python; variables: more of every worker's.
+
+    store: what the workers are told beside the store's place, where that is not the default.
+    """
 
     def __init__(
         self,
@@ -30,11 +33,16 @@ class Workers:
         folder: Path,
         *,
         seal_age_s: float = 2,
+        seal_spans: int = 400,
+        store: StoreSettings | None = None,
         command: Sequence[str] = COMMAND,
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self._settings, self._folder, self._seal_age_s = settings, folder, seal_age_s
-        self._command, self._variables = command, dict(variables or {})
+        self._seal_spans, self._command, self._variables = seal_spans, command, dict(variables or {})
+        if store is not None:
+            times = ("put_timeout_s", "get_timeout_s", "retry_wait_max_s")
+            self._variables |= {f"SPANSTREAM_STORE_{name.upper()}": str(getattr(store, name)) for name in times}
         self._ports: dict[str, int] = {}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -59,7 +67,7 @@ class Workers:
             "STORE_BUCKETS": ",".join(store.buckets),
             "WORKER_PORT": str(port),
             "WORKER_DATA_DIR": str(self._folder / name),
-            "WORKER_SEAL_SPANS": "400",
+            "WORKER_SEAL_SPANS": str(self._seal_spans),
             "WORKER_SEAL_AGE_S": str(self._seal_age_s),
             "WORKER_STATIC_MEMBER": static_member,
         }

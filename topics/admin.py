@@ -19,7 +19,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from topics import otlp_spans, span_chunks, spans_by_trace, spans_dead
-from topics.errors import KafkaUnavailableError
+from topics.errors import GroupSharedError, KafkaUnavailableError
 from topics.kafka_tls import kafka_context
 from topics.settings import KafkaSettings, Settings
 from topics.topic import Topic, full_name
@@ -169,6 +169,25 @@ def group_owners(settings: Settings) -> dict[int, str]:
         for where in member.assignment.topic_partitions
         if where.topic == name
     }
+
+
+def refuse_shared_group(settings: Settings, assignor: str) -> None:
+    """Raise GroupSharedError where members of the workers' group share partitions by another rule than `assignor`.
+
+    Kafka lets nobody in who does not know the members' rule: a worker would wait for ever.
+    """
+    group, timeout_s = settings.kafka.group, settings.kafka.request_timeout_s
+
+    def ask(client: AdminClient) -> Any:
+        return client.describe_consumer_groups([group], request_timeout=timeout_s)[group].result()
+
+    found = _settled(settings.kafka, ask)
+    if found.members and found.partition_assignor not in ("", assignor):
+        programs = sorted({member.client_id for member in found.members})
+        raise GroupSharedError(
+            f"consumer group {group} has members that are no workers ({', '.join(programs[:5])}; they share partitions"
+            f" by {found.partition_assignor!r}): stop them, or give the workers a group of their own (kafka.group)"
+        )
 
 
 def _settled(kafka: KafkaSettings, ask: Callable[[AdminClient], Answer]) -> Answer:

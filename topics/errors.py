@@ -67,6 +67,14 @@ class FormatVersionError(SpanstreamError):
     """A manifest, chunk or entry was written by a later version. The reader refuses it: upgrade the reader."""
 
 
+class GroupSharedError(SpanstreamError):
+    """Other programs are members of the workers' consumer group: Kafka lets no worker in beside them."""
+
+
+class DamagedChunkError(SpanstreamError):
+    """A chunk's bytes are not what was stored: no Parquet, or a page's checksum is wrong."""
+
+
 class PartitionsChangedError(SpanstreamError):
     """The keyed topic was given more partitions. The worker says so again and again and leaves them unread."""
 

@@ -269,6 +269,7 @@ class Questions:
 
     def observe(self) -> None:
         """Set the gauges."""
+        telemetry.LIVE_TAILS.set(self._tails)
         telemetry.LIVE_COPY_BYTES.set(self._live.nbytes)
         telemetry.ENGINE_BYTES.set(self._engine.nbytes())
         telemetry.COPIES_BYTES.set(self._engine.copied_bytes())

@@ -24,6 +24,7 @@ from pipeline.spans.key_values import Ints, MalformedValueError
 from pipeline.spans.parsed import FOREIGN, is_foreign
 from pipeline.spans.record import BadRecord, Record
 from pipeline.spans.rewrite import varint
+from topics.errors import MalformedRecordError
 
 ENTITY_REFS_TAG = b"\x1a"  # Resource.entity_refs, field 3
 AS_BYTES = ("attributes", "entity_refs")  # lists of messages that the decoder leaves as they came
@@ -149,8 +150,8 @@ def _messages(records: Sequence[Record]) -> tuple[pa.RecordBatch | None, list[in
     if not good:
         return None, [], bad
     try:
-        return _handler().list_to_record_batch([records[index].value for index in good]), good, bad
-    except Exception:
+        return _batch([records[index].value for index in good]), good, bad
+    except MalformedRecordError:
         return _one_by_one(records, good, bad)
 
 
@@ -160,12 +161,25 @@ def _one_by_one(
     good = []
     for index in candidates:
         try:
-            _handler().list_to_record_batch([records[index].value])
+            _batch([records[index].value])
             good.append(index)
-        except Exception as error:
+        except MalformedRecordError as error:
             bad.append(BadRecord(index, f"no_otlp: {error}"))
     bad.sort()
-    return (_handler().list_to_record_batch([records[i].value for i in good]) if good else None), good, bad
+    return (_batch([records[i].value for i in good]) if good else None), good, bad
+
+
+def _batch(values: list[bytes]) -> pa.RecordBatch:
+    """Raises MalformedRecordError where one of the values is no OTLP.
+
+    Some damaged lengths make the decoder panic: what then comes out of Rust is no Exception, and would end the worker.
+    """
+    try:
+        return _handler().list_to_record_batch(values)
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise MalformedRecordError(str(error)) from error
+        raise
 
 
 def _malformed(batch: pa.RecordBatch) -> dict[int, str]:

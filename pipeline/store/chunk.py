@@ -19,7 +19,7 @@ from pipeline.store import trace_filter
 from pipeline.store.manifest import Services
 from pipeline.store.own_rows import only_own
 from pipeline.store.totals import CHUNK_OPERATIONS_MAX, bounded
-from topics.errors import FormatVersionError
+from topics.errors import DamagedChunkError, FormatVersionError
 
 FORMAT = 1
 FORMAT_KEY = b"spanstream.format"
@@ -122,12 +122,20 @@ def decode_rows(rows: pa.Table) -> pa.Table:
 
 
 def read_chunk(parquet: bytes, columns: list[str] | None = None) -> pa.Table:
-    """A chunk's rows, page checksums verified. Raises FormatVersionError for one of a later version."""
-    file = pq.ParquetFile(pa.BufferReader(parquet), page_checksum_verification=True)
-    found = int((file.metadata.metadata or {}).get(FORMAT_KEY, b"1"))
-    if found > FORMAT:
-        raise FormatVersionError(f"a chunk has format {found}, this version reads up to {FORMAT}: upgrade spanstream")
-    return file.read(columns=columns)
+    """A chunk's rows, page checksums verified.
+
+    Raises FormatVersionError for one of a later version, DamagedChunkError for bytes that are not a chunk's any more.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(parquet), page_checksum_verification=True)
+        found = int((file.metadata.metadata or {}).get(FORMAT_KEY, b"1"))
+        if found > FORMAT:
+            raise FormatVersionError(
+                f"a chunk has format {found}, this version reads up to {FORMAT}: upgrade spanstream"
+            )
+        return file.read(columns=columns)
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:  # a damaged length asks for any memory
+        raise DamagedChunkError(f"this is no chunk any more: {error}") from error
 
 
 def _parquet(row_groups: Iterable[pa.Table], zstd_level: int) -> bytes:

@@ -26,7 +26,7 @@ from pipeline.store.buckets import bucket_of_partition
 from pipeline.store.edits import EditState
 from pipeline.store.manifest import ChunkEntry, Manifest, chunk_name, manifest_name, parse_manifest_name
 from pipeline.store.objects import ObjectStore
-from topics.errors import StoreConflictError, StoreUnavailableError
+from topics.errors import DamagedChunkError, StoreConflictError, StoreUnavailableError
 from topics.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -80,6 +80,7 @@ def window_spans(
 ) -> Iterator[tuple[Manifest, pa.Table]]:
     """The key columns of the spans stored within the window, oldest range first: what the deduplication window held.
 
+    A chunk that cannot be read is left out, and logged: copies of its spans are stored again.
     Goes back from the newest manifest while record times lie within `window_s` of it, and to about `keys_max` spans.
     """
     if found.newest is None:
@@ -98,7 +99,11 @@ def _keys(store: ObjectStore, manifest: Manifest, chunks: Iterable[ChunkEntry]) 
     for entry in chunks:
         content = store.get(entry.bucket, entry.name)
         if content is not None:  # retention may have taken it
-            rows = chunk.read_chunk(content, columns=chunk.KEY_COLUMNS)
+            try:
+                rows = chunk.read_chunk(content, columns=chunk.KEY_COLUMNS)
+            except DamagedChunkError as error:  # what is stored twice can be merged, what is not read is lost
+                log.error("window_incomplete", chunk=entry.name, error=str(error))
+                continue
             first = pa.array(np.zeros(rows.num_rows, dtype=np.int32))
             yield manifest, rows.append_column("tenant", pa.DictionaryArray.from_arrays(first, [entry.tenant]))
 

@@ -91,19 +91,38 @@ class Manifest:
             read: dict[str, Any] = orjson.loads(content)
             _check_format(read)
             return cls(**_manifest_values(read))
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise MalformedRecordError(f"this is no manifest: {error!r}") from error
 
 
 _MANIFEST = tuple(one.name for one in fields(Manifest))
 _CHUNK = tuple(one.name for one in fields(ChunkEntry))
+_WHOLE_NUMBERS = (
+    *("partition", "partitions", "first", "written_unix_ns"),
+    *("record_time_min_unix_ns", "record_time_max_unix_ns"),
+)
+_CHUNK_NUMBERS = ("bytes", "spans", "traces", "start_min_unix_ns", "start_max_unix_ns", "end_max_unix_ns")
+_CHUNK_TEXTS = ("tenant", "bucket", "name", "traces_name", "filter_name")
 
 
 def _manifest_values(read: dict[str, Any]) -> dict[str, Any]:
     values = {name: read[name] for name in _MANIFEST}
     values["losses"] = tuple((int(first), int(last)) for first, last in read["losses"])
     values["chunks"] = tuple(chunk_from_values(one) for one in read["chunks"])
+    _check_values(values, _WHOLE_NUMBERS, ("topic", "token", "worker"))
+    if values["first"] > values["last"] + 1:
+        raise ValueError(f"first {values['first']} is beyond last {values['last']}")
+    for one in values["chunks"]:
+        _check_values(chunk_values(one), _CHUNK_NUMBERS, _CHUNK_TEXTS)
     return values
+
+
+def _check_values(values: dict[str, Any], numbers: tuple[str, ...], texts: tuple[str, ...]) -> None:
+    """Damaged JSON may still be JSON: what is no number must not become a mark."""
+    wrong = [name for name in numbers if type(values[name]) is not int or values[name] < 0]
+    wrong += [name for name in texts if not isinstance(values[name], str)]
+    if wrong:
+        raise ValueError(f"{wrong} are not what they should be")
 
 
 def _check_format(read: dict[str, Any]) -> None:

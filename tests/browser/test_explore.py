@@ -77,6 +77,21 @@ def test_an_error_is_a_sentence_and_underlined_where_it_is(page: Page) -> None:
     assert not axe_findings(page)
 
 
+def test_a_query_that_was_run_is_suggested_again_where_nothing_is_written(page: Page) -> None:
+    page.goto("/")
+    box = page.get_by_label(QUERY)
+    box.fill('{ name = "charge card" }')
+    box.press("Control+Enter")
+    page.wait_for_url("**/?q=*charge*")
+    box.fill("")
+    box.press("ArrowDown")
+
+    first = page.get_by_label("Suggestions").get_by_role("option").first
+    expect(first).to_have_text('{ name = "charge card" }')
+    first.click()
+    expect(box).to_have_value('{ name = "charge card" }')
+
+
 def test_the_form_writes_the_query_and_reads_it_back(page: Page) -> None:
     page.goto("/?form=1")
     page.get_by_label("Service", exact=True).fill("payment")

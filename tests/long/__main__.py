@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from infra.stack import LocalStack
-from tests.long import crashes
+from tests.long import crashes, hostile_input, store_faults, storm
 from tests.long.figures import Figure, write
 from tests.pages import ROOT
 from topics.settings import Settings, StackSettings, StoreSettings
@@ -24,7 +24,10 @@ from topics.settings import Settings, StackSettings, StoreSettings
 OUTPUT = ROOT / "build" / "test-long.json"
 Scenario = Callable[[Settings, Path], Iterator[Figure]]
 SCENARIOS: dict[str, Scenario] = {
+    "hostile": hostile_input.figures,
     "crashes": crashes.figures,
+    "storm": storm.figures,
+    "store": store_faults.figures,
 }
 
 

@@ -207,3 +207,18 @@ def test_a_manifest_of_a_later_format_is_refused_with_a_sentence(store: ObjectSt
     with pytest.raises(FormatVersionError, match="upgrade"):
         Manifest.from_json(later)
     assert Manifest.from_json(stored.to_json()) == stored
+
+
+def test_a_damaged_chunk_is_left_out_of_the_window_and_stops_nothing(store: ObjectStore) -> None:
+    first = put(store, sealed(0, 4, {"shop": [1, 2]}))
+    put(store, sealed(5, 9, {"shop": [3]}))
+    assert first is not None
+    entry = first.chunks[0]
+    content = store.get(entry.bucket, entry.name) or b""
+    store.put(entry.bucket, entry.name, content[: len(content) // 2] + b"\xff" * 40, "application/octet-stream")
+
+    found = commit.read_mark(store, "spans_by_trace", 3)
+    window = list(commit.window_spans(store, found, window_s=900, keys_max=1000))
+
+    assert [manifest.first for manifest, _ in window] == [5]
+    assert found.mark == 10

@@ -4,13 +4,13 @@ import { useEffect, useState } from "preact/hooks";
 import { REFUSED } from "./api/client";
 import { ComparePage } from "./compare/ComparePage";
 import { ExplorePage } from "./explore/ExplorePage";
-import { listenToKeys, useKeys } from "./keys";
+import { useKeys } from "./keys";
 import { LivePage } from "./live/LivePage";
 import { AccessDialog } from "./parts/AccessDialog";
 import { KeysDialog } from "./parts/KeysDialog";
 import { ThemeButton } from "./parts/ThemeButton";
 import { TraceIdBox } from "./parts/TraceIdBox";
-import { followLinks, go, urlOf, usePlace } from "./router";
+import { go, urlOf, usePlace } from "./router";
 import { ServicesPage } from "./services/ServicesPage";
 import { SystemPage } from "./system/SystemPage";
 import { TracePage } from "./trace/TracePage";
@@ -41,8 +41,6 @@ export function App() {
   const view = VIEWS.find((one) => one.path === path);
   const traceId = /^\/trace\/([^/]+)$/.exec(path)?.[1];
 
-  useEffect(followLinks, []);
-  useEffect(listenToKeys, []);
   useEffect(() => {
     const refused = () => setDialog("access");
     addEventListener(REFUSED, refused);

@@ -1,5 +1,5 @@
 /** The keyboard: views register what keys do while they are shown, and `?` lists it. */
-import { useEffect } from "preact/hooks";
+import { useLayoutEffect } from "preact/hooks";
 
 export interface Key {
   /** As KeyboardEvent.key has it, with "ctrl+" before it where that is held; two after another with a space: "g e". */
@@ -27,7 +27,7 @@ export function keyGroups(): readonly Group[] {
 
 /** Keys of a view, as long as it is shown. */
 export function useKeys(title: string, keys: readonly Key[]): void {
-  useEffect(() => {
+  useLayoutEffect(() => {
     const group: Group = { title, keys };
     groups.push(group);
     return () => {
@@ -36,9 +36,8 @@ export function useKeys(title: string, keys: readonly Key[]): void {
   });
 }
 
-export function listenToKeys(): () => void {
+export function listenToKeys(): void {
   addEventListener("keydown", pressed);
-  return () => removeEventListener("keydown", pressed);
 }
 
 function pressed(event: KeyboardEvent): void {

@@ -55,7 +55,7 @@ export function urlOf(path: string, changes: Changes, onto?: URLSearchParams): s
 }
 
 /** Clicks on links to views of ours change the place without loading the page again. */
-export function followLinks(): () => void {
+export function followLinks(): void {
   const clicked = (event: MouseEvent) => {
     const link = (event.target as Element | null)?.closest?.("a");
     const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
@@ -66,7 +66,6 @@ export function followLinks(): () => void {
     scrollTo(0, 0);
   };
   document.addEventListener("click", clicked);
-  return () => document.removeEventListener("click", clicked);
 }
 
 function isView(path: string): boolean {

@@ -58,6 +58,15 @@ test("callers stand left of what they call, circles included", () => {
   assert.deepEqual(Object.keys(column([call("x", "y"), call("y", "x"), call("z", "z")])), ["x", "y", "z"]);
 });
 
+test("a map where everybody calls everybody is no wider than it must be", () => {
+  const names = Array.from({ length: 12 }, (_, at) => `s${at}`);
+  const calls = names.flatMap((from) => names.map((to) => ({ from, to, rate: from === "s3" ? 9 : 1, errorShare: 0 })));
+  const nodes = placed(calls);
+  assert.deepEqual([nodes.find((node) => node.column === 0)!.name, Math.max(...nodes.map((node) => node.column))], ["s3", 1]);
+  const line = names.slice(1).map((to, at) => ({ from: names[at]!, to, rate: 1, errorShare: 0 }));
+  assert.equal(placed(line).length, 12);
+});
+
 test("a service has the same colour everywhere, and colours are spread", () => {
   const names = Array.from({ length: 240 }, (_, at) => `service-${at}`);
   const counts = new Map<number, number>();

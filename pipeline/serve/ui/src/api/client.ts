@@ -63,7 +63,7 @@ export async function fetchApi(path: string, params: Params = {}, init: RequestI
     throw new ApiError(0, "The querier does not answer. Is it running? `spanstream doctor` tries every part.");
   }
   if (answer.ok) return answer;
-  if (answer.status === 401 || answer.status === 403) dispatchEvent(new CustomEvent(REFUSED));
+  if (answer.status === 401) dispatchEvent(new CustomEvent(REFUSED));
   throw new ApiError(answer.status, await sentenceOf(answer));
 }
 

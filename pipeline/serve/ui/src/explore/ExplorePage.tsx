@@ -37,7 +37,7 @@ export function ExplorePage({ params }: ViewProps) {
     return () => clearInterval(timer);
   }, [isAuto]);
   useKeys("Explore", [
-    { keys: "/", does: "write a query", run: () => document.getElementById("query")?.focus() },
+    { keys: "/", does: "write a query (↓ suggests, Enter runs it)", run: () => document.getElementById("query")?.focus() },
     { keys: "f", does: "show or hide the form", run: () => change({ form: isForm ? null : "1" }) },
     { keys: "r", does: "ask again", run: () => setTurn((before) => before + 1) },
   ]);

@@ -3,6 +3,7 @@ import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { ApiError } from "../api/client";
 import { errorOffset, tokens } from "../query";
 import type { Range } from "../range";
+import { rememberQuery } from "./recent";
 import { suggestionsFor } from "./suggestions";
 import { type Wanted, wantedAt } from "./wanted";
 
@@ -42,18 +43,18 @@ export function QueryBox({ query, error, range, run, placeholder }: Props) {
   const take = (item: string, { wanted }: Open) => {
     const element = area.current!;
     const after = element.value.slice(element.selectionStart ?? undefined);
-    const space = /[\s({]$/.test(item) || item === "}" || item.endsWith("(") ? "" : " ";
+    const space = /[\s({}]$/.test(item) ? "" : " ";
     const changed = element.value.slice(0, wanted.from) + item + space;
-    setText(changed + after.replace(/^ /, ""));
-    close();
-    requestAnimationFrame(() => {
-      element.focus();
-      element.setSelectionRange(changed.length, changed.length);
-      void suggest();
-    });
+    // At once, not with the next rendering: the next key may come before it
+    element.value = changed + after.replace(/^ /, "");
+    element.focus();
+    element.setSelectionRange(changed.length, changed.length);
+    setText(element.value);
+    void suggest();
   };
   const submit = (value: string) => {
     close();
+    rememberQuery(value.trim());
     run(value.trim());
   };
   const pressed = (event: KeyboardEvent) => {
@@ -63,7 +64,7 @@ export function QueryBox({ query, error, range, run, placeholder }: Props) {
     } else if (event.key === "Escape" && open) {
       event.preventDefault();
       close();
-    } else if (event.key === " " && event.ctrlKey) {
+    } else if ((event.key === " " && event.ctrlKey) || (event.key === "ArrowDown" && !open)) {
       event.preventDefault();
       void suggest();
     } else if (open) {

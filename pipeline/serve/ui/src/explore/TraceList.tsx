@@ -16,6 +16,8 @@ export const SORTS = {
 } as const;
 export type Sort = keyof typeof SORTS;
 
+const SERVICES_SHOWN = 4; // those with errors first
+
 interface Counts {
   readonly spans: number;
   readonly errors: number;
@@ -88,7 +90,9 @@ function Row({ trace, query, columns, longest }: { trace: FoundTrace; query: str
   const { spans, errors } = countsOf(trace);
   const startMs = Number(trace.startTimeUnixNano ?? 0) / 1e6;
   const hasRoot = trace.rootServiceName !== "<root span not yet received>";
-  const services = Object.keys(trace.serviceStats ?? {});
+  const services = Object.entries(trace.serviceStats ?? {}).sort(
+    ([, a], [, b]) => (b.errorCount ?? 0) - (a.errorCount ?? 0) || (b.spanCount ?? 0) - (a.spanCount ?? 0),
+  );
   return (
     <tr>
       <td class="started" title={timeText(startMs)}>
@@ -116,10 +120,10 @@ function Row({ trace, query, columns, longest }: { trace: FoundTrace; query: str
         {countText(errors)}
       </td>
       <td class="services">
-        {services.slice(0, 6).map((service) => (
-          <Service key={service} name={cut(service)} />
+        {services.slice(0, SERVICES_SHOWN).map(([service, stats]) => (
+          <Service key={service} name={cut(service)} errors={stats.errorCount ?? 0} />
         ))}
-        {services.length > 6 && <span class="dim">+ {services.length - 6}</span>}
+        {services.length > SERVICES_SHOWN && <span class="dim">+ {services.length - SERVICES_SHOWN}</span>}
       </td>
     </tr>
   );

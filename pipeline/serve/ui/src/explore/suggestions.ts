@@ -2,6 +2,7 @@
 import { ask } from "../api/client";
 import type { TagScopes, TagValues } from "../api/types";
 import { attributeName, valueLiteral } from "../query";
+import { recentQueries } from "./recent";
 import { AFTER_SPANSET, JOINTS, matching, operatorsOf, STAGES, type Wanted } from "./wanted";
 
 const SHOWN_MAX = 12;
@@ -9,6 +10,7 @@ const VALUES_ASKED = 200;
 const KEPT_MS = 30_000;
 const SCOPE_ORDER = ["intrinsic", "resource", "span", "event", "link", "instrumentation"];
 const HIDDEN = /^(span:(duration|name|kind|status|statusMessage)|traceDuration|rootName|rootServiceName)$/; // have another name
+const BEGINNINGS = ["{ status = error }", "{ duration > 500ms }", "{ kind = server }", "{ "];
 const DURATIONS = ["10ms", "100ms", "500ms", "1s", "5s"];
 
 interface Kept<T> {
@@ -64,7 +66,7 @@ async function words(wanted: Wanted, range: { start: number; end: number }): Pro
     case "joint":
       return JOINTS;
     case "stage":
-      return wanted.name === "|" ? STAGES : wanted.name === "}" ? AFTER_SPANSET : ["{ "];
+      return wanted.name === "|" ? STAGES : wanted.name === "}" ? AFTER_SPANSET : [...new Set([...recentQueries(), ...BEGINNINGS])];
     default:
       return [];
   }

@@ -12,6 +12,8 @@ const HIGH = 50;
 const ACROSS = 320;
 const DOWN = 78;
 const PAD = 24;
+const MANY_FAIL = 0.05;
+const TOLD_CALLS_MAX = 40; // with more, what a line says is told when it is pointed at
 
 interface Props {
   readonly calls: readonly Call[];
@@ -30,20 +32,21 @@ export function ServiceMap({ calls, figures, times }: Props) {
   const x = (node: Node) => PAD + node.column * ACROSS;
   const y = (node: Node) => PAD + (node.row - lowest) * DOWN;
   const most = Math.max(...calls.map((call) => call.rate), 1e-9);
+  const isDense = calls.length > TOLD_CALLS_MAX;
   const ordered = [...calls].sort((a, b) => a.errorShare - b.errorShare);
 
   return (
     <div class="map" tabIndex={0} role="region" aria-label="Map of the services">
       <svg width={width} height={height} viewBox={`0 0 ${width} ${height}`}>
         <defs>
-          {["good", "bad"].map((kind) => (
+          {["good", "some", "bad"].map((kind) => (
             <marker key={kind} id={`arrow-${kind}`} viewBox="0 0 8 8" refX="7" refY="4" markerWidth="9" markerHeight="9" markerUnits="userSpaceOnUse" orient="auto">
               <path d="M0 0L8 4L0 8z" class={`arrow ${kind}`} />
             </marker>
           ))}
         </defs>
         {ordered.map((call) => (
-          <CallLine key={`${call.from}\n${call.to}`} call={call} most={most} times={times} {...ends(at.get(call.from)!, at.get(call.to)!, x, y)} />
+          <CallLine key={`${call.from}\n${call.to}`} call={call} most={most} isDense={isDense} times={times} {...ends(at.get(call.from)!, at.get(call.to)!, x, y)} />
         ))}
         {nodes.map((node) => (
           <Box key={node.name} node={node} x={x(node)} y={y(node)} figures={byName.get(node.name)} times={times} />
@@ -51,6 +54,11 @@ export function ServiceMap({ calls, figures, times }: Props) {
       </svg>
     </div>
   );
+}
+
+/** Some errors are not yet many. */
+function kindOf(errorShare: number): "good" | "some" | "bad" {
+  return errorShare >= MANY_FAIL ? "bad" : errorShare > 0 ? "some" : "good";
 }
 
 interface Ends {
@@ -70,19 +78,22 @@ function ends(from: Node, to: Node, x: (node: Node) => number, y: (node: Node) =
   return { path: `M${x0} ${y0}C${x0 + 50} ${below} ${x1 - 50} ${below} ${x1 - 2} ${y1}`, x: (x0 + x1) / 2, y: below - HIGH / 3 };
 }
 
-function CallLine(props: { call: Call; most: number; times: Props["times"] } & Ends) {
-  const { call, most, path, x, y, times } = props;
-  const kind = call.errorShare > 0 ? "bad" : "good";
+function CallLine(props: { call: Call; most: number; isDense: boolean; times: Props["times"] } & Ends) {
+  const { call, most, isDense, path, x, y, times } = props;
+  const kind = kindOf(call.errorShare);
   const fails = call.errorShare ? `${percentText(call.errorShare)} fail` : "";
   const told = [rateText(call.rate), fails].filter(Boolean).join(", ");
   const query = `{ parent.resource.service.name = ${quoted(call.from)} && resource.service.name = ${quoted(call.to)} }`;
   return (
     <a href={urlOf("/", { q: query, ...times })} aria-label={`${call.from} calls ${call.to}: ${told}`}>
-      <path d={path} class={`call ${kind}`} style={{ strokeWidth: `${1.5 + 3 * Math.sqrt(call.rate / most)}px` }} marker-end={`url(#arrow-${kind})`} />
-      <text x={x} y={y - 6} class={`call-text ${kind}`} text-anchor="middle">
-        {rateText(call.rate)}
-      </text>
-      {fails && (
+      <title>{`${call.from} calls ${call.to}: ${told}`}</title>
+      <path d={path} class={`call ${kind}`} style={{ strokeWidth: `${(isDense ? 0.5 : 1.5) + (isDense ? 1 : 3) * Math.sqrt(call.rate / most)}px` }} marker-end={`url(#arrow-${kind})`} />
+      {!isDense && (
+        <text x={x} y={y - 6} class={`call-text ${kind}`} text-anchor="middle">
+          {rateText(call.rate)}
+        </text>
+      )}
+      {fails && !isDense && (
         <text x={x} y={y + 14} class={`call-text ${kind}`} text-anchor="middle">
           {fails}
         </text>
@@ -95,17 +106,17 @@ function Box(props: { node: Node; x: number; y: number; figures: Figures | undef
   const { node, x, y, figures, times } = props;
   const name = node.name || "(no service)";
   const short = name.length > 18 ? `${name.slice(0, 17)}…` : name;
-  const failing = !!figures && figures.errorShare > 0;
+  const kind = kindOf(figures?.errorShare ?? 0);
   const told = figures ? `${rateText(figures.rate)} · ${percentText(figures.errorShare)} errors` : "no entry spans";
   return (
     <a href={urlOf("/services", { service: node.name, ...times })} aria-label={`${name}: ${told}`}>
       <title>{name}</title>
-      <rect x={x} y={y} width={WIDE} height={HIGH} rx="7" class={failing ? "box bad" : "box"} />
+      <rect x={x} y={y} width={WIDE} height={HIGH} rx="7" class={`box ${kind}`} />
       <rect x={x} y={y} width="6" height={HIGH} rx="3" style={{ fill: serviceColour(node.name) }} />
       <text x={x + 16} y={y + 21} class="box-name">
         {short}
       </text>
-      <text x={x + 16} y={y + 38} class={failing ? "box-told bad" : "box-told"}>
+      <text x={x + 16} y={y + 38} class={`box-told ${kind}`}>
         {told}
       </text>
     </a>

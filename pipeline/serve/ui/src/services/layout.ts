@@ -1,6 +1,9 @@
 /** Places for the services of a map: callers left of what they call, few crossings. */
 import type { Call } from "./figures";
 
+const COLUMNS_MAX = 8;
+const DENSE_CALLS = 4; // a service
+
 export interface Node {
   readonly name: string;
   readonly column: number;
@@ -25,17 +28,44 @@ export function placed(calls: readonly Call[], alone: readonly string[] = []): N
   return names.map((name) => ({ name, column: columns.get(name)!, row: row.get(name)! }));
 }
 
-/** The longest way from a service that nobody calls; calls that close a circle do not count. */
+/** The longest way from a service that nobody calls; the shortest where everybody calls everybody, and that is too wide. */
 function columnsOf(names: readonly string[], calls: readonly Call[]): Map<string, number> {
+  if (calls.length > DENSE_CALLS * names.length) return shortest(names, calls);
+  const columns = longest(names, calls);
+  return Math.max(0, ...columns.values()) < COLUMNS_MAX ? columns : shortest(names, calls);
+}
+
+/** Services that nobody calls; without any, the one that calls most more than it is called. */
+function rootsOf(names: readonly string[], calls: readonly Call[]): string[] {
+  const called = new Set(calls.filter((call) => call.from !== call.to).map((call) => call.to));
+  const roots = names.filter((name) => !called.has(name));
+  if (roots.length) return roots;
+  const surplus = (name: string) =>
+    calls.reduce((sum, call) => sum + (call.from === name ? call.rate : 0) - (call.to === name ? call.rate : 0), 0);
+  return [...names].sort((a, b) => surplus(b) - surplus(a)).slice(0, 1);
+}
+
+function shortest(names: readonly string[], calls: readonly Call[]): Map<string, number> {
+  const columns = new Map(rootsOf(names, calls).map((name) => [name, 0]));
+  for (let column = 0; column < names.length; column++) {
+    for (const call of calls) {
+      if (columns.get(call.from) === column && !columns.has(call.to)) columns.set(call.to, column + 1);
+    }
+  }
+  for (const name of names) if (!columns.has(name)) columns.set(name, 0);
+  return columns;
+}
+
+/** Calls that close a circle do not count. */
+function longest(names: readonly string[], calls: readonly Call[]): Map<string, number> {
   const columns = new Map<string, number>();
-  const called = new Set(calls.map((call) => call.to));
   const visit = (name: string, column: number, path: ReadonlySet<string>) => {
     if (path.has(name) || (columns.get(name) ?? -1) >= column) return;
     columns.set(name, column);
     const further = new Set(path).add(name);
     for (const call of calls) if (call.from === name) visit(call.to, column + 1, further);
   };
-  for (const name of names) if (!called.has(name)) visit(name, 0, new Set());
+  for (const name of rootsOf(names, calls)) visit(name, 0, new Set());
   for (const name of names) if (!columns.has(name)) visit(name, 0, new Set());
   return columns;
 }

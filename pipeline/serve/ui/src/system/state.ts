@@ -45,7 +45,7 @@ export interface SystemState {
   readonly drops: Drops;
   readonly sources: readonly Source[];
   /** Parts that could not be asked, with why. */
-  readonly failed: readonly string[];
+  readonly failed: readonly Problem[];
 }
 
 interface TableAnswer {
@@ -55,13 +55,18 @@ interface TableAnswer {
 
 /** All of it; what cannot be asked is told in `failed` and leaves the rest standing. */
 export async function systemState(signal: AbortSignal): Promise<SystemState> {
-  const failed: string[] = [];
+  const failed: Problem[] = [];
   const part = async <T,>(what: string, path: string, otherwise: T): Promise<T> => {
     try {
       return await ask<T>(path, {}, signal);
     } catch (error) {
-      if (!(error instanceof ApiError) || error.status === 0 || error.status === 401 || error.status === 403) throw error;
-      failed.push(`${what}: ${error.message}`);
+      if (!(error instanceof ApiError) || error.status === 0 || error.status === 401) throw error;
+      const isForbidden = error.status === 403; // nothing is wrong then: it is for others to see
+      failed.push({
+        bad: !isForbidden,
+        sentence: `${what}: ${error.message}`,
+        advice: isForbidden ? "Access takes another token." : "`spanstream doctor` tries every part.",
+      });
       return otherwise;
     }
   };
@@ -93,7 +98,7 @@ export interface Problem {
 
 /** What is wrong, the worst first. */
 export function problemsOf(state: SystemState): Problem[] {
-  const found: Problem[] = state.failed.map((sentence) => ({ bad: true, sentence, advice: "`spanstream doctor` tries every part." }));
+  const found: Problem[] = [...state.failed];
   if (state.missing) {
     found.push({ bad: true, sentence: `The querier does not answer in full: ${state.missing}.`, advice: "Answers say so until it does." });
   }
