@@ -1,10 +1,9 @@
-"""Dashboards and alert rules ask for metrics that running processes have."""
+"""Dashboards and alert rules ask for metrics that there are."""
 
 from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.parser import text_string_to_metric_families
 
-from agents.commands.local_run import is_ready
 from pipeline import telemetry
 from tests.pages import ROOT
-from tests.queriers import querier, receiver
-from tests.waiting import wait_until
-from tests.workers import Workers
-from topics import admin
-from topics.settings import KafkaSettings, Settings, StoreSettings
+from topics.settings import Settings
 
 DASHBOARDS = sorted((ROOT / "infra" / "grafana" / "dashboards").glob("*.json"))
 YAML = sorted([*(ROOT / "infra" / "grafana").rglob("*.yaml"), *(ROOT / "infra" / "prometheus").glob("*.yml")])
@@ -94,32 +87,3 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
         ]
         assert len({panel["id"] for panel in panels}) == len(panels)
         assert len(set(cells)) == len(cells)
-
-
-def metrics_at(url: str) -> set[str]:
-    """Counters and histograms with labels show nothing before they counted; their families are told all the same."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
-        families = list(text_string_to_metric_families(answer.read().decode()))
-    ends = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
-    return {family.name + end for family in families for end in ends.get(family.type, [""])}
-
-
-@pytest.mark.integration
-def test_running_processes_have_every_metric_asked_for(
-    kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_path: Path
-) -> None:
-    settings = Settings(kafka=kafka_settings, store=store_settings)
-    admin.ensure(settings)
-
-    with (
-        receiver(settings, tmp_path) as taking,
-        querier(settings, tmp_path) as asking,
-        Workers(settings, tmp_path) as workers,
-    ):
-        working = workers.start("one")
-        wait_until(lambda: is_ready(working), 60, "the worker is ready")
-        urls = {"receiver": taking, "querier": asking, "worker": working}
-        for process, url in urls.items():
-            wanted = {name for name in asked_metrics() if name.startswith(f"spanstream_{process}_")}
-            assert wanted, process
-            assert not wanted - metrics_at(url), process
