@@ -1,4 +1,4 @@
-"""`spanstream trace|search|services`: questions to a querier."""
+"""`spanstream trace|search|services|drops`: questions to a querier."""
 
 from __future__ import annotations
 
@@ -104,6 +104,31 @@ def services(querier: Querier, *, as_json: bool) -> None:
         for operation, count in sorted(operations.items(), key=lambda one: (-one[1], one[0])):
             table.add_row(Text(service, colour_of(service)), Text(operation), f"{count:,}")
     screen().print(table)
+
+
+@click.command()
+@asks_querier
+def drops(querier: Querier, *, as_json: bool) -> None:
+    """What was not kept as it was sent, by reason: refused, rejected, marked, copies, dead records.
+
+    Over all workers that own partitions and the receivers of querier.receiver_urls, each since its start.
+    """
+    answer = querier.ask("/api/status/drops")
+    if as_json:
+        write_json(answer)
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("tenant", "what", "reason", "count"):
+        table.add_column(title, justify="right" if title == "count" else "left", overflow="fold")
+    for tenant, kinds in sorted(answer["tenants"].items()):
+        for kind, reasons in sorted(kinds.items()):
+            for reason, count in sorted(reasons.items(), key=lambda one: (-one[1], one[0])):
+                table.add_row(
+                    Text(tenant or "(not readable)"), Text(kind.replace("_", " ")), Text(reason), f"{count:,}"
+                )
+    screen().print(table)
+    if not answer["complete"]:
+        say("The answer is PARTIAL: " + "; ".join(answer["reasons"]))
 
 
 def show_trace(answer: TraceAnswer, rows_max: int = 1000) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.query.chunks import ChunkReader, ChunkRef
+from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef
 from pipeline.spans import schema
 
 Key = tuple[str, str, str]  # URL of the chunk, statement, its values
@@ -40,17 +40,16 @@ class ChunkCache:
     ) -> list[pa.Table]:
         """A table a chunk that can be read. asked: the statement without chunks. read: runs it over some of them.
 
-        What `read` gives has the column `filename`, the URL of a row's chunk; the tables do not.
+        What `read` gives has the column CHUNK_NUMBER, of the chunks that can be read; the tables do not.
         """
         keys = {ref.url: (ref.url, asked[0], repr(asked[1])) for ref in refs}
         found = {url: schema.plain(table) for url, key in keys.items() if (table := self._get(key)) is not None}
         for some in _batches([ref for ref in refs if ref.url not in found]):
             rows = read(some)
-            numbers, names = _coded(rows.column("filename"))
-            at = {reader.url_of(name): number for number, name in enumerate(names)}
-            rows = rows.drop_columns("filename")
-            for ref in filter(reader.can_read, some):
-                own = rows.filter(pc.equal(numbers, at.get(ref.url, -1)))
+            numbers, rows = rows.column(CHUNK_NUMBER), rows.drop_columns(CHUNK_NUMBER)
+            # Those that turned out to be unreadable were left out of the list
+            for number, ref in enumerate(filter(reader.can_read, some)):
+                own = rows.filter(pc.equal(numbers, number))
                 found[ref.url] = own.combine_chunks()
                 self._put(keys[ref.url], _packed(found[ref.url]))
         return list(found.values())
@@ -80,12 +79,6 @@ def _packed(table: pa.Table) -> pa.Table:
         if pa.types.is_string(field.type):
             table = table.set_column(at, field.name, table.column(at).dictionary_encode())
     return table
-
-
-def _coded(names: pa.ChunkedArray) -> tuple[pa.Array, list[str]]:
-    """Each name as its number among the different ones."""
-    coded = pc.dictionary_encode(names.combine_chunks())
-    return coded.indices, coded.dictionary.to_pylist()
 
 
 def _batches(refs: Sequence[ChunkRef]) -> list[list[ChunkRef]]:

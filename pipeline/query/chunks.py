@@ -15,6 +15,7 @@ from pipeline.spans import schema
 from pipeline.store.manifest import ChunkEntry
 from topics.errors import StoreUnavailableError
 
+CHUNK_NUMBER = "chunk_number"
 TRACE_BYTES = 64  # of a trace in the object with a row a trace, about
 MORE_KEYS_MAX = 1000  # an entry that lists so many keys of map columns may not list all
 # SQL over rows of chunks. Columns are matched by name, since each chunk has its own
@@ -33,9 +34,9 @@ def rows_of(urls: Sequence[str]) -> str:
 
 
 def rows_by_chunk(urls: Sequence[str]) -> str:
-    """The same with the column `filename`, the URL of a row's chunk."""
-    chunks = "SELECT * FROM read_parquet(?, union_by_name = true, filename = true) UNION ALL BY NAME "
-    return (chunks if urls else "") + "SELECT *, NULL::VARCHAR AS filename FROM {live}"
+    """The same with the column CHUNK_NUMBER: the place of a row's chunk in the list; names are slower to group by."""
+    chunks = f"SELECT *, file_index AS {CHUNK_NUMBER} FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
+    return (chunks if urls else "") + f"SELECT *, NULL::UBIGINT AS {CHUNK_NUMBER} FROM {{live}}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from pipeline.query import plan
 from pipeline.query.chunk_cache import ChunkCache
-from pipeline.query.chunks import ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
+from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
 from pipeline.query.comparison import Comparison, CountedSeries, compared
 from pipeline.query.conditions import Condition
 from pipeline.query.counting import Counting, CountsCache
@@ -208,7 +208,7 @@ class _Measured:
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
             source = Sql(rows_by_chunk(urls), (urls,) if urls else ())
-            (one,) = compiled.statements(source, where, Sql("filename"))
+            (one,) = compiled.statements(source, where, Sql(CHUNK_NUMBER))
             return one.text, list(one.values)
 
         columns = sorted(compiled.columns | condition.columns)

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from pipeline.query import plan, summary
 from pipeline.query.chunk_cache import ChunkCache
-from pipeline.query.chunks import IN_RANGE, ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
+from pipeline.query.chunks import CHUNK_NUMBER, IN_RANGE, ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
 from pipeline.query.conditions import TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
 from pipeline.query.order import NEWEST, Order
@@ -363,7 +363,7 @@ def _candidate_sql(urls: list[str], *, condition: Condition, within: tuple[int, 
 
 def _candidates_by_chunk_sql(urls: list[str], *, condition: Condition) -> tuple[str, list[Any]]:
     text = (
-        f"SELECT trace_id, min(start_unix_ns) AS start, filename FROM ({rows_by_chunk(urls)}) "
+        f"SELECT trace_id, min(start_unix_ns) AS start, {CHUNK_NUMBER} FROM ({rows_by_chunk(urls)}) "
         f"WHERE {condition.sql} GROUP BY ALL"
     )
     return text, ([urls] if urls else []) + condition.values

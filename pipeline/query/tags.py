@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pipeline.query.blocks import LiveSegment
 from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.chunks import (
+    CHUNK_NUMBER,
     IN_RANGE,
     ROOT,
     SERVICE_SQL,
@@ -402,10 +403,12 @@ def _values_by_chunk_sql(
     urls: list[str], *, each: Expression, condition: Condition, limit: int
 ) -> tuple[str, list[Any]]:
     """The first values of each chunk, of all its rows that fulfil the condition."""
-    rows = f"SELECT {each.sql} AS v, filename FROM ({rows_by_chunk(urls)}) WHERE {each.where} AND ({condition.sql})"
+    rows = (
+        f"SELECT {each.sql} AS v, {CHUNK_NUMBER} FROM ({rows_by_chunk(urls)}) WHERE {each.where} AND ({condition.sql})"
+    )
     sql = (
-        f"SELECT v, filename FROM (SELECT DISTINCT v, filename FROM ({rows}) WHERE v IS NOT NULL) "
-        f"QUALIFY row_number() OVER (PARTITION BY filename ORDER BY v) <= {int(limit) + 1}"
+        f"SELECT v, {CHUNK_NUMBER} FROM (SELECT DISTINCT v, {CHUNK_NUMBER} FROM ({rows}) WHERE v IS NOT NULL) "
+        f"QUALIFY row_number() OVER (PARTITION BY {CHUNK_NUMBER} ORDER BY v) <= {int(limit) + 1}"
     )
     return sql, [*each.parameters, *([urls] if urls else []), *condition.values]
 

@@ -25,7 +25,7 @@ RULES = {
     "first": "a checkpoint stands before the edits below it are deleted",
     "newest": "retention keeps the newest manifest",
 }
-STATES_MAX = 200_000
+STATES_MAX = 60_000
 
 
 class Chunk(NamedTuple):

@@ -16,7 +16,7 @@ import agents.worker
 from pipeline.partition import batch
 from pipeline.query import live, owners, tail, tail_rows
 from pipeline.spans import from_otlp, validate
-from pipeline.store import catalog, catalog_feed, chunk, commit, filter_groups, tables
+from pipeline.store import catalog, catalog_feed, chunk, commit, filter_groups, housekeeping, tables
 from tests.simulation import plain
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def patched(world: World) -> Iterator[None]:
         for module in (owners, live, tail, tail_rows, catalog_feed):
             put(module, "time", clock)
         put(catalog_feed, "admin", admin)
-        put(commit, "secrets", SimpleNamespace(token_hex=lambda n: scheduler.rng.randbytes(n).hex()))
+        for module in (commit, housekeeping):
+            put(module, "secrets", SimpleNamespace(token_hex=lambda n: scheduler.rng.randbytes(n).hex()))
         put(agents.worker, "release_memory", lambda **_: None)
         put(agents.worker, "log", Log(world.problems))
         if not world.real:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -20,9 +20,10 @@ from pipeline.partition.state import Partition
 from pipeline.partition.window import Keys, Window
 from pipeline.query import snapshot
 from pipeline.query.tail_rows import TailRows
-from pipeline.store import commit
+from pipeline.store import commit, housekeeping
 from pipeline.store.catalog import Catalog
-from pipeline.store.manifest import ChunkEntry
+from pipeline.store.housekeeping import Housekeeper
+from pipeline.store.manifest import ChunkEntry, parse_chunk_object
 from pipeline.store.objects import ObjectStore
 from tests.simulation.store import Buckets
 
@@ -110,6 +111,19 @@ def _of(where: Any, name: str, planted: Any) -> Callable[[], AbstractContextMana
     return lambda: mock.patch.object(where, name, planted)
 
 
+@contextmanager
+def _sweeps_all() -> Iterator[None]:
+    """Whatever has no name goes at once, wherever it begins."""
+    at_once = mock.patch.object(Housekeeper, "grace_ns", 0)
+    with at_once, mock.patch.object(housekeeping, "parse_chunk_object", _from_the_start):
+        yield
+
+
+def _from_the_start(name: str) -> tuple[str, int, int] | None:
+    parsed = parse_chunk_object(name)
+    return parsed and (parsed[0], parsed[1], -1)
+
+
 PLANTED: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "a gap is read again": _of(Worker, "_in_order", _as_they_come),
     "a gap that Kafka has records in is no loss": _of(Partition, "skip_lost", _any_gap_is_a_loss),
@@ -125,5 +139,7 @@ PLANTED: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "rows are held until they are stored": _of(Partition, "drop", lambda state, *_, **__: state.segments),
     "the horizon is where manifests end": _of(Catalog, "horizons", _one_further),
     "live rows are cut at the horizon": _of(snapshot, "filtered", _uncut),
+    "a sweep knows what manifests name": _of(Housekeeper, "_named", lambda *_: set()),
+    "a sweep lets alone what is being stored": _sweeps_all,
     "a copy in the tail is none": _of(TailRows, "_new", lambda _rows, spans: spans),
 }

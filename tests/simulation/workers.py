@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from agents.app import worker_url
 from agents.index_agent import attach_index
-from agents.ports import Assignment
+from agents.ports import Assignment, Pools
 from agents.sink_agent import attach_sink
 from agents.source import StoreRanges
 from agents.table_endpoint import TableEndpoint
@@ -17,12 +18,13 @@ from agents.worker import Worker
 from pipeline.partition.batch import SourceRecord
 from pipeline.partition.sealed import SealedRange
 from pipeline.store import tables
+from pipeline.store.housekeeping import Housekeeper, Retention
 from pipeline.store.manifest import Manifest
 from tests.simulation.kafka import FaustEvent, FaustMessage
 from tests.simulation.scheduler import Condition, Process
 from tests.simulation.store import SimulatedStore
-from topics.errors import KafkaUnavailableError
-from topics.settings import Settings
+from topics.errors import KafkaUnavailableError, StoreUnavailableError
+from topics.settings import HousekeepingSettings, Settings
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -199,6 +201,7 @@ class SimulatedWorker:
         channel = self.worker.seal_requested.__self__  # type: ignore[union-attr]
         self.process.spawn(self._drain(sink(channel)), "sink")
         self.process.spawn(self._tick(), "tick")
+        self.process.spawn(self._keep_house(), "housekeeping")
 
     async def _drain(self, ranges: AsyncIterator[int]) -> None:
         async for _ in ranges:
@@ -208,6 +211,31 @@ class SimulatedWorker:
         while True:
             await asyncio.sleep(self.world.tick_s)
             await self.worker.tick()
+
+    async def _keep_house(self) -> None:
+        """Sweeps, as often as fits into a seed; retention takes nothing in so short a time."""
+        short = {"query_timeout_s": 2.0, "catalog_refresh_s": 1.0}
+        settings = self.settings.model_copy(
+            update={
+                "housekeeping": HousekeepingSettings(removed_kept_s=0, sweep_every_h=2 / 3600, checkpoint_edits=3),
+                "querier": self.settings.querier.model_copy(update=short),
+            }
+        )
+        keeper = Housekeeper(
+            settings,
+            self.store,
+            topic=self.world.topic,
+            worker=self.name,
+            clock_ns=self.world.scheduler.time_ns,
+            retention=lambda: Retention(14 * 86_400),
+        )
+        pool = Pools().seal
+        while True:
+            await asyncio.sleep(self.world.sweep_every_s)
+            for partition, owned in list(self.worker.owned.items()):
+                if owned.state is not None:
+                    with contextlib.suppress(StoreUnavailableError):
+                        await asyncio.get_running_loop().run_in_executor(pool, keeper.keep, partition, owned.stop)
 
     async def _no_owners(self) -> dict[int, str]:
         return {}
@@ -271,6 +299,8 @@ class SimulatedWorker:
         kind, *rest = name.split("/")
         if kind == "probe":
             return self.world.faults.of_store(what, "probe")
+        if (kind, what) == ("chunks", "list") or rest[-2:-1] in (["edits"], ["checkpoints"]):
+            return self.world.faults.of_store(what, "manifest" if what == "put_if_absent" else "load")
         partition = int(rest[-2] if kind == "chunks" else rest[1])
         step = "load"
         if what == "put":

@@ -51,6 +51,7 @@ class World:
         self.settings = self._settings()
         self.window_ns = int(self.settings.worker.window_s * 1e9)
         self.tick_s = self.rng.choice([0.5, 1.0, 2.0])
+        self.sweep_every_s = self.rng.choice([3.0, 8.0, 1000.0])
         self.folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=FOLDERS))
         self.disk: plain.Disk = {}
         self.problems: list[str] = []

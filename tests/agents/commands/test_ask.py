@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from agents.commands.ask import search, seconds_of, services, trace
+from agents.commands.ask import drops, search, seconds_of, services, trace
 from agents.commands.measure import chart, metrics
 from agents.commands.where import where
 from tests.agents.commands.answers import Answers
@@ -197,3 +197,24 @@ def test_an_instant_metric_is_one_number_a_series(querier: str) -> None:
 
 def test_points_in_time_become_bars() -> None:
     assert chart([(0, 1.0), (50, 2.0), (100, 0.0)], 0, 100, 11) == "▅    █    ▁"
+
+
+def test_drops_are_listed_by_tenant_and_reason_and_a_silent_process_is_named(querier: str) -> None:
+    document = {
+        "tenants": {
+            "a": {"rejected_spans": {"span ID is all zero": 2, "[bold]x": 1000}},
+            "": {"dead_records": {"tenant": 1}},
+        },
+        "complete": False,
+        "reasons": ["receiver http://x does not tell its numbers"],
+    }
+    Answers.table["/api/status/drops"] = (200, json.dumps(document).encode())
+
+    answer = CliRunner().invoke(drops, ["--url", querier])
+
+    lines = [line.split() for line in answer.stdout.splitlines()]
+    assert ["a", "rejected", "spans", "[bold]x", "1,000"] in lines
+    assert ["a", "rejected", "spans", "span", "ID", "is", "all", "zero", "2"] in lines
+    assert ["(not", "readable)", "dead", "records", "tenant", "1"] in lines
+    assert "PARTIAL: receiver http://x" in answer.stderr
+    assert json.loads(CliRunner().invoke(drops, ["--json", "--url", querier]).stdout) == document

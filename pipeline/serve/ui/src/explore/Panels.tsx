@@ -4,7 +4,7 @@ import type { ApiError } from "../api/client";
 import { heatCells, measureRange, summed, timesOf } from "../api/measure";
 import { labelOf } from "../api/types";
 import { type Answer, useAnswer } from "../api/useAnswer";
-import { percentText, rateText } from "../format";
+import { percentText, rateText, threeDigits } from "../format";
 import { HeatMap, type HeatBox } from "../parts/HeatMap";
 import { LineChart } from "../parts/LineChart";
 import { change, go, urlOf } from "../router";
@@ -40,7 +40,7 @@ export function Panels({ query, range, about }: Props) {
           Rate <span class="dim">{told(byStatus, () => `${rateText(sum(red.all) / (red.timesS.length || 1))} on average`)}</span>
         </h2>
         <Problem answer={byStatus} />
-        <LineChart title="Spans a second" timesS={red.timesS} lines={lines} text={rateText} zoom={zoom} />
+        <LineChart title="Spans a second" timesS={red.timesS} lines={lines} text={rateText} tick={perSecond} zoom={zoom} />
       </section>
       <section class="panel" aria-label="Errors">
         <h2>
@@ -51,7 +51,7 @@ export function Panels({ query, range, about }: Props) {
           </a>
         </h2>
         <Problem answer={byStatus} />
-        <LineChart title="Errors a second" timesS={red.timesS} lines={bars} text={rateText} zoom={zoom} bars />
+        <LineChart title="Errors a second" timesS={red.timesS} lines={bars} text={rateText} tick={perSecond} zoom={zoom} bars />
       </section>
       <section class="panel" aria-label="Durations">
         <h2>
@@ -65,6 +65,10 @@ export function Panels({ query, range, about }: Props) {
       </section>
     </div>
   );
+}
+
+function perSecond(value: number): string {
+  return `${threeDigits(value)}/s`;
 }
 
 function told(answer: Answer<unknown>, text: () => string): string {

@@ -17,6 +17,8 @@ interface Props {
   readonly timesS: readonly number[];
   readonly lines: readonly Line[];
   readonly text: (value: number) => string;
+  /** The same at the axis: in one unit. */
+  readonly tick: (value: number) => string;
   readonly zoom: (fromS: number, toS: number) => void;
   readonly bars?: boolean;
   readonly height?: number;
@@ -81,7 +83,7 @@ function options(newest: { current: Props }, width: number): uPlot.Options {
     scales: { x: { time: true }, y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
     axes: [
       { ...axis, size: 24, space: 70, values: (_plot, splits) => splits.map((at) => clockText(at * 1000).slice(0, 5)) },
-      { ...axis, size: 52, space: 28, values: (_plot, splits) => splits.map((value) => newest.current.text(value)) },
+      { ...axis, size: 52, space: 28, values: (_plot, splits) => splits.map((value) => newest.current.tick(value)) },
     ],
     series: [
       {},
