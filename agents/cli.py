@@ -36,6 +36,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "search": ("agents.commands.ask", "Newest traces that match"),
         "metrics": ("agents.commands.measure", "What spans come to over time, by TraceQL"),
         "services": ("agents.commands.ask", "Services and their operations"),
+        "tui": ("agents.commands.tui", "Traces with the keyboard; --from reads a file"),
         "drops": ("agents.commands.ask", "What was not kept as it was sent, by tenant and reason"),
         "tags": ("agents.commands.tags", "Names of attributes"),
         "values": ("agents.commands.tags", "Values of an attribute"),

@@ -77,6 +77,10 @@ QUERIER = {
     ],
     "/api/tail": [Asked("/api/tail?q={}")],
     "/api/where/{trace_id}": [Asked(f"/api/where/{TRACE.hex()}", tells=True)],
+    "/api/trace-view/{trace_id}": [Asked(f"/api/trace-view/{TRACE.hex()}", tells=True)],
+    "/api/trace-view/{trace_id}/spans/{span_id}": [
+        Asked(f"/api/trace-view/{TRACE.hex()}/spans/{f'mark{letter}-00'.encode().hex()}") for letter in "ab"
+    ],
     DROPS: [Asked(DROPS, tells=True)],
     "/api/status/system": [Asked("/api/status/system")],
     "/tables": [Asked("/tables")],

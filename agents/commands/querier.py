@@ -86,6 +86,12 @@ def checked_trace_id(text: str) -> str:
 
 def asks_querier(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --url, --tenant, --json and a Querier as its first argument."""
+    decorated = asks_querier_without_json(function)
+    return click.option("--json", "as_json", is_flag=True, help="For scripts")(decorated)
+
+
+def asks_querier_without_json(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Likewise, for what is no answer but a screen."""
 
     def run(settings: Settings, *, url: str | None, tenant: str, **given: Any) -> Any:
         with Querier(url or querier_url(settings), tenant, Outgoing.of_command(settings)) as querier:
@@ -94,7 +100,6 @@ def asks_querier(function: Callable[..., Any]) -> Callable[..., Any]:
     decorated: Callable[..., Any] = functools.update_wrapper(run, function)
     decorated = with_settings("querier.host", "querier.http_port", *OUTGOING, "log")(decorated)
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="For scripts"),
         click.option("--tenant", default="", help="X-Scope-OrgID, where there are tenants; a|b asks for both"),
         click.option("--url", help="The querier (default: http://querier.host:querier.http_port)"),
     ):

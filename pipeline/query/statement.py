@@ -36,9 +36,11 @@ def statement_of(text: str) -> Statement:
     nodes = list(_nodes(_parsed(text)))
     for node in nodes:
         _refuse_functions(node)
-    named = {name for node in nodes if node.get("class") == "COLUMN_REF" for name in node["column_names"]}
+    references = [node["column_names"] for node in nodes if node.get("class") == "COLUMN_REF"]
+    named = {name for reference in references for name in reference}
+    alone = {reference[0] for reference in references if len(reference) == 1}  # a relation's name is its whole row
     relations = {name for node in nodes if "from_table" in node or "alias" in node for name in _relation_names(node)}
-    everything = bool(named & relations) or any(_means_any(node) for node in nodes)
+    everything = bool(alone & relations) or any(_means_any(node) for node in nodes)
     return Statement(
         text=text,
         columns=tuple(sorted(name for name in named if _is_attribute(name))),

@@ -76,6 +76,12 @@ def read(
     return _with_trace_columns(_arranged(_each_once(_with_parent_ids(rows))), wanted)
 
 
+def parents_within(spans: pa.Table) -> Ints:
+    """Of the spans of one trace, sorted by start, the row of each one's parent; -1 where there is none."""
+    columns = {name: schema.column(spans, name) for name in ("span_id", "parent_span_id", "kind")}
+    return _without_rings(_parents(pa.table(columns), np.zeros(spans.num_rows, dtype=np.int64)))
+
+
 def _of_live(live: pa.Table, trace_ids: pa.Array) -> pa.Table:
     """Live rows of these traces as the engine would give them: the same columns, the service beside them."""
     rows = live.filter(pc.is_in(live.column("trace_id"), value_set=trace_ids))

@@ -67,7 +67,7 @@ class SqlDoor:
         rows, limit, cut = list[list[Any]](), self._querier.sql_json_rows_max, False
         try:
             async for batch in answer.batches:
-                columns = [column.to_pylist() for column in batch.columns]
+                columns = [told(column) for column in batch.columns]
                 rows += map(list, zip(*columns, strict=True))
                 if cut := len(rows) > limit:
                     break
@@ -126,6 +126,27 @@ def form_of(asked: QueryParams, accept: str) -> str:
     return form or next(named, "json")
 
 
+def told(column: pa.Array) -> list[Any]:
+    """The values as Python objects; times to the nanosecond, which Python's do not have, as texts."""
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+        return [text and text.replace(" ", "T") for text in column.cast(pa.string()).to_pylist()]
+    coarser = _with_micros(column.type)
+    return (column if coarser == column.type else column.cast(coarser, safe=False)).to_pylist()
+
+
+def _with_micros(type_: pa.DataType) -> pa.DataType:
+    """The type with times to the microsecond, inside lists, structs and maps too."""
+    if pa.types.is_timestamp(type_) and type_.unit == "ns":
+        return pa.timestamp("us", type_.tz)
+    if pa.types.is_map(type_):
+        return pa.map_(_with_micros(type_.key_type), _with_micros(type_.item_type))
+    if pa.types.is_list(type_):
+        return pa.list_(_with_micros(type_.value_type))
+    if pa.types.is_struct(type_):
+        return pa.struct([pa.field(field.name, _with_micros(field.type)) for field in type_])
+    return type_
+
+
 def plain(value: Any) -> Any:
     """What JSON can say: bytes as hex, times as ISO 8601, whole decimals as numbers."""
     if isinstance(value, list | tuple):
@@ -152,7 +173,7 @@ def _ndjson(schema: pa.Schema) -> tuple[bytes, Turn, Callable[[], bytes]]:
     names = schema.names
 
     def turn(batch: pa.RecordBatch) -> bytes:
-        columns = [column.to_pylist() for column in batch.columns]
+        columns = [told(column) for column in batch.columns]
         rows = (dict(zip(names, plain(row), strict=True)) for row in zip(*columns, strict=True))
         return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
 
@@ -176,10 +197,7 @@ def _csv(schema: pa.Schema) -> tuple[bytes, Turn, Callable[[], bytes]]:
 def _flat(column: pa.Array) -> pa.Array:
     type_ = column.type
     if pa.types.is_nested(type_) or pa.types.is_binary(type_) or pa.types.is_fixed_size_binary(type_):
-        told = (plain(value) for value in column.to_pylist())
-        return pa.array(
-            [each if each is None or isinstance(each, str) else orjson.dumps(each).decode() for each in told]
-        )
+        return pa.array([_cell(plain(value)) for value in told(column)])
     return column.cast(pa.string()) if pa.types.is_decimal(type_) else column
 
 

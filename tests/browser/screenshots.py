@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
@@ -18,6 +19,7 @@ PICTURES = {
     "compare": (COMPARED, ".compared .panel", "light"),
     "services": ("/services?service=payment", ".operations tbody tr", "dark"),
     "map": ("/services?show=map", ".map .box", "light"),
+    "trace": ("/trace/{failed}?q=%7B+status+%3D+error+%7D&span={span}", ".span-panel .pairs", "light"),
 }
 
 
@@ -27,12 +29,18 @@ def odd_names() -> bool:
     return False
 
 
+def _failed_span(stack: BrowserStack) -> str:
+    """The first span of the first failed trace that failed itself."""
+    answer = httpx.get(f"{stack.url}/api/trace-view/{stack.shop.failed[0]}", timeout=30).json()
+    return str(answer["spanId"][answer["code"].index(2)])
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_of_the_page_is_taken_and_small(name: str, context: BrowserContext, stack: BrowserStack) -> None:
     path, shown, scheme = PICTURES[name]
     page = context.new_page()
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    page.goto(path.format(slow=stack.shop.slow))
+    page.goto(path.format(failed=stack.shop.failed[0], span=_failed_span(stack)))
     expect(page.locator(shown).first).to_be_visible()
     expect(page.locator(".loading")).to_have_count(0)
     page.wait_for_load_state("networkidle")

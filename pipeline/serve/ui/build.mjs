@@ -1,5 +1,5 @@
 // Bundles src/ into dist/: one script, one style sheet, named by their content, and the page that loads them.
-import { build } from "esbuild-wasm";
+import { build, formatMessages } from "esbuild-wasm";
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
 
@@ -21,7 +21,10 @@ const result = await build({
   jsxImportSource: "preact",
   legalComments: "none",
   metafile: true,
-  logLevel: "warning",
+  logLevel: "silent", // written by its process, it would end that where stderr is a file
+}).catch(async (failure) => {
+  console.error((await formatMessages(failure.errors ?? [], { kind: "error" })).join("") || failure);
+  process.exit(1);
 });
 const names = Object.keys(result.metafile.outputs).map((path) => path.slice(made.length + 1));
 const script = names.find((name) => name.endsWith(".js"));

@@ -59,12 +59,22 @@ def test_spans_have_the_documented_columns(tmp_path: Path) -> None:
     )
 
     trace, time_ = trace_id(1).hex(), "2023-11-14T22:13:20"
-    one = ["single-tenant", trace, span_id(1).hex(), None, time_, T0, 250_000_000, 250.0]
-    two = ["single-tenant", trace, span_id(2).hex(), span_id(1).hex(), f"{time_}.005000", T0 + 5_000_000]
+    one = ["single-tenant", trace, span_id(1).hex(), None, f"{time_}.000000000", T0, 250_000_000, 250.0]
+    two = ["single-tenant", trace, span_id(2).hex(), span_id(1).hex(), f"{time_}.005000000", T0 + 5_000_000]
     assert found == [
         [*one, "GET /cart", "server", "unset", "shop", True],
         [*two, 20_000_000, 20.0, "SELECT", "client", "error", "db", False],
     ]
+
+
+def test_times_are_told_to_the_nanosecond_in_every_form(tmp_path: Path) -> None:
+    odd = f"make_timestamp_ns({T0 + 1})"
+    sql = f"SELECT {odd} AS at, [{odd}] AS many, {{'at': {odd}}} AS one FROM spans LIMIT 1"
+
+    answers = [ask(tmp_path / form, sql, form=form).text for form in ("json", "ndjson", "csv")]
+
+    assert all("22:13:20.000000001" in answer for answer in answers)
+    assert rows(tmp_path / "rows", sql)[0][1:] == [["2023-11-14T22:13:20"], {"at": "2023-11-14T22:13:20"}]
 
 
 def test_attributes_are_columns_and_one_that_no_span_has_is_null(tmp_path: Path) -> None:

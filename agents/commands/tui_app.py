@@ -1,0 +1,326 @@
+"""The terminal interface: what is on its screens and what the keys do."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from google.protobuf.json_format import MessageToDict
+from rich.text import Text
+from textual import on, work
+from textual.app import App, ComposeResult
+from textual.binding import BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen, Screen
+from textual.widgets import DataTable, Footer, Input, Static
+
+from agents.commands.ask import summary_of
+from agents.commands.tui import Source
+from agents.commands.waterfall import ERROR, Row, bar, colour_of, duration, rows_of
+from topics.errors import SpanstreamError
+
+REFRESH_S = 2.0
+BAR_WIDTH = 24
+NAME_WIDTH = 34
+ROWS_MAX = 20_000
+TEXT_MAX = 4000
+KEYS = """\
+/        search (TraceQL with a querier, a text in a file)
+enter    open the trace, or the span's details
+esc, q   back; q in the list ends
+j k      down, up
+r        ask again
+l        follow: ask again each 2 s, on or off
+s        services and their operations
+n p      next and previous failed span of a trace
+?        these keys"""
+
+
+class Keys(ModalScreen[None]):
+    """What the keys do."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,q,question_mark", "app.pop_screen", "Back")]
+
+    def compose(self) -> ComposeResult:
+        """One text."""
+        yield Static(Text(KEYS), id="keys")
+
+
+class Details(Screen[None]):
+    """All that one span says."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "app.pop_screen", "Back")]
+
+    def __init__(self, row: Row, resource: Any) -> None:
+        super().__init__()
+        self._row, self._resource = row, resource
+
+    def compose(self) -> ComposeResult:
+        """Plain text: what senders write is no markup."""
+        with VerticalScroll():
+            yield Static(details(self._row, self._resource), id="details")
+        yield Footer()
+
+
+class Waterfall(Screen[None]):
+    """The spans of one trace."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape,q", "app.pop_screen", "Back"),
+        ("n", "failed(1)", "Next error"),
+        ("p", "failed(-1)", "Previous error"),
+        ("j", "move(1)", ""),
+        ("k", "move(-1)", ""),
+    ]
+
+    def __init__(self, traces_data: Any) -> None:
+        super().__init__()
+        self._rows = rows_of(traces_data)
+        self._resources = {
+            id(span): resource.resource
+            for resource in traces_data.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        }
+        self._traces_data = traces_data
+
+    def compose(self) -> ComposeResult:
+        """A line about the trace, and its spans."""
+        first = self._rows[0].span
+        end = max(row.span.end_time_unix_nano for row in self._rows)
+        start = min(row.span.start_time_unix_nano for row in self._rows)
+        failed = sum(row.span.status.code == ERROR for row in self._rows)
+        line = f"{first.trace_id.hex()}  {duration(end - start)}  {len(self._rows):,} spans  {failed:,} errors"
+        more = f"  the first {ROWS_MAX:,} are shown" if len(self._rows) > ROWS_MAX else ""
+        yield Static(Text(line + more, "bold"))
+        yield DataTable(cursor_type="row", zebra_stripes=True)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Fill the table."""
+        table = self.query_one(DataTable)
+        table.add_column("span", width=NAME_WIDTH)
+        table.add_column("", width=BAR_WIDTH)
+        table.add_column("duration", width=10)
+        start = min(row.span.start_time_unix_nano for row in self._rows)
+        end = max(row.span.end_time_unix_nano for row in self._rows)
+        for row in self._rows[:ROWS_MAX]:
+            failed, colour = row.span.status.code == ERROR, colour_of(row.service)
+            name = Text("  " * min(row.depth, 10) + ("⋯ " if row.orphan else ""), "dim")
+            name.append("✗ " if failed else "", "red").append(f"{row.service} ", colour)
+            name.append(_clean(row.span.name)[:200], "bold")
+            lasted = Text(duration(row.span.end_time_unix_nano - row.span.start_time_unix_nano), justify="right")
+            bars = Text(bar(row.span, start, end, BAR_WIDTH), "red" if failed else colour)
+            table.add_row(name, bars, lasted)
+        table.focus()
+
+    def action_move(self, by: int) -> None:
+        """The cursor up or down."""
+        table = self.query_one(DataTable)
+        table.move_cursor(row=table.cursor_row + by)
+
+    def action_failed(self, step: int) -> None:
+        """To the next or previous failed span."""
+        table = self.query_one(DataTable)
+        at = table.cursor_row + step
+        while 0 <= at < table.row_count:
+            if self._rows[at].span.status.code == ERROR:
+                table.move_cursor(row=at)
+                return
+            at += step
+
+    @on(DataTable.RowSelected)
+    def open_span(self, chosen: DataTable.RowSelected) -> None:
+        """Its details."""
+        row = self._rows[chosen.cursor_row]
+        self.app.push_screen(Details(row, self._resources.get(id(row.span))))
+
+
+class Services(Screen[None]):
+    """Services and their operations."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "app.pop_screen", "Back")]
+
+    def __init__(self, services: dict[str, dict[str, int]]) -> None:
+        super().__init__()
+        self._services = services
+
+    def compose(self) -> ComposeResult:
+        """One table."""
+        yield DataTable(cursor_type="row")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """A row an operation."""
+        table = self.query_one(DataTable)
+        table.add_columns("service", "operation", "spans")
+        for service, operations in sorted(self._services.items()):
+            for name, count in sorted(operations.items(), key=lambda one: (-one[1], one[0])):
+                table.add_row(Text(service, colour_of(service)), Text(_clean(name)), Text(f"{count:,}"))
+        table.focus()
+
+
+class TracesApp(App[None]):
+    """The newest traces, and what leads from them."""
+
+    CSS = """
+    Input { border: none; height: 1; }
+    #status { height: 1; color: $text-muted; }
+    DataTable { height: 1fr; }
+    #keys { width: auto; height: auto; padding: 1 2; border: round $primary; background: $surface; }
+    Keys { align: center middle; }
+    """
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("slash", "search", "Search"),
+        ("r", "refresh", "Again"),
+        ("l", "follow", "Follow"),
+        ("s", "services", "Services"),
+        ("j", "move(1)", ""),
+        ("k", "move(-1)", ""),
+        ("question_mark", "keys", "Keys"),
+        ("q", "quit", "End"),
+    ]
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self._source = source
+        self._following = source.live
+        self._query = ""
+        self._found: list[str] = []
+
+    def compose(self) -> ComposeResult:
+        """Search line, status, list."""
+        yield Input(placeholder="/ search: { status = error }" if self._source.live else "/ search: part of a name")
+        yield Static(id="status")
+        yield DataTable(cursor_type="row", zebra_stripes=True)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Ask at once, then as long as it is followed."""
+        table = self.query_one(DataTable)
+        for title, width in (("start", 12), ("duration", 9), ("spans", 5), ("err", 3), ("root", 40)):
+            table.add_column(title, width=width)
+        table.focus()
+        self.action_refresh()
+        self.set_interval(REFRESH_S, self._again)
+
+    def _again(self) -> None:
+        if self._following and len(self.screen_stack) == 1:
+            self.action_refresh()
+
+    def action_refresh(self) -> None:
+        """Ask for the list."""
+        self._ask(self._query)
+
+    @work(thread=True, exclusive=True, group="list")
+    def _ask(self, query: str) -> None:
+        try:
+            found = self._source.search(query)
+        except SpanstreamError as exc:
+            self.call_from_thread(self._say, str(exc))
+        else:
+            self.call_from_thread(self._show, found)
+
+    def _show(self, found: list[dict[str, Any]]) -> None:
+        table = self.screen_stack[0].query_one(DataTable)
+        chosen = self._found[table.cursor_row] if table.cursor_row < len(self._found) else ""
+        self._found = [one["traceID"] for one in found]
+        table.clear()
+        for one in found:
+            _, start, lasted, spans, errors, root = summary_of(one)
+            table.add_row(Text(start.plain[11:23]), lasted, spans, errors, root)
+        if chosen in self._found:
+            table.move_cursor(row=self._found.index(chosen))
+        following = ", followed" if self._following else ""
+        none = "" if found else "  nothing found: send spans to port 4318, or search for less"
+        self._say(f"{self._source.name}  {len(found)} traces, newest first{following}{none}")
+
+    def _say(self, line: str) -> None:
+        self.screen_stack[0].query_one("#status", Static).update(Text(line))
+
+    @on(Input.Submitted)
+    def search_for(self, asked: Input.Submitted) -> None:
+        """Ask for what was written."""
+        self._query = asked.value.strip()
+        self.screen_stack[0].query_one(DataTable).focus()
+        self.action_refresh()
+
+    @on(DataTable.RowSelected)
+    def open_trace(self, chosen: DataTable.RowSelected) -> None:
+        """Its waterfall."""
+        if len(self.screen_stack) == 1 and chosen.cursor_row < len(self._found):
+            self._open(self._found[chosen.cursor_row])
+
+    @work(thread=True, exclusive=True, group="trace")
+    def _open(self, trace_id: str) -> None:
+        try:
+            data = self._source.trace(trace_id)
+        except SpanstreamError as exc:
+            self.call_from_thread(self._say, str(exc))
+        else:
+            self.call_from_thread(self.push_screen, Waterfall(data))
+
+    def action_search(self) -> None:
+        """To the search line."""
+        if len(self.screen_stack) == 1:
+            self.query_one(Input).focus()
+
+    def action_follow(self) -> None:
+        """Ask again and again, or not."""
+        self._following = self._source.live and not self._following
+        self.action_refresh()
+
+    def action_move(self, by: int) -> None:
+        """The cursor up or down."""
+        table = self.query_one(DataTable)
+        table.move_cursor(row=table.cursor_row + by)
+
+    @work(thread=True, exclusive=True, group="services")
+    def action_services(self) -> None:
+        """All services."""
+        try:
+            found = self._source.services()
+        except SpanstreamError as exc:
+            self.call_from_thread(self._say, str(exc))
+        else:
+            self.call_from_thread(self.push_screen, Services(found))
+
+    def action_keys(self) -> None:
+        """What the keys do."""
+        self.push_screen(Keys())
+
+    def on_key(self, event: Any) -> None:
+        """Esc leaves the search line."""
+        if event.key == "escape" and len(self.screen_stack) == 1:
+            self.query_one(DataTable).focus()
+
+
+def details(row: Row, resource: Any) -> Text:
+    """A span as text, each value cut at `TEXT_MAX`."""
+    span, text = row.span, Text()
+    text.append(f"{_clean(span.name)}\n", "bold").append(f"{row.service}\n", colour_of(row.service))
+    lasted = duration(span.end_time_unix_nano - span.start_time_unix_nano)
+    text.append(f"span {span.span_id.hex()}  parent {span.parent_span_id.hex() or 'none'}  {lasted}\n")
+    if span.status.code == ERROR:
+        text.append(f"error {_clean(span.status.message)}\n", "red")
+    _attributes(text, "attributes", span.attributes)
+    _attributes(text, "resource", resource.attributes if resource is not None else [])
+    for event in span.events:
+        after = duration(event.time_unix_nano - span.start_time_unix_nano)
+        _attributes(text, f"event {_clean(event.name)} after {after}", event.attributes, always=True)
+    for link in span.links:
+        _attributes(text, f"link {link.trace_id.hex()} {link.span_id.hex()}", link.attributes, always=True)
+    return text
+
+
+def _attributes(text: Text, title: str, found: Any, *, always: bool = False) -> None:
+    if found or always:
+        text.append(f"\n{title}\n", "bold dim")
+    for one in found:
+        value = next(iter(MessageToDict(one.value).values()), "")
+        text.append(f"  {_clean(one.key)} ", "cyan").append(f"{_clean(str(value))[:TEXT_MAX]}\n")
+
+
+def _clean(text: str) -> str:
+    """Control characters would move the terminal's cursor."""
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)

@@ -1,0 +1,172 @@
+/** One span in full: attributes, resource, events, links, and what it is as JSON. */
+import { ask } from "../api/client";
+import { type KeyValue, type OtlpSpan, type TraceAnswer, valueText } from "../api/types";
+import { useAnswer } from "../api/useAnswer";
+import { durationText, percentText, timeText } from "../format";
+import { CopyButton } from "../parts/CopyButton";
+import { Service } from "../parts/Service";
+import { ErrorBox, Loading } from "../parts/States";
+import { attributeName, quoted, withCondition } from "../query";
+import { urlOf } from "../router";
+import { KINDS, STATUS_ERROR, type Tree } from "./model";
+
+const SHOWN_MAX = 2000; // characters of a value; the copy has all
+
+export function SpanPanel(props: { tree: Tree; row: number; query: string; close: () => void }) {
+  const { tree, row } = props;
+  const { columns } = tree;
+  const id = columns.spanId[row]!;
+  const kind = columns.kind[row]!;
+  const path = `/api/trace-view/${columns.traceId}/spans/${id}`;
+  const found = useAnswer((signal) => ask<TraceAnswer>(path, { kind }, signal), [path, kind]);
+  const batch = found.value?.trace.resourceSpans?.[0];
+  const scope = batch?.scopeSpans?.[0];
+  const span = scope?.spans?.[0];
+  const startMs = Number(BigInt(columns.startUnixNano) / 1000n) / 1000 + columns.start[row]! / 1e6;
+  const failed = columns.code[row] === STATUS_ERROR;
+  return (
+    <aside class="span-panel" aria-label="Span">
+      <div class="dialog-head">
+        <h2>{columns.names[columns.name[row]!] || "(no name)"}</h2>
+        <button type="button" class="quiet" aria-label="Close the span" onClick={props.close}>
+          ×
+        </button>
+      </div>
+      <p>
+        <Service name={columns.services[columns.service[row]!]!} /> {KINDS[kind] ?? kind}{" "}
+        {failed && <span class="badge bad">error</span>}
+      </p>
+      <dl class="facts">
+        <Fact name="Duration" value={`${durationText(columns.duration[row]!)}, ${percentText(Math.max(0, columns.duration[row]!) / tree.totalNs)} of the trace`} />
+        <Fact name="Self" value={durationText(tree.selfNs[row]!)} />
+        <Fact name="Start" value={`+${durationText(columns.start[row]!)}, ${timeText(startMs)}`} />
+        {span?.status?.message && <Fact name="Status" value={span.status.message} />}
+        <Fact name="Span" value={id} />
+      </dl>
+      <CopyButton text={id} what="Copy span ID" />
+      {found.error && <ErrorBox error={found.error} again={found.again} />}
+      {found.loading && !span && <Loading what="The span is being read" />}
+      {span && (
+        <>
+          <Pairs title="Attributes" scope="span" pairs={span.attributes} query={props.query} open />
+          <Events span={span} startNs={BigInt(columns.startUnixNano)} />
+          {(span.links ?? []).length > 0 && (
+            <details open>
+              <summary>Links</summary>
+              <ul>
+                {span.links!.map((link) => (
+                  <li key={link.traceId + link.spanId}>
+                    <a class="mono" href={`/trace/${hexOf(link.traceId)}`}>
+                      {hexOf(link.traceId)}
+                    </a>
+                  </li>
+                ))}
+              </ul>
+            </details>
+          )}
+          <Pairs title="Resource" scope="resource" pairs={batch?.resource?.attributes} query={props.query} open />
+          {scope?.scope?.name && (
+            <p class="dim">
+              Scope {scope.scope.name} {scope.scope.version ?? ""}
+            </p>
+          )}
+          <details>
+            <summary>JSON</summary>
+            <CopyButton text={JSON.stringify(batch, null, 2)} what="Copy" />
+            <pre tabIndex={0}>{JSON.stringify(batch, null, 2).slice(0, 100_000)}</pre>
+          </details>
+        </>
+      )}
+    </aside>
+  );
+}
+
+function Fact(props: { name: string; value: string }) {
+  return (
+    <div>
+      <dt>{props.name}</dt>
+      <dd>{props.value}</dd>
+    </div>
+  );
+}
+
+function Pairs(props: { title: string; scope: string; pairs: KeyValue[] | undefined; query: string; open: boolean }) {
+  const pairs = props.pairs ?? [];
+  if (!pairs.length) return null;
+  return (
+    <details open={props.open}>
+      <summary>
+        {props.title} ({pairs.length})
+      </summary>
+      <table class="pairs">
+        <tbody>
+          {pairs.map((pair, at) => {
+            const text = valueText(pair.value);
+            const condition = conditionOf(props.scope, pair);
+            return (
+              <tr key={at}>
+                <th scope="row">{pair.key}</th>
+                <td>
+                  {text.slice(0, SHOWN_MAX)}
+                  {text.length > SHOWN_MAX && <span class="dim"> … {text.length} characters</span>}
+                </td>
+                <td class="pair-do">
+                  {condition && (
+                    <>
+                      <a href={urlOf("/", { q: withCondition("{}", condition("=")) })} aria-label={`Find spans with this ${pair.key}`} title="Find spans with it">
+                        =
+                      </a>
+                      <a href={urlOf("/", { q: withCondition("{}", condition("!=")) })} aria-label={`Find spans with another ${pair.key}`} title="Find spans with another">
+                        ≠
+                      </a>
+                    </>
+                  )}
+                  <CopyButton text={text} what="copy" />
+                </td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+    </details>
+  );
+}
+
+/** A condition on a plain value; null for arrays, maps and bytes. */
+function conditionOf(scope: string, pair: KeyValue): ((op: string) => string) | null {
+  const { stringValue, intValue, doubleValue, boolValue } = pair.value;
+  const literal = stringValue !== undefined ? quoted(stringValue) : (intValue ?? doubleValue ?? boolValue);
+  return literal === undefined ? null : (op) => `${attributeName(scope, pair.key)} ${op} ${literal}`;
+}
+
+function Events(props: { span: OtlpSpan; startNs: bigint }) {
+  const events = props.span.events ?? [];
+  if (!events.length) return null;
+  return (
+    <details open>
+      <summary>Events ({events.length})</summary>
+      {events.slice(0, 200).map((event, at) => (
+        <div key={at} class="event">
+          <p>
+            <b>{event.name || "(no name)"}</b> <span class="dim">+{durationText(Number(BigInt(event.timeUnixNano ?? "0") - props.startNs))}</span>
+          </p>
+          <table class="pairs">
+            <tbody>
+              {(event.attributes ?? []).map((pair, index) => (
+                <tr key={index}>
+                  <th scope="row">{pair.key}</th>
+                  <td class={pair.key === "exception.stacktrace" ? "stack-trace" : ""}>{valueText(pair.value).slice(0, SHOWN_MAX)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      ))}
+    </details>
+  );
+}
+
+/** IDs come in base64 in OTLP's JSON as Tempo writes it. */
+function hexOf(base64: string): string {
+  return [...atob(base64)].map((character) => character.charCodeAt(0).toString(16).padStart(2, "0")).join("");
+}
