@@ -103,9 +103,9 @@ def replay(settings: Settings, *, letters: tuple[str, ...], every: bool, as_json
     """
     low, high = _range(settings)
     wanted = range(low, high) if every else _chosen(letters, low, high)
-    if not wanted:
-        raise NotFoundError(NONE if every else "name letters, or --all; `spanstream dead list` shows them")
-    done = dead_letters.replay(settings, wanted, low=low)
+    if not wanted and not every:
+        raise NotFoundError("name letters, or --all; `spanstream dead list` shows them")
+    done = dead_letters.replay(settings, wanted, low=low) if wanted else dead_letters.Replayed()
     refused = {str(letter): why for letter, why in done.refused.items()}
     if as_json:
         write_json({"sent": done.sent, "sent_before": done.noted_before, "refused": refused})

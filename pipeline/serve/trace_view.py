@@ -90,13 +90,12 @@ def _sizes(spans: pa.Table, column: str) -> Any:
 
 def _rows_of(spans: pa.Table, some: pa.Table) -> Any:
     """Where the spans of `some`, which are of `spans` and in its order, stand there."""
-    keys = [_keys(table) for table in (spans, some)]
-    return np.flatnonzero(np.isin(keys[0], keys[1]))
+    whole, part = _keys(spans), _keys(some)
+    coded = np.unique(np.concatenate([whole, part], axis=1), axis=1, return_inverse=True)[1].ravel()
+    return np.flatnonzero(np.isin(coded[: spans.num_rows], coded[spans.num_rows :]))
 
 
 def _keys(spans: pa.Table) -> Any:
-    """ID and kind of each span in one number each, equal only where both are: an ID counts once by kind in a trace."""
+    """ID and kind of each span, shape (2, n): together they stand once in a trace."""
     ids = schema.bytes_of(spans.column("span_id"), 8).view("<u8").ravel() if spans.num_rows else np.zeros(0, "<u8")
-    pairs = np.empty(spans.num_rows, dtype=[("id", "<u8"), ("kind", "<i8")])
-    pairs["id"], pairs["kind"] = ids, _numbers(spans, "kind")
-    return pairs
+    return np.stack([ids, _numbers(spans, "kind").astype(np.uint64)])

@@ -24,7 +24,8 @@ from tests.waiting import wait_until
 from topics.settings import KafkaSettings, ReceiverSettings, Settings, StoreSettings, load, load_settings
 
 README_TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
-UNTIL_STOPPED = ("up", "receive", "worker", "serve", "tail", "mcp")
+README_OTHER_ID = "a3ce929d0e0e47364bf92f3577b34da6"
+UNTIL_STOPPED = ("up", "receive", "worker", "serve", "tail", "tui")
 PORTS = [
     *("receiver.grpc_port", "receiver.http_port", "querier.http_port", "worker.port"),
     *("stack.kafka_port", "stack.kafka_controller_port", "stack.store_port"),
@@ -45,7 +46,8 @@ def environment(data_dir: Path) -> dict[str, str]:
 
 def spanstream(*words: str, env: dict[str, str], timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "agents.cli", *words]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, check=False, cwd="/")
+    away = env["SPANSTREAM_STACK_DATA_DIR"]  # commands work from any folder
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=away)
 
 
 class Run:
@@ -155,12 +157,12 @@ def test_every_command_of_the_pages_that_ends_by_itself_ends_well(run: Run) -> N
     loaded = run.ask("load", "--spans", "3000", "--json", env=run.variables())
     assert loaded.returncode == 0, loaded.stderr
     found = run.ask("search", "{}", "--json", env=run.variables())
-    trace_id = json.loads(found.stdout)["traces"][0]["traceID"]
+    first, second = (one["traceID"] for one in json.loads(found.stdout)["traces"][:2])
+    shown = {README_TRACE_ID: first, README_OTHER_ID: second, "100000": "3000"}
     written = {tuple(words) for page in pages() for program, *words in commands_of(page) if program == "spanstream"}
 
     for words in sorted(words for words in written if words[0] not in UNTIL_STOPPED):
-        asked = [trace_id if word == README_TRACE_ID else word.replace("100000", "3000") for word in words]
-        done = run.ask(*asked, env=run.variables())
+        done = run.ask(*(shown.get(word, word) for word in words), env=run.variables())
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
 

@@ -1,7 +1,6 @@
 /** The whole trace, small: a drag zooms the waterfall's time. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { colourNumber } from "../colour";
-import { durationText } from "../format";
 import { colourValue, onThemeChange } from "../theme";
 import { STATUS_ERROR, type Span, type Tree } from "./model";
 
@@ -47,11 +46,6 @@ export function Minimap(props: { tree: Tree; zoom: Span; setZoom: (zoom: Span | 
         <canvas ref={canvas} height={HEIGHT} aria-hidden="true" />
         {(zoomed || drag) && <i class="minimap-out" style={{ left: 0, width: `${share(shown[0])}%` }} />}
         {(zoomed || drag) && <i class="minimap-out" style={{ left: `${share(shown[1])}%`, right: 0 }} />}
-      </div>
-      <div class="ruler" aria-hidden="true">
-        {[0, 0.25, 0.5, 0.75, 1].map((part) => (
-          <span key={part}>{durationText(zoom[0] + part * (zoom[1] - zoom[0]))}</span>
-        ))}
       </div>
       {zoomed && (
         <button type="button" class="quiet" onClick={() => props.setZoom(null)}>

@@ -12,7 +12,7 @@ import { KINDS, STATUS_ERROR, type Tree } from "./model";
 
 const SHOWN_MAX = 2000; // characters of a value; the copy has all
 
-export function SpanPanel(props: { tree: Tree; row: number; query: string; close: () => void }) {
+export function SpanPanel(props: { tree: Tree; row: number; close: () => void }) {
   const { tree, row } = props;
   const { columns } = tree;
   const id = columns.spanId[row]!;
@@ -48,7 +48,7 @@ export function SpanPanel(props: { tree: Tree; row: number; query: string; close
       {found.loading && !span && <Loading what="The span is being read" />}
       {span && (
         <>
-          <Pairs title="Attributes" scope="span" pairs={span.attributes} query={props.query} open />
+          <Pairs title="Attributes" scope="span" pairs={span.attributes} open />
           <Events span={span} startNs={BigInt(columns.startUnixNano)} />
           {(span.links ?? []).length > 0 && (
             <details open>
@@ -64,7 +64,7 @@ export function SpanPanel(props: { tree: Tree; row: number; query: string; close
               </ul>
             </details>
           )}
-          <Pairs title="Resource" scope="resource" pairs={batch?.resource?.attributes} query={props.query} open />
+          <Pairs title="Resource" scope="resource" pairs={batch?.resource?.attributes} open />
           {scope?.scope?.name && (
             <p class="dim">
               Scope {scope.scope.name} {scope.scope.version ?? ""}
@@ -90,7 +90,7 @@ function Fact(props: { name: string; value: string }) {
   );
 }
 
-function Pairs(props: { title: string; scope: string; pairs: KeyValue[] | undefined; query: string; open: boolean }) {
+function Pairs(props: { title: string; scope: string; pairs: KeyValue[] | undefined; open: boolean }) {
   const pairs = props.pairs ?? [];
   if (!pairs.length) return null;
   return (

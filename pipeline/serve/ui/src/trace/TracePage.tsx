@@ -13,7 +13,7 @@ import { Minimap } from "./Minimap";
 import { OperationTable } from "./OperationTable";
 import { SpanPanel } from "./SpanPanel";
 import { Waterfall } from "./Waterfall";
-import { type Span, type TraceColumns, type Tree, asText, rowsWith, treeOf, visibleRows, withAncestors } from "./model";
+import { type Span, type TraceColumns, type Tree, asText, nameOf, rootOf, rowOf, rowsWith, treeOf, visibleRows, withAncestors } from "./model";
 
 const VIEWS = ["waterfall", "flame", "operations"] as const;
 const COLLAPSED_BELOW = 5; // levels that a large trace shows at first
@@ -82,11 +82,11 @@ function Trace(props: { tree: Tree; params: URLSearchParams; unfit: string }) {
     return worded ?? (queried ? new Set(queried) : null);
   }, [tree, text]);
   const kept = useMemo(() => (only && matches ? withAncestors(tree, matches) : null), [tree, matches, only]);
-  const shown = useMemo(() => visibleRows(tree, collapsed, kept), [tree, collapsed, kept]);
+  const shown = useMemo(() => visibleRows(tree, kept ? new Set() : collapsed, kept), [tree, collapsed, kept]);
   const wanted = params.get("span") ?? "";
-  const selected = useMemo(() => (wanted ? tree.columns.spanId.indexOf(wanted) : -1), [tree, wanted]);
+  const selected = useMemo(() => (wanted ? rowOf(tree.columns, wanted) : -1), [tree, wanted]);
   const search = useRef<HTMLInputElement>(null);
-  const select = (row: number) => row >= 0 && change({ span: tree.columns.spanId[row]! }, true);
+  const select = (row: number) => row >= 0 && change({ span: nameOf(tree.columns, row) }, true);
   const toggle = (row: number) => setCollapsed((before) => changed(before, row));
   const ordered = useMemo(() => (matches ? [...matches].sort((a, b) => tree.place[a]! - tree.place[b]!) : []), [matches]);
   const jump = (by: number) => {
@@ -183,7 +183,7 @@ function Trace(props: { tree: Tree; params: URLSearchParams; unfit: string }) {
         )}
         {view === "flame" && <FlameGraph tree={tree} zoom={zoom} selected={selected} select={select} />}
         {view === "operations" && <OperationTable tree={tree} find={(name) => change({ find: name, view: null })} />}
-        {selected >= 0 && <SpanPanel key={selected} tree={tree} row={selected} query="" close={() => change({ span: null }, true)} />}
+        {selected >= 0 && <SpanPanel key={selected} tree={tree} row={selected} close={() => change({ span: null }, true)} />}
       </div>
     </>
   );
@@ -192,7 +192,7 @@ function Trace(props: { tree: Tree; params: URLSearchParams; unfit: string }) {
 function Head(props: { tree: Tree }) {
   const { tree } = props;
   const { columns } = tree;
-  const root = tree.order[0]!;
+  const root = rootOf(tree);
   const complete = !tree.orphans.has(root);
   const startMs = Number(BigInt(columns.startUnixNano) / 1_000_000n);
   return (

@@ -43,7 +43,9 @@ export function Waterfall(props: {
     }
   }, [selected, shown]);
   return (
-    <div
+    <div class="waterfall-frame">
+      <Ruler zoom={zoom} />
+      <div
       ref={box}
       class="waterfall"
       role="tree"
@@ -69,6 +71,17 @@ export function Waterfall(props: {
           />
         ))}
       </div>
+      </div>
+    </div>
+  );
+}
+
+function Ruler(props: { zoom: Span }) {
+  return (
+    <div class="ruler" aria-hidden="true">
+      {[0, 0.25, 0.5, 0.75, 1].map((part) => (
+        <span key={part}>{durationText(props.zoom[0] + part * (props.zoom[1] - props.zoom[0]))}</span>
+      ))}
     </div>
   );
 }

@@ -47,6 +47,26 @@ export interface Tree {
   readonly critical: ReadonlyMap<number, Span[]>;
 }
 
+/** The first row that names no parent; where none came yet, the first of all. */
+export function rootOf(tree: Tree): number {
+  for (const row of tree.order) if (tree.columns.parent[row] === -1 && !tree.orphans.has(row)) return row;
+  return tree.order[0]!;
+}
+
+/** A span as the URL names it: its ID, and its kind where a client and a server share one. */
+export function nameOf(columns: TraceColumns, row: number): string {
+  const id = columns.spanId[row]!;
+  return columns.spanId.indexOf(id) === row ? id : `${id}.${columns.kind[row]}`;
+}
+
+/** The row that such a name means; -1 where there is none. */
+export function rowOf(columns: TraceColumns, name: string): number {
+  const [id, kind] = name.split(".");
+  const first = columns.spanId.indexOf(id!);
+  if (kind === undefined || first < 0) return first;
+  return columns.spanId.findIndex((one, row) => one === id && `${columns.kind[row]}` === kind);
+}
+
 export function endOf(columns: TraceColumns, row: number): number {
   return columns.start[row]! + Math.max(0, columns.duration[row]!);
 }
@@ -144,8 +164,8 @@ function criticalPath(columns: TraceColumns, children: ReadonlyMap<number, numbe
     const byEnd = [...(children.get(row) ?? [])].sort((a, b) => endOf(columns, b) - endOf(columns, a));
     for (const child of byEnd) {
       const begin = Math.max(from, columns.start[child]!);
-      const end = Math.min(at, endOf(columns, child));
-      if (end <= begin || at <= from) continue;
+      const end = Math.min(until, endOf(columns, child));
+      if (end <= begin || end > at) continue; // it was still at work when the one waited for began
       if (end < at) own.push([end, at]);
       waiting.push([child, begin, end]);
       at = begin;
