@@ -1,26 +1,19 @@
 /** The trace as an icicle: each span below its parent, in time. */
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { colourNumber } from "../colour";
 import { durationText } from "../format";
-import { colourValue, onThemeChange } from "../theme";
+import { colourValue } from "../theme";
 import { type Span, type Tree, endOf } from "./model";
+import { useCanvas } from "./useCanvas";
 
 const ROW = 20;
 const DEPTH_MAX = 60;
 
 export function FlameGraph(props: { tree: Tree; zoom: Span; selected: number; select: (row: number) => void }) {
   const { tree, zoom } = props;
-  const canvas = useRef<HTMLCanvasElement>(null);
-  const [width, setWidth] = useState(0);
+  const { canvas, width, themes } = useCanvas();
   const [hover, setHover] = useState(-1);
   const depth = Math.min(DEPTH_MAX, tree.deepest + 1);
-  const [themes, setThemes] = useState(0);
-  useEffect(() => onThemeChange(() => setThemes((before) => before + 1)), []);
-  useEffect(() => {
-    const watched = new ResizeObserver(([entry]) => setWidth(Math.round(entry!.contentRect.width)));
-    watched.observe(canvas.current!.parentElement!);
-    return () => watched.disconnect();
-  }, []);
   useEffect(() => {
     if (width) draw(canvas.current!, tree, zoom, width, depth, props.selected);
   }, [tree, zoom, width, props.selected, themes]);

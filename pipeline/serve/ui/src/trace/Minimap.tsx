@@ -1,24 +1,17 @@
 /** The whole trace, small: a drag zooms the waterfall's time. */
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { colourNumber } from "../colour";
-import { colourValue, onThemeChange } from "../theme";
+import { colourValue } from "../theme";
 import { STATUS_ERROR, type Span, type Tree } from "./model";
+import { useCanvas } from "./useCanvas";
 
 const HEIGHT = 64;
 const LEAST_SHARE = 0.002; // a shorter drag is a click
 
 export function Minimap(props: { tree: Tree; zoom: Span; setZoom: (zoom: Span | null) => void }) {
   const { tree, zoom } = props;
-  const canvas = useRef<HTMLCanvasElement>(null);
+  const { canvas, width, themes } = useCanvas();
   const [drag, setDrag] = useState<Span | null>(null);
-  const [width, setWidth] = useState(0);
-  const [themes, setThemes] = useState(0);
-  useEffect(() => onThemeChange(() => setThemes((before) => before + 1)), []);
-  useEffect(() => {
-    const watched = new ResizeObserver(([entry]) => setWidth(Math.round(entry!.contentRect.width)));
-    watched.observe(canvas.current!.parentElement!);
-    return () => watched.disconnect();
-  }, []);
   useEffect(() => {
     if (width) draw(canvas.current!, tree, width);
   }, [tree, width, themes]);
