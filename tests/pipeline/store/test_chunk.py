@@ -21,6 +21,7 @@ from pipeline.store import trace_filter
 from pipeline.store.chunk import decode_rows, read_chunk
 from tests.pipeline.spans.otlp_strategies import TRACES_DATA, spans_of
 from tests.pipeline.store.shop import T0, encoded, shop, spans_table
+from topics.errors import DamagedChunkError
 
 ROOT = Path(__file__).parents[3]
 
@@ -99,7 +100,7 @@ def test_a_damaged_page_is_found() -> None:
     column = pq.ParquetFile(io.BytesIO(bytes(parquet))).metadata.row_group(0).column(0)
     parquet[column.data_page_offset + column.total_compressed_size - 10] ^= 0xFF  # behind the page's header
 
-    with pytest.raises(OSError, match=r"(?i)crc|checksum|corrupt|deserialize|thrift"):
+    with pytest.raises(DamagedChunkError, match=r"(?i)crc|checksum|corrupt|deserialize|thrift"):
         read_chunk(bytes(parquet))
 
 
