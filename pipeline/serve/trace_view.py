@@ -16,7 +16,6 @@ from pipeline.spans import schema, to_otlp
 from pipeline.spans.index import NO_SERVICE
 from topics.errors import BadQuestionError
 
-INT64_MAX = np.uint64(2**63 - 1)
 NAME_CHARACTERS_MAX = 1000  # of a name in the waterfall; a span in full has the whole
 
 
@@ -29,7 +28,7 @@ def columns(found: FoundTrace, matched: FoundTrace | None) -> bytes:
     spans, head = found.spans, {"traceId": found.trace_id.hex(), "copies": found.copies}
     if not spans.num_rows:
         return orjson.dumps(head | {"spanId": [], "startUnixNano": "0"} | tempo.complete(found.reasons))
-    start = np.minimum(spans.column("start_unix_ns").to_numpy(), INT64_MAX).astype(np.int64)
+    start = np.minimum(spans.column("start_unix_ns").to_numpy(), trace_rows.INT64_MAX).astype(np.int64)
     names, name = _coded(spans, "name", "")
     services, service = _coded(spans, schema.SERVICE_COLUMN, NO_SERVICE)
     parent = trace_rows.parents_within(spans)
