@@ -52,7 +52,8 @@ class TraceViewDoor:
         if asked is None:
             raise BadQuestionError("no q: which spans? One spanset tells it, like { status = error }")
         found = await self._found(request)
-        return await self._answer(partial(matches, found, await self._questions.part_of(found, asked)))
+        matched = await self._questions.part_of(tenants_of(request.scope), found, asked)
+        return await self._answer(partial(matches, found, matched))
 
     async def events(self, request: Request) -> Response:
         """The events of all spans by time."""
