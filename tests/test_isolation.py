@@ -85,6 +85,8 @@ QUERIER = {
     ],
     DROPS: [Asked(DROPS, tells=True)],
     "/api/status/system": [Asked("/api/status/system")],
+    "/api/status/queries": [Asked("/api/status/queries")],
+    "/api/status/queries/{id}": [Asked("/api/status/queries/0123456789abcdef")],
     "/tables": [Asked("/tables")],
     "/tables/{rest:path}": [
         *(Asked(f"/tables/{table}") for table in ("services", "operations", "attributes", "chunks")),

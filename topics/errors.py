@@ -32,7 +32,7 @@ class RequestTooLargeError(SpanstreamError):
 
 
 class RateLimitedError(SpanstreamError):
-    """A tenant sends faster than its limit. The sender gets 429, with Retry-After where waiting helps."""
+    """A tenant sends faster than its limit, or too many of its queries wait: 429, with Retry-After where that helps."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -89,6 +89,14 @@ class QueryTimeoutError(SpanstreamError):
 
 class CallerGoneError(SpanstreamError):
     """Whoever asked has closed the connection. The question is ended; 499 stands in the metrics, nobody reads it."""
+
+
+class QueryCancelledError(SpanstreamError):
+    """Somebody with the right to has ended a query that was under way. Its caller gets 499 and the sentence."""
+
+
+class UnknownQueryError(SpanstreamError):
+    """A query that is to be cancelled is not under way. The caller gets 404."""
 
 
 class QueryTooLargeError(SpanstreamError):

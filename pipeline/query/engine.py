@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from pipeline.query.copies import Copies, Wanted
+from pipeline.query.turns import TIMEOUT
 from pipeline.store.objects import ObjectStore
 from pipeline.traceql.folding import int_power
 from topics.errors import QueryTimeoutError, QueryTooLargeError, SettingsError, StoreUnavailableError
@@ -92,15 +95,21 @@ class Session:
 
     @staticmethod
     def _timeout() -> QueryTimeoutError:
-        return QueryTimeoutError("the query took longer than querier.query_timeout_s and was ended")
+        return QueryTimeoutError(TIMEOUT)
 
 
 class Engine:
-    """The process's one DuckDB, and the threads that use it: `queries_max` at a time, further ones wait."""
+    """The process's one DuckDB, and the threads that use it: `queries_max` at a time, further ones wait.
+
+    What is short and asked by people who wait, a trace by ID, has `traces_max` threads of its own, which go first where
+    the CPU is scarce.
+    """
 
     def __init__(self, querier: QuerierSettings, store: StoreSettings) -> None:
         """Opens the engine in memory; it spills to `<data_dir>/spill`. Raises duckdb.Error if it cannot be set up."""
         self._timeout_s = querier.query_timeout_s
+        self._threads = ThreadPoolExecutor(querier.queries_max, "query", _stand_back, (querier.niceness,))
+        self._prompt_threads = ThreadPoolExecutor(querier.traces_max, "trace")
         spill = querier.data_dir / "spill"
         spill.mkdir(parents=True, exist_ok=True)
         config: dict[str, Any] = {
@@ -111,7 +120,9 @@ class Engine:
         }
         if querier.threads:
             config["threads"] = querier.threads
-        self._connection = duckdb.connect(config=config)
+        # The engine's own threads inherit how far the one that starts them stands back
+        self._connection = self._threads.submit(duckdb.connect, config=config).result()
+        self._threads.submit(self._connection.execute, "SELECT count(*) FROM range(1000000)").result()
         load_httpfs(self._connection)
         # A chunk never changes under its name: its footer and bytes need not be looked at again
         for setting in ("parquet_metadata_cache = true", "enable_http_metadata_cache = true"):
@@ -122,11 +133,13 @@ class Engine:
         self._connection.create_function("array_elements", array_elements, ["BLOB", "VARCHAR"], "VARCHAR[]")
         special = FunctionNullHandling.SPECIAL  # it may answer null
         self._connection.create_function("int_power", int_power, ["BIGINT", "BIGINT"], "BIGINT", null_handling=special)
-        self._threads = ThreadPoolExecutor(querier.queries_max, "query")
         self._copies = Copies(querier.data_dir / "chunks", ObjectStore(store), querier.copies_bytes_max)
 
-    async def run(self, work: Callable[[Session], T]) -> T:
-        """`work` in a thread. Raises QueryTimeoutError when it takes, waiting included, longer than the setting."""
+    async def run(self, work: Callable[[Session], T], *, prompt: bool = False) -> T:
+        """`work` in a thread; prompt: in one that goes first.
+
+        Raises QueryTimeoutError when it takes, waiting included, longer than the setting.
+        """
         deadline_s = time.monotonic() + self._timeout_s
         session: list[Session] = []
 
@@ -139,7 +152,8 @@ class Engine:
             finally:
                 current.close()
 
-        future = asyncio.get_running_loop().run_in_executor(self._threads, job)
+        threads = self._prompt_threads if prompt else self._threads
+        future = asyncio.get_running_loop().run_in_executor(threads, job)
         try:
             return await asyncio.wait_for(asyncio.shield(future), self._timeout_s)
         except (TimeoutError, asyncio.CancelledError) as exc:
@@ -150,7 +164,7 @@ class Engine:
                 future.cancel()
             if isinstance(exc, asyncio.CancelledError):
                 raise
-            raise QueryTimeoutError("the query took longer than querier.query_timeout_s and was ended") from exc
+            raise QueryTimeoutError(TIMEOUT) from exc
 
     def regex_error(self, pattern: str) -> str | None:
         """What is wrong with a regular expression, None where nothing is. Below 1 ms."""
@@ -176,9 +190,18 @@ class Engine:
 
     def close(self) -> None:
         """End what runs and free the engine."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._threads, self._prompt_threads):
+            threads.shutdown(wait=True, cancel_futures=True)
         self._copies.close()
         self._connection.close()
+
+
+def _stand_back(niceness: int) -> None:
+    """Give this thread, and those that it starts, less of a scarce CPU. Where threads have no such rank of their own,
+    nothing: it would be the process's.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + niceness)
 
 
 def _heard(future: asyncio.Future[Any]) -> None:

@@ -17,7 +17,7 @@ import aiohttp
 from pipeline import telemetry
 from pipeline.doors.outgoing import Outgoing
 from pipeline.doors.tls import scheme
-from pipeline.query import overview
+from pipeline.query import overview, under_way
 from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.drops import all_drops
 from pipeline.query.engine import Engine
@@ -37,6 +37,7 @@ from pipeline.query.trace_filter import TraceFilter, filtered
 from pipeline.query.warm_up import WarmStored, warm_up
 from pipeline.store.manifest import manifest_name
 from pipeline.traceql import tree
+from pipeline.traceql.text import text_of
 from topics import admin, spans_by_trace
 from topics.errors import BadQuestionError, KafkaUnavailableError, OverloadedError
 from topics.settings import Settings
@@ -106,6 +107,8 @@ class Questions:
         querier = settings.querier
         self._threads = ThreadPoolExecutor(IO_THREADS, "query-io")
         self._engine = Engine(querier, settings.store)
+        self.under_way = under_way.UnderWay(querier)
+        """What is asked at the moment: to be told, and cancelled."""
         self._stored = stored
         self._kafka = kafka
         self._owners = Owners(kafka.owners, refresh_s=querier.owners_refresh_s, quiet_s=querier.live_timeout_s)
@@ -120,7 +123,7 @@ class Questions:
         self._open: _Open | None = None
         self._problem = "Kafka has not answered yet"
         self._opening: asyncio.Task[None] | None = None
-        self._tails, self._tails_end = 0, asyncio.Event()
+        self._tails, self._tails_ended = set[asyncio.Event](), False
 
     def start(self) -> None:
         """Begin to follow the catalog, and to ask Kafka how many partitions there are."""
@@ -152,37 +155,56 @@ class Questions:
         self, tenants: Sequence[str], trace_id: bytes, start_ns: int | None = None, end_ns: int | None = None
     ) -> FoundTrace:
         """One trace by its ID (16 bytes)."""
-        return await self._ready().traces.find(tenants, trace_id, start_ns, end_ns)
+        traces = self._ready().traces
+        async with self.under_way.turn(tenants, under_way.TRACE, trace_id.hex()):
+            return await traces.find(tenants, trace_id, start_ns, end_ns)
 
-    async def part_of(self, found: FoundTrace, asked: TraceFilter) -> FoundTrace:
+    async def part_of(self, tenants: Sequence[str], found: FoundTrace, asked: TraceFilter) -> FoundTrace:
         """The wanted spans of a found trace."""
-        return await self._engine.run(lambda session: filtered(session, found, asked))
+        text = f"{found.trace_id.hex()}: {text_of(asked.condition)}"
+        async with self.under_way.turn(tenants, "part of a trace", text):
+            return await self._engine.run(lambda session: filtered(session, found, asked))
 
     async def search(self, tenants: Sequence[str], question: SearchQuestion) -> SearchAnswer:
         """Traces by tags, newest first."""
-        return await self._ready().search.find(tenants, question)
+        search = self._ready().search
+        async with self.under_way.turn(tenants, "search", _searched(question)):
+            return await search.find(tenants, question)
 
     async def metrics(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
         """What spans come to over time."""
-        return await self._ready().metrics.measure(tenants, question)
+        metrics = self._ready().metrics
+        async with self.under_way.turn(tenants, "metrics", text_of(question.query)):
+            return await metrics.measure(tenants, question)
 
     async def sql(self, tenants: Sequence[str], statement: Statement, range_ns: tuple[int, int]) -> SqlAnswer:
         """Rows of a SELECT over the tenants' spans that start in a range. Close the answer in the end."""
-        return await self._ready().sql.ask(tenants, statement, range_ns)
+        sql = self._ready().sql
+        query, leave = await self.under_way.enter(tenants, under_way.SQL, statement.text)
+        with under_way.Cancellable(query):
+            answer = await sql.ask(tenants, statement, range_ns, leave)
+        query.stop = answer.close
+        return answer
 
     async def tag_names(self, tenants: Sequence[str], scopes: Sequence[str], among: Among, limit: int) -> TagAnswer:
         """Attribute keys by scope."""
-        return await self._ready().tags.names(tenants, scopes, among, limit)
+        tags = self._ready().tags
+        async with self.under_way.turn(tenants, "tag names", f"{', '.join(scopes)}{_among(among)}"):
+            return await tags.names(tenants, scopes, among, limit)
 
     async def tag_values(
         self, tenants: Sequence[str], of: Attribute | Intrinsic, among: Among, limit: int
     ) -> TagAnswer:
         """Values of a tag."""
-        return await self._ready().tags.values(tenants, of, among, limit)
+        tags = self._ready().tags
+        async with self.under_way.turn(tenants, "tag values", f"{_tag(of)}{_among(among)}"):
+            return await tags.values(tenants, of, among, limit)
 
     async def services(self, tenants: Sequence[str], within: Range) -> tuple[dict[str, dict[str, int]], list[str]]:
         """Service -> operation -> spans; and why it may not be complete."""
-        return await self._ready().tags.services(tenants, within)
+        tags = self._ready().tags
+        async with self.under_way.turn(tenants, "services", ""):
+            return await tags.services(tenants, within)
 
     async def where(self, found: FoundTrace) -> dict[str, Any]:
         """Where each part of a found trace stands: partition, offsets, live segment or manifest, chunk and bucket."""
@@ -207,24 +229,28 @@ class Questions:
         OverloadedError above querier.live_tails_max.
         """
         querier, opened = self._settings.querier, self._ready()
-        if self._tails >= querier.live_tails_max:
-            raise OverloadedError(f"{self._tails} live tails are open, and querier.live_tails_max allows no more")
+        if len(self._tails) >= querier.live_tails_max:
+            raise OverloadedError(f"{len(self._tails)} live tails are open, and querier.live_tails_max allows no more")
         tail = LiveTail(opened.snapshots, self._engine, tenants, pipeline, querier.live_tail_spans_max)
-        return self._turns(tail, querier.live_tail_every_s)
+        return self._turns(tail, tenants, text_of(pipeline))
 
-    async def _turns(self, tail: LiveTail, every_s: float) -> AsyncIterator[Arrived]:
-        self._tails += 1
+    async def _turns(self, tail: LiveTail, tenants: Sequence[str], text: str) -> AsyncIterator[Arrived]:
+        end, every_s = asyncio.Event(), self._settings.querier.live_tail_every_s
+        self._tails.add(end)
         try:
-            while not self._tails_end.is_set():
-                yield await tail.next()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._tails_end.wait(), every_s)
+            with self.under_way.listed(tenants, "tail", text, end.set):
+                while not (end.is_set() or self._tails_ended):
+                    yield await tail.next()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(end.wait(), every_s)
         finally:
-            self._tails -= 1
+            self._tails.remove(end)
 
     def end_tails(self) -> None:
         """End what would never end by itself; before the server waits for answers under way."""
-        self._tails_end.set()
+        self._tails_ended = True
+        for end in self._tails:
+            end.set()
 
     async def system(self, tenants: Sequence[str]) -> dict[str, Any]:
         """Every partition with owner, offsets and what waits, and what these tenants have stored by day."""
@@ -277,7 +303,7 @@ class Questions:
 
     def observe(self) -> None:
         """Set the gauges."""
-        telemetry.LIVE_TAILS.set(self._tails)
+        telemetry.LIVE_TAILS.set(len(self._tails))
         telemetry.LIVE_COPY_BYTES.set(self._live.nbytes)
         telemetry.ENGINE_BYTES.set(self._engine.nbytes())
         telemetry.COPIES_BYTES.set(self._engine.copied_bytes())
@@ -333,6 +359,20 @@ class Questions:
             tags=Tags(self._stored, snapshots, self._engine, cache),
             sql=TenantSql(self._stored, snapshots, self._settings.querier, self._settings.store),
         )
+
+
+def _searched(question: SearchQuestion) -> str:
+    if question.query is not None:
+        return text_of(question.query)
+    return " ".join(f"{name}={value}" for name, value in question.tags.items())
+
+
+def _tag(of: Attribute | Intrinsic) -> str:
+    return f"{'|'.join(of.scopes)}: {of.key}" if isinstance(of, Attribute) else of.name
+
+
+def _among(among: Among) -> str:
+    return f" of {text_of(among.matching)}" if among.matching is not None else ""
 
 
 def _place(place: Place, topic: str, manifest_bucket: str) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from pipeline.query.chunks import ChunkRef, refs_of
 from pipeline.query.sandbox import BASE_COLUMNS, TenantRows, sandbox
 from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.query.statement import Statement
+from pipeline.query.turns import TIMEOUT
 from pipeline.store.manifest import ChunkEntry
 from topics.errors import (
     BadQuestionError,
-    OverloadedError,
+    QueryCancelledError,
     QueryTimeoutError,
     QueryTooLargeError,
     SpanstreamError,
@@ -30,7 +31,6 @@ from topics.settings import QuerierSettings, StoreSettings
 T = TypeVar("T")
 BATCH_ROWS = 2048
 INTERRUPT_EVERY_S = 0.05
-TIMEOUT = "the query took longer than querier.query_timeout_s and was ended"
 
 
 class ChunksByTime(Protocol):
@@ -61,26 +61,16 @@ class TenantSql:
     ) -> None:
         self._catalog, self._snapshots = catalog, snapshots
         self._querier, self._store = querier, store
-        self._turns = asyncio.Semaphore(querier.sql_queries_max)
         self._threads = ThreadPoolExecutor(querier.sql_queries_max, "sql")
-        self._asked = 0
 
-    async def ask(self, tenants: Sequence[str], statement: Statement, range_ns: tuple[int, int]) -> SqlAnswer:
-        """Run it, up to its first rows. Raises BadQuestionError, OverloadedError, QueryTimeoutError, QueryTooLargeError
-        and StoreUnavailableError.
+    async def ask(
+        self, tenants: Sequence[str], statement: Statement, range_ns: tuple[int, int], left: Callable[[], None]
+    ) -> SqlAnswer:
+        """Run it, up to its first rows; call `left` when its thread is free again, also where this raises.
+
+        Raises BadQuestionError, QueryTimeoutError, QueryTooLargeError and StoreUnavailableError.
         """
-        allowed = self._querier.sql_queries_max + self._querier.sql_waiting_max
-        if self._asked >= allowed:
-            raise OverloadedError(f"{self._asked} SQL questions are under way or wait, and settings allow no more")
-        deadline_s = time.monotonic() + self._querier.query_timeout_s
-        self._asked += 1
-        try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + self._querier.query_timeout_s):
-                await self._turns.acquire()
-        except BaseException as exc:
-            self._asked -= 1
-            raise QueryTimeoutError(TIMEOUT) if isinstance(exc, TimeoutError) else exc  # noqa: B904
-        run = _Run(self._threads, deadline_s, self._leave)
+        run = _Run(self._threads, time.monotonic() + self._querier.query_timeout_s, left)
         try:
             snapshot = await self._snapshots.take()
             rows = await self._snapshots.in_thread(lambda: self._rows(snapshot, tenants, statement, range_ns))
@@ -92,10 +82,6 @@ class TenantSql:
             raise
         batches = run.batches(self._querier.sql_bytes_max)
         return SqlAnswer(schema, batches, snapshot.reasons + snapshot.told_losses(), run.close)
-
-    def _leave(self) -> None:
-        self._asked -= 1
-        self._turns.release()
 
     def close(self) -> None:
         """End the threads; what runs ends by its time."""
@@ -163,6 +149,8 @@ class _Run:
             if size > bytes_max:
                 raise QueryTooLargeError(f"the answer has more than {bytes_max} bytes (querier.sql_bytes_max)")
             yield batch
+            if self._closed:
+                raise QueryCancelledError("the query was cancelled by an administrator")
             batch = await self._in_thread(lambda: next(reader, None))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

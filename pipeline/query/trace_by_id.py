@@ -119,7 +119,7 @@ class TraceLookup:
             reader = ChunkReader(session, reasons)
             return [(ref, rows) for ref in refs if (rows := _rows(reader, ref, trace_id)).num_rows]
 
-        return await self._engine.run(work)
+        return await self._engine.run(work, prompt=True)
 
 
 def _rows(reader: ChunkReader, ref: ChunkRef, trace_id: bytes) -> pa.Table:

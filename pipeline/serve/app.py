@@ -39,10 +39,13 @@ from topics.errors import (
     ForbiddenError,
     KafkaUnavailableError,
     OverloadedError,
+    QueryCancelledError,
     QueryTimeoutError,
     QueryTooLargeError,
+    RateLimitedError,
     SpanstreamError,
     StoreUnavailableError,
+    UnknownQueryError,
     UnknownTenantError,
 )
 from topics.settings import Settings
@@ -54,8 +57,11 @@ STATUS: dict[type[SpanstreamError], int] = {
     BadQuestionError: 400,
     UnknownTenantError: 401,
     ForbiddenError: 403,
+    UnknownQueryError: 404,
     QueryTooLargeError: 413,
+    RateLimitedError: 429,
     CallerGoneError: 499,
+    QueryCancelledError: 499,
     KafkaUnavailableError: 503,
     OverloadedError: 503,
     StoreUnavailableError: 503,
@@ -63,6 +69,7 @@ STATUS: dict[type[SpanstreamError], int] = {
 }
 COPIES_HEADER = "x-spanstream-copies"
 RETRY_AFTER = {"retry-after": "5"}
+ALLOW = {"allow": "DELETE"}
 TAG_SCOPES = (*API_SCOPES, "intrinsic", "trace", "none", "")
 GZIP_BYTES_MIN = 1000
 NEEDS = {
@@ -105,6 +112,8 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/trace-view/{trace_id}/spans/{span_id}", api.trace_span),
         (drops.PATH, api.drops),
         ("/api/status/system", api.system),
+        ("/api/status/queries", api.queries),
+        ("/api/status/queries/{id}", api.query),
         ("/tables", api.tables),
         ("/tables/{rest:path}", api.tables),
         ("/trace/{trace_id}", api.trace_view),
@@ -152,7 +161,7 @@ def answered(handler: Handler) -> Handler:
             response = await (handler(request) if reads_body else unless_gone(request, _answer_of(handler, request)))
         except SpanstreamError as exc:
             status = STATUS.get(type(exc), 500)
-            headers = RETRY_AFTER if status == 503 else {}
+            headers = RETRY_AFTER if status in (429, 503) else {}
             response = Response(f"{exc}\n", status, headers, "text/plain; charset=utf-8")
         except Exception:
             log.exception("question_failed", question=question, path=request.url.path)
@@ -194,7 +203,7 @@ class Api:
         asked = params.trace_filter_of(request.query_params, self._questions.regex_error)
         found = await self._find(request)
         if asked is not None:
-            found = await self._questions.part_of(found, asked)
+            found = await self._questions.part_of(self._tenants(request), found, asked)
         encoded = await self._encode(found, request, v1=False)
         return Response(encoded.body, headers=_copies(found), media_type=encoded.media_type)
 
@@ -206,7 +215,7 @@ class Api:
         """What the page's waterfall is drawn from; with q=, which spans fulfil it."""
         asked = params.trace_filter_of(request.query_params, self._questions.regex_error)
         found = await self._find(request)
-        matched = None if asked is None else await self._questions.part_of(found, asked)
+        matched = None if asked is None else await self._questions.part_of(self._tenants(request), found, asked)
         body = await self._questions.in_thread(partial(trace_view.columns, found, matched))
         return Response(body, media_type=JSON)
 
@@ -354,6 +363,20 @@ class Api:
     async def drops(self, request: Request) -> Response:
         """What of the asking tenants' spans was not kept as it was sent, by reason."""
         return _json(await self._questions.drops(self._tenants(request)))
+
+    async def queries(self, request: Request) -> Response:
+        """The queries under way in this querier: the asking tenants', or all for who may see all."""
+        caller = caller_of(request.scope)
+        told = self._questions.under_way.told(None if caller.everything else self._tenants(request))
+        return _json({"queries": told, "mayCancel": caller.everything})
+
+    async def query(self, request: Request) -> Response:
+        """DELETE cancels a query."""
+        if request.method != "DELETE":
+            return Response("a query is cancelled with DELETE; GET /api/status/queries lists them\n", 405, ALLOW)
+        if not caller_of(request.scope).everything:
+            raise ForbiddenError("only a token with the scope admin for all tenants may cancel queries")
+        return _json(self._questions.under_way.cancel(request.path_params["id"]))
 
     async def tables(self, request: Request) -> Response:
         """The workers' tables: passed on to a worker."""

@@ -24,7 +24,7 @@ async def rows_of(asked: Asked, sql: str) -> list[tuple[object, ...]]:
     settings = asked.settings
     engine = TenantSql(asked.stored, asked.snapshots, settings.querier, settings.store)
     try:
-        answer = await engine.ask(TENANTS, statement_of(sql), RANGE_NS)
+        answer = await engine.ask(TENANTS, statement_of(sql), RANGE_NS, lambda: None)
         assert answer.reasons == []
         found = [tuple(row.values()) async for batch in answer.batches for row in batch.to_pylist()]
         answer.close()

@@ -23,7 +23,7 @@ from pipeline.serve.gone import unless_gone
 from pipeline.serve.sql import statement_text
 from tests.pipeline.query.world import T0, OneSpan, span_id, trace_id
 from tests.pipeline.serve.api import World, settings_of, with_api, with_questions
-from topics.errors import BadQuestionError, OverloadedError
+from topics.errors import BadQuestionError, RateLimitedError
 
 SPANS = [
     OneSpan(1, 1, name="GET /cart", kind=2, duration_ms=250, attributes=(("http.status_code", 200), ("Odd\"'{}", "x"))),
@@ -279,7 +279,7 @@ def test_a_cancelled_statement_ends_and_more_than_may_wait_are_refused(tmp_path:
         async def turn_is_free() -> bool:
             try:
                 await ask("SELECT 1")
-            except OverloadedError:
+            except RateLimitedError:
                 return False
             return True
 
@@ -291,7 +291,7 @@ def test_a_cancelled_statement_ends_and_more_than_may_wait_are_refused(tmp_path:
             while not await turn_is_free():
                 await asyncio.sleep(0.02)
 
-    with_questions(settings_of(tmp_path, sql_queries_max=1, sql_waiting_max=0), lambda world: None, test)
+    with_questions(settings_of(tmp_path, sql_queries_max=1, tenant_waiting_max=0), lambda world: None, test)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
