@@ -55,6 +55,8 @@ QUERIER = {
         Asked(f"/api/search?{AROUND}&q={{}}", tells=True),
         Asked(f"/api/search?{AROUND}&q={{ .shared = `same` }} | select(.shared, event.told, name)", tells=True),
         Asked(f"/api/search?{AROUND}&tags=shared%3Dsame", tells=True),
+        Asked(f"/api/search?{AROUND}&q={{}}&format=ndjson", tells=True),
+        Asked(f"/api/search?{AROUND}&q={{}}&format=csv", tells=True),
     ],
     "/api/metrics/query_range": [Asked(f"/api/metrics/query_range?{AROUND}&q={{}} | rate() by (name)", tells=True)],
     "/api/metrics/query": [Asked(f"/api/metrics/query?{AROUND}&q={{}} | count_over_time() by (name)", tells=True)],

@@ -26,7 +26,8 @@ from pipeline.query.questions import Questions
 from pipeline.query.tags import Among, TagAnswer
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import messages, metrics, params, tail_events, tempo
+from pipeline.serve import messages, metrics, params, search_rows, tail_events, tempo
+from pipeline.serve.formats import form_of
 from pipeline.serve.gone import unless_gone
 from pipeline.serve.sql import SqlDoor
 from pipeline.serve.trace_view import TraceViewDoor
@@ -246,10 +247,13 @@ class Api:
     # ---- search
 
     async def search(self, request: Request) -> Response:
-        """Traces by tags, newest first."""
+        """Traces by TraceQL or tags, newest first."""
+        form = form_of(request.query_params, request.headers.get("accept", ""), search_rows.SEARCH_FORMATS)
         question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
         answer = await self._questions.search(self._tenants(request), question)
         self._count_partial("search", answer.reasons)
+        if form != "json":
+            return search_rows.stream(answer, form, self._questions.in_thread)
         return _answer(request, "SearchResponse", tempo.search(answer))
 
     async def newest_page(self, request: Request) -> Response:
