@@ -31,7 +31,7 @@ class Readers(Protocol):
 
 
 class Housework:
-    """What a worker does besides: removes what is too old, deletes what nothing names."""
+    """What a worker does besides: removes what is too old, deletes what nothing names, merges small chunks."""
 
     def __init__(
         self, settings: Settings, worker: Worker, store: ObjectStore, readers: Readers, worker_url: str
@@ -47,6 +47,7 @@ class Housework:
             worker=worker_url,
             clock_ns=time.time_ns,
             retention=self._retention,
+            busy=self._is_storing,
         )
 
     async def tick(self) -> None:
@@ -70,6 +71,10 @@ class Housework:
             await self._readers.send_edited(partition)
         for first in kept.gone:
             await self._readers.send_gone(partition, first)
+
+    def _is_storing(self) -> bool:
+        """Whether a range of any partition is being stored: sealing is never late for what can wait."""
+        return any(owned.state is not None and owned.state.plan for owned in list(self._worker.owned.values()))
 
     def _retention(self) -> Retention:
         hours = self._overrides.chunk_retentions_h()
