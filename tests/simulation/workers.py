@@ -213,7 +213,7 @@ class SimulatedWorker:
             await self.worker.tick()
 
     async def _keep_house(self) -> None:
-        """Sweeps, as often as fits into a seed; retention takes nothing in so short a time."""
+        """Sweeps and merges, as often as fits into a seed; retention takes nothing in so short a time."""
         short = {"query_timeout_s": 2.0, "catalog_refresh_s": 1.0}
         settings = self.settings.model_copy(
             update={
