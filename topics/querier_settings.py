@@ -59,6 +59,9 @@ class QuerierSettings(Section):
     view_events_max: int = setting(20_000, "Events of a trace that the page lists, the first by time", ge=1)
     search_limit_default: int = setting(20, "Traces of a search without limit=", ge=1)
     search_limit_max: int = setting(262_144, "Largest limit=", ge=1)
+    search_told_every_s: float = setting(
+        0.2, "A search that answers in events tells so often what it has found so far", gt=0, le=60
+    )
     search_range_h_max: float = setting(168.0, "Longest range of a search; beyond, 400", gt=0)
     metrics_range_h_max: float = setting(24.0, "Longest range of a metrics query; beyond, 400", gt=0)
     metrics_cells_max: int = setting(1_000_000, "Groups times intervals of a metrics query; beyond, 413", ge=1000)

@@ -26,7 +26,7 @@ from pipeline.query.questions import Questions
 from pipeline.query.tags import Among, TagAnswer
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import messages, metrics, params, search_rows, tail_events, tempo
+from pipeline.serve import messages, metrics, params, search_events, search_rows, tail_events, tempo
 from pipeline.serve.formats import form_of
 from pipeline.serve.gone import unless_gone
 from pipeline.serve.sql import SqlDoor
@@ -250,6 +250,9 @@ class Api:
         """Traces by TraceQL or tags, newest first."""
         form = form_of(request.query_params, request.headers.get("accept", ""), search_rows.SEARCH_FORMATS)
         question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
+        if form == "events":
+            find = partial(self._questions.search, self._tenants(request), question)
+            return await search_events.stream(find, self._querier.search_told_every_s, self._questions.in_thread)
         answer = await self._questions.search(self._tenants(request), question)
         self._count_partial("search", answer.reasons)
         if form != "json":
