@@ -25,7 +25,7 @@ LAYERS = {
     "agents": {"topics", "pipeline", "infra", "agents"},
 }
 # What a room of pipeline may import of the other rooms; telemetry is for all that do I/O, PROCESS for processes' starts
-PROCESS = {"allocator", "http_server"}
+PROCESS = {"allocator", "http_server", "handed_on"}
 ROOMS = {
     "spans": set[str](),
     "partition": {"spans"},

@@ -12,7 +12,7 @@ candidates are looked at.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -75,6 +75,9 @@ class SearchAnswer:
     candidates: int = 0
 
 
+Tell = Callable[[SearchAnswer], None]
+
+
 class Search:
     """Answers searches. reach_ns: how far around the asked range a found trace's other spans are looked for.
 
@@ -90,8 +93,11 @@ class Search:
         self._reach_ns = reach_ns
         self._cache = cache
 
-    async def find(self, tenants: Sequence[str], question: SearchQuestion) -> SearchAnswer:
-        """The first `limit` traces. Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError."""
+    async def find(self, tenants: Sequence[str], question: SearchQuestion, tell: Tell | None = None) -> SearchAnswer:
+        """The first `limit` traces. Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError.
+
+        tell: is told, in the engine's thread, which of them are sure on the way, newest first; of one tenant alone.
+        """
         pick = pick_of(question)
         snapshot = await self._snapshots.take()
         reasons = snapshot.reasons + snapshot.told_losses()
@@ -102,6 +108,8 @@ class Search:
             for tenant in tenants:
                 spans = TenantSpans(self._catalog, snapshot, reader, tenant)
                 run = _Run(spans, question, self._reach_ns, self._cache)
+                if tell is not None and len(tenants) == 1:
+                    run.tell = tell
                 answer.traces += run.first(pick)
                 answer.chunks += spans.chunks
                 answer.chunk_bytes += spans.chunk_bytes
@@ -168,6 +176,7 @@ class _Run:
         self._batches = 0
         self.seen = 0
         self.more = False  # whether something was left unread
+        self.tell: Tell | None = None
 
     def _counted(self, reach_ns: int) -> int:
         """How many spans a found trace has at least, where rows say nothing but all its rows can be counted at once."""
@@ -210,6 +219,7 @@ class _Run:
         size = self._first_batch(wanted)
         unread = UINT64_MAX  # no span of the groups not yet read starts later
         while True:
+            self._tell_sure(found[:limit], max(unread, pending.latest()), pending.taken)
             last = found[limit - 1].start_unix_ns if len(found) >= limit else -1
             if last > max(unread, pending.latest()):
                 break
@@ -227,6 +237,16 @@ class _Run:
         self.seen = pending.taken
         self.more = max(unread, pending.latest()) >= 0
         return found
+
+    def _tell_sure(self, found: list[TraceSummary], unread: int, seen: int) -> None:
+        """Of what was found, what nothing that was not read can come before."""
+        if self.tell is not None:
+            sure = [trace for trace in found if trace.start_unix_ns > unread]
+            self.tell(
+                SearchAnswer(
+                    traces=sure, chunks=self._spans.chunks, chunk_bytes=self._spans.chunk_bytes, candidates=seen
+                )
+            )
 
     def _groups(self) -> Iterator[tuple[list[ChunkRef], int]]:
         """No chunks, for what is live; then those of the range, newest first, in groups that grow.
