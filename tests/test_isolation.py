@@ -55,6 +55,8 @@ QUERIER = {
         Asked(f"/api/search?{AROUND}&q={{}}", tells=True),
         Asked(f"/api/search?{AROUND}&q={{ .shared = `same` }} | select(.shared, event.told, name)", tells=True),
         Asked(f"/api/search?{AROUND}&tags=shared%3Dsame", tells=True),
+        Asked(f"/api/search?{AROUND}&q={{}}&format=ndjson", tells=True),
+        Asked(f"/api/search?{AROUND}&q={{}}&format=csv", tells=True),
     ],
     "/api/metrics/query_range": [Asked(f"/api/metrics/query_range?{AROUND}&q={{}} | rate() by (name)", tells=True)],
     "/api/metrics/query": [Asked(f"/api/metrics/query?{AROUND}&q={{}} | count_over_time() by (name)", tells=True)],
@@ -78,6 +80,10 @@ QUERIER = {
     "/api/tail": [Asked("/api/tail?q={}")],
     "/api/where/{trace_id}": [Asked(f"/api/where/{TRACE.hex()}", tells=True)],
     "/api/trace-view/{trace_id}": [Asked(f"/api/trace-view/{TRACE.hex()}", tells=True)],
+    "/api/trace-view/{trace_id}/matches": [
+        Asked(f"/api/trace-view/{TRACE.hex()}/matches?q={{ name = `{{other}}-name` }}"),
+    ],
+    "/api/trace-view/{trace_id}/events": [Asked(f"/api/trace-view/{TRACE.hex()}/events", tells=True)],
     "/api/trace-view/{trace_id}/spans/{span_id}": [
         Asked(f"/api/trace-view/{TRACE.hex()}/spans/{f'mark{letter}-00'.encode().hex()}") for letter in "ab"
     ],
@@ -97,6 +103,7 @@ QUERIER = {
         Asked("/tables/services/..%2f..%2flive?want=0:0,1:0"),
     ],
     "/trace/{trace_id}": [Asked(f"/trace/{TRACE.hex()}")],
+    "/trace/{trace_id}/against/{other_id}": [Asked(f"/trace/{TRACE.hex()}/against/{TRACE.hex()}")],
     **{view: [Asked(f"{view}?{AROUND}")] for view in bundle.VIEWS},
     f"{bundle.PLAIN}/trace/{{trace_id}}": [Asked(f"{bundle.PLAIN}/trace/{TRACE.hex()}", tells=True)],
     bundle.PLAIN: [Asked(f"{bundle.PLAIN}?{AROUND}", tells=True)],

@@ -59,8 +59,16 @@ class QuerierSettings(Section):
     catalog_refresh_s: float = setting(10.0, "How often the manifests in the bucket are listed beside the topic", gt=0)
     trace_reach_s: float = setting(3600.0, "A trace is looked for so far around the asked range", ge=0)
     trace_bytes_max: int = setting(50 * MIB, "Largest answer to a trace by ID; beyond, v1: 422, v2: PARTIAL", ge=KIB)
+    view_cache_bytes: int = setting(
+        64 * MIB, "Traces that the page shows, kept for what is asked of their spans; a larger one is read again", ge=0
+    )
+    view_cache_s_max: float = setting(30.0, "They are kept so long, then read again", ge=0, le=3600)
+    view_events_max: int = setting(20_000, "Events of a trace that the page lists, the first by time", ge=1)
     search_limit_default: int = setting(20, "Traces of a search without limit=", ge=1)
     search_limit_max: int = setting(262_144, "Largest limit=", ge=1)
+    search_told_every_s: float = setting(
+        0.2, "A search that answers in events tells so often what it has found so far", gt=0, le=60
+    )
     search_range_h_max: float = setting(168.0, "Longest range of a search; beyond, 400", gt=0)
     metrics_range_h_max: float = setting(24.0, "Longest range of a metrics query; beyond, 400", gt=0)
     metrics_cells_max: int = setting(1_000_000, "Groups times intervals of a metrics query; beyond, 413", ge=1000)

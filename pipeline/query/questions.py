@@ -26,7 +26,7 @@ from pipeline.query.live import LiveClient
 from pipeline.query.live_tail import Arrived, LiveTail
 from pipeline.query.metrics import Metrics, MetricsAnswer, MetricsQuestion
 from pipeline.query.owners import Owners
-from pipeline.query.search import Search, SearchAnswer, SearchQuestion, Tell
+from pipeline.query.search import Heard, Search, SearchAnswer, SearchQuestion
 from pipeline.query.snapshot import Horizons, Snapshots, Tail
 from pipeline.query.statement import Statement
 from pipeline.query.tags import Among, Range, TagAnswer, TagCatalog, Tags
@@ -165,11 +165,13 @@ class Questions:
         async with self.under_way.turn(tenants, "part of a trace", text):
             return await self._engine.run(lambda session: filtered(session, found, asked))
 
-    async def search(self, tenants: Sequence[str], question: SearchQuestion, tell: Tell | None = None) -> SearchAnswer:
-        """Traces by tags or a query, newest first. tell: as of `Search.find`."""
+    async def search(
+        self, tenants: Sequence[str], question: SearchQuestion, heard: Heard | None = None
+    ) -> SearchAnswer:
+        """Traces by TraceQL or tags; `heard` is told what is found so far."""
         search = self._ready().search
         async with self.under_way.turn(tenants, "search", _searched(question)):
-            return await search.find(tenants, question, tell)
+            return await search.find(tenants, question, heard)
 
     async def metrics(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
         """What spans come to over time."""

@@ -42,6 +42,7 @@ FEW_TRACES, MANY_TRACES, BATCH_TRACES_MAX = 48, 2048, 32_768
 SPARE_TRACES = 4  # beside those wanted, where nearly all candidates are found
 SPANS_MIN, COUNTED_CHUNKS_MAX = 2, 1024
 AT = "live_row"
+Heard = Callable[[list["TraceSummary"]], None]  # is told from another thread, again and again, what is found so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +76,6 @@ class SearchAnswer:
     candidates: int = 0
 
 
-Tell = Callable[[SearchAnswer], None]
-
-
 class Search:
     """Answers searches. reach_ns: how far around the asked range a found trace's other spans are looked for.
 
@@ -93,10 +91,10 @@ class Search:
         self._reach_ns = reach_ns
         self._cache = cache
 
-    async def find(self, tenants: Sequence[str], question: SearchQuestion, tell: Tell | None = None) -> SearchAnswer:
-        """The first `limit` traces. Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError.
+    async def find(self, tenants: Sequence[str], question: SearchQuestion, heard: Heard | None = None) -> SearchAnswer:
+        """The first `limit` traces; `heard` is told the first of those found so far, in order.
 
-        tell: is told, in the engine's thread, which of them are sure on the way, newest first; of one tenant alone.
+        Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError.
         """
         pick = pick_of(question)
         snapshot = await self._snapshots.take()
@@ -108,8 +106,8 @@ class Search:
             for tenant in tenants:
                 spans = TenantSpans(self._catalog, snapshot, reader, tenant)
                 run = _Run(spans, question, self._reach_ns, self._cache)
-                if tell is not None and len(tenants) == 1:
-                    run.tell = tell
+                if heard is not None:
+                    run.told = partial(_tell, heard, question, list(answer.traces))
                 answer.traces += run.first(pick)
                 answer.chunks += spans.chunks
                 answer.chunk_bytes += spans.chunk_bytes
@@ -118,6 +116,10 @@ class Search:
             return _cut(answer, question, more=more)
 
         return await self._engine.run(work)
+
+
+def _tell(heard: Heard, question: SearchQuestion, before: list[TraceSummary], found: list[TraceSummary]) -> None:
+    heard(heapq.nsmallest(question.limit, [*before, *found], key=question.order.key))
 
 
 def _cut(answer: SearchAnswer, question: SearchQuestion, *, more: bool) -> SearchAnswer:
@@ -175,8 +177,8 @@ class _Run:
         self._live_rows: pa.Table | None = None
         self._batches = 0
         self.seen = 0
+        self.told: Heard = lambda _found: None
         self.more = False  # whether something was left unread
-        self.tell: Tell | None = None
 
     def _counted(self, reach_ns: int) -> int:
         """How many spans a found trace has at least, where rows say nothing but all its rows can be counted at once."""
@@ -205,6 +207,7 @@ class _Run:
         found: list[TraceSummary] = []
         while batch := pending.take(BATCH_TRACES_MAX, floor=0):
             found = self._best(found + self._summaries(batch, pick), pick.limit)
+            self.told(found)
         self.seen = pending.taken
         return found
 
@@ -219,7 +222,6 @@ class _Run:
         size = self._first_batch(wanted)
         unread = UINT64_MAX  # no span of the groups not yet read starts later
         while True:
-            self._tell_sure(found[:limit], max(unread, pending.latest()), pending.taken)
             last = found[limit - 1].start_unix_ns if len(found) >= limit else -1
             if last > max(unread, pending.latest()):
                 break
@@ -227,6 +229,7 @@ class _Run:
             batch = pending.take(size, floor=max(unread, worst))
             if batch:
                 found = self._best(found + self._summaries(batch, pick), wanted)
+                self.told(found)
                 # With enough found, all that may still be newer is looked at in one go
                 size = BATCH_TRACES_MAX if len(found) == wanted else min(max(4 * size, MANY_TRACES), BATCH_TRACES_MAX)
             elif unread >= 0:
@@ -237,16 +240,6 @@ class _Run:
         self.seen = pending.taken
         self.more = max(unread, pending.latest()) >= 0
         return found
-
-    def _tell_sure(self, found: list[TraceSummary], unread: int, seen: int) -> None:
-        """Of what was found, what nothing that was not read can come before."""
-        if self.tell is not None:
-            sure = [trace for trace in found if trace.start_unix_ns > unread]
-            self.tell(
-                SearchAnswer(
-                    traces=sure, chunks=self._spans.chunks, chunk_bytes=self._spans.chunk_bytes, candidates=seen
-                )
-            )
 
     def _groups(self) -> Iterator[tuple[list[ChunkRef], int]]:
         """No chunks, for what is live; then those of the range, newest first, in groups that grow.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from starlette.datastructures import QueryParams
 
@@ -10,7 +10,7 @@ from pipeline import telemetry
 from pipeline.query.identifiers import SCOPE_OF, Attribute, Intrinsic, identifier, legacy_tag
 from pipeline.query.metrics import MetricsQuestion
 from pipeline.query.questions import Questions
-from pipeline.query.search import SearchAnswer
+from pipeline.query.search import Heard, SearchAnswer
 from pipeline.query.tags import Among, TagAnswer
 from pipeline.serve import metrics, params, tempo
 from pipeline.serve.tempo import Json
@@ -26,16 +26,26 @@ class Answers:
     def __init__(self, questions: Questions, querier: QuerierSettings) -> None:
         self._questions, self._querier = questions, querier
 
+    async def found(
+        self,
+        tenants: Sequence[str],
+        asked: QueryParams,
+        heard: Heard | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> SearchAnswer:
+        """What a search finds. tags: in the place of `tags=`; heard: as of `Search.find`."""
+        question = params.search_question(asked, self._querier, self._questions.regex_error, tags)
+        return await self._questions.search(tenants, question, heard)
+
     async def search(
         self,
         tenants: Sequence[str],
         asked: QueryParams,
+        heard: Heard | None = None,
         tags: dict[str, str] | None = None,
-        tell: Callable[[SearchAnswer], None] | None = None,
     ) -> Json:
-        """SearchResponse. tags: in the place of `tags=`; tell: called on the way, as of `Search.find`."""
-        question = params.search_question(asked, self._querier, self._questions.regex_error, tags)
-        answer = await self._questions.search(tenants, question, tell)
+        """SearchResponse of the same."""
+        answer = await self.found(tenants, asked, heard, tags)
         count_partial("search", answer.reasons)
         return tempo.search(answer)
 

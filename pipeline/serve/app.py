@@ -24,11 +24,13 @@ from pipeline.doors.door import Door, Need
 from pipeline.query.questions import Questions
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import messages, params, tail_events, tempo, trace_view
+from pipeline.serve import messages, params, search_events, search_rows, tail_events, tempo
 from pipeline.serve.answers import Answers, count_partial
+from pipeline.serve.formats import form_of
 from pipeline.serve.gone import unless_gone
 from pipeline.serve.sql import SqlDoor
 from pipeline.serve.statuses import status_of
+from pipeline.serve.trace_view import TraceViewDoor
 from pipeline.serve.traces import Encoded, encode
 from pipeline.serve.ui import bundle, pages
 from pipeline.traceql.check import compiled
@@ -63,7 +65,8 @@ BUILD = {
 
 def make_app(questions: Questions, settings: Settings) -> Starlette:
     """The ASGI application."""
-    api = Api(questions, Answers(questions, settings.querier), settings)
+    answers = Answers(questions, settings.querier)
+    api, view = Api(questions, answers, settings), TraceViewDoor(questions, settings.querier)
     routes = [
         ("/api/traces/{trace_id}", api.trace_v1),
         ("/api/v2/traces/{trace_id}", api.trace_v2),
@@ -78,8 +81,10 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/sql", SqlDoor(questions, settings.querier).sql),
         ("/api/tail", api.tail),
         ("/api/where/{trace_id}", api.where),
-        ("/api/trace-view/{trace_id}", api.trace_columns),
-        ("/api/trace-view/{trace_id}/spans/{span_id}", api.trace_span),
+        ("/api/trace-view/{trace_id}", view.columns),
+        ("/api/trace-view/{trace_id}/matches", view.matches),
+        ("/api/trace-view/{trace_id}/events", view.events),
+        ("/api/trace-view/{trace_id}/spans/{span_id}", view.span),
         (drops.PATH, api.drops),
         ("/api/status/system", api.system),
         ("/api/status/queries", api.queries),
@@ -87,7 +92,8 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/tables", api.tables),
         ("/tables/{rest:path}", api.tables),
         ("/trace/{trace_id}", api.trace_view),
-        *((view, api.view) for view in bundle.VIEWS),
+        ("/trace/{trace_id}/against/{other_id}", api.trace_view),
+        *((path, api.view) for path in bundle.VIEWS),
         (f"{bundle.PLAIN}/trace/{{trace_id}}", api.trace_page),
         (bundle.PLAIN, api.newest_page),
     ]
@@ -182,20 +188,6 @@ class Api:
         """Where each part of a trace stands."""
         return _json(await self._questions.where(await self._find(request)))
 
-    async def trace_columns(self, request: Request) -> Response:
-        """What the page's waterfall is drawn from; with q=, which spans fulfil it."""
-        asked = params.trace_filter_of(request.query_params, self._questions.regex_error)
-        found = await self._find(request)
-        matched = None if asked is None else await self._questions.part_of(self._tenants(request), found, asked)
-        body = await self._questions.in_thread(partial(trace_view.columns, found, matched))
-        return Response(body, media_type=JSON)
-
-    async def trace_span(self, request: Request) -> Response:
-        """One span of a trace in full, with its resource and scope."""
-        kind = params.whole(request.query_params, "kind")
-        work = partial(trace_view.span_in_full, await self._find(request), request.path_params["span_id"], kind)
-        return Response(await self._questions.in_thread(work), media_type=JSON)
-
     async def trace_view(self, request: Request) -> Response:
         """A trace on the interactive page; on the plain one where that is not built."""
         return bundle.view(request) if bundle.is_built() else await self.trace_page(request)
@@ -228,8 +220,17 @@ class Api:
     # ---- search
 
     async def search(self, request: Request) -> Response:
-        """Traces by tags, newest first."""
-        return _answer(request, "SearchResponse", await self._answers.search(*_asked(request)))
+        """Traces by TraceQL or tags, newest first."""
+        form = form_of(request.query_params, request.headers.get("accept", ""), search_rows.SEARCH_FORMATS)
+        tenants, asked = _asked(request)
+        find = partial(self._answers.found, tenants, asked)
+        if form == "events":
+            return await search_events.stream(find, self._querier.search_told_every_s, self._questions.in_thread)
+        answer = await find()
+        count_partial("search", answer.reasons)
+        if form != "json":
+            return search_rows.stream(answer, form, self._questions.in_thread)
+        return _answer(request, "SearchResponse", tempo.search(answer))
 
     async def newest_page(self, request: Request) -> Response:
         """The newest traces as a page without script; takes the parameters of /api/search."""

@@ -25,7 +25,7 @@ SPANS_PER_SPAN_SET, SPANS_PER_SPAN_SET_MAX = 3, 100
 UINT32_MAX = 2**32 - 1
 QUERY_BYTES_MAX = 131_072
 SEARCH_PARAMETERS = frozenset(
-    ("q", "tags", "minDuration", "maxDuration", "limit", "spss", "start", "end", "since", "cursor", "order")
+    ("q", "tags", "minDuration", "maxDuration", "limit", "spss", "start", "end", "since", "cursor", "order", "format")
 )
 _INT = re.compile(r"[+-]?\d{1,19}")
 

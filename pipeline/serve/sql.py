@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -21,17 +20,12 @@ from pipeline.query.questions import Questions
 from pipeline.query.statement import statement_of
 from pipeline.query.tenant_sql import SqlAnswer
 from pipeline.serve import params
+from pipeline.serve.formats import FORMATS, form_of, reasons_header
 from pipeline.serve.gone import unless_gone
 from topics.errors import BadQuestionError
 from topics.settings import QuerierSettings
 
-FORMATS = {
-    "json": "application/json",
-    "ndjson": "application/x-ndjson",
-    "csv": "text/csv; charset=utf-8",
-    "arrow": "application/vnd.apache.arrow.stream",
-}
-REASONS_HEADER = "x-spanstream-incomplete"
+SQL_FORMATS = ("json", "ndjson", "csv", "arrow")
 ARROW_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 INT64 = range(-(2**63), 2**64)
 Turn = Callable[[pa.RecordBatch], bytes]
@@ -51,7 +45,7 @@ class SqlDoor:
 
     async def _answer(self, request: Request, text: str) -> Response:
         asked = request.query_params
-        form = form_of(asked, request.headers.get("accept", ""))
+        form = form_of(asked, request.headers.get("accept", ""), SQL_FORMATS)
         statement = await self._questions.in_thread(lambda: statement_of(text))
         range_ns = params.times_or_recent(asked, self._querier.search_range_h_max)
         answer = await self._questions.sql(tenants_of(request.scope), statement, range_ns)
@@ -59,8 +53,8 @@ class SqlDoor:
             telemetry.PARTIAL_ANSWERS.labels(question="sql").inc()
         if form == "json":
             return await self._whole(answer)
-        headers = {REASONS_HEADER: orjson.dumps(answer.reasons).decode("ascii", "replace")} if answer.reasons else {}
-        return StreamingResponse(self._stream(answer, form), headers=headers, media_type=FORMATS[form])
+        stream, headers = self._stream(answer, form), reasons_header(answer.reasons)
+        return StreamingResponse(stream, headers=headers, media_type=FORMATS[form])
 
     async def _whole(self, answer: SqlAnswer) -> Response:
         """One JSON object, cut after querier.sql_json_rows_max rows."""
@@ -115,15 +109,6 @@ async def statement_text(request: Request) -> str:
     if len(text.encode()) > params.QUERY_BYTES_MAX:
         raise BadQuestionError(f"SQL is larger than {params.QUERY_BYTES_MAX} bytes")
     return text
-
-
-def form_of(asked: QueryParams, accept: str) -> str:
-    """format=, else what Accept names, else JSON."""
-    form = asked.get("format", "")
-    if form and form not in FORMATS:
-        raise BadQuestionError(f"invalid format: {form[:50]!r} is none of {', '.join(FORMATS)}")
-    named = (name for name, media_type in FORMATS.items() if media_type.partition(";")[0] in accept)
-    return form or next(named, "json")
 
 
 def told(column: pa.Array) -> list[Any]:

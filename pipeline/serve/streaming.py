@@ -17,7 +17,8 @@ from pipeline import telemetry
 from pipeline.doors.calls import add_port, metadata_of, options
 from pipeline.doors.door import Door, Need, refusal
 from pipeline.doors.tls import ServerTls
-from pipeline.query.search import SearchAnswer
+from pipeline.query.search import Heard
+from pipeline.query.summary import TraceSummary
 from pipeline.serve import messages, tempo
 from pipeline.serve.answers import Answers
 from pipeline.serve.statuses import status_of
@@ -39,8 +40,7 @@ CODES = {
     499: grpc.StatusCode.CANCELLED,
 }
 WORKING: Json = {"metrics": {"totalJobs": 1}}  # a message that tells only that there is no answer yet
-Tell = Callable[[SearchAnswer], None]
-Ask = Callable[[Answers, list[str], Any, Tell], Awaitable[Json]]
+Ask = Callable[[Answers, list[str], Any, Heard], Awaitable[Json]]
 
 
 class Method(NamedTuple):
@@ -57,7 +57,7 @@ def _params(**given: str | int) -> QueryParams:
     return QueryParams({name: str(value) for name, value in given.items() if value})
 
 
-async def _search(answers: Answers, tenants: list[str], of: Any, tell: Tell) -> Json:
+async def _search(answers: Answers, tenants: list[str], of: Any, heard: Heard) -> Json:
     low, high = of.MinDurationMs, of.MaxDurationMs
     asked = _params(
         q=of.Query,
@@ -68,7 +68,7 @@ async def _search(answers: Answers, tenants: list[str], of: Any, tell: Tell) -> 
         minDuration=f"{low}ms" if low else "",
         maxDuration=f"{high}ms" if high else "",
     )
-    return await answers.search(tenants, asked, {one.key: one.value for one in of.Tags}, tell)
+    return await answers.search(tenants, asked, heard, {one.key: one.value for one in of.Tags})
 
 
 def _tags(of: Any) -> QueryParams:
@@ -79,29 +79,29 @@ def _values(of: Any) -> QueryParams:
     return _params(q=of.query, start=of.start, end=of.end, limit=of.maxTagValues)
 
 
-async def _tag_names(answers: Answers, tenants: list[str], of: Any, _tell: Tell) -> Json:
+async def _tag_names(answers: Answers, tenants: list[str], of: Any, _heard: Heard) -> Json:
     return await answers.tag_names(tenants, _tags(of))
 
 
-async def _tag_names_by_scope(answers: Answers, tenants: list[str], of: Any, _tell: Tell) -> Json:
+async def _tag_names_by_scope(answers: Answers, tenants: list[str], of: Any, _heard: Heard) -> Json:
     return await answers.tag_names_by_scope(tenants, _tags(of))
 
 
-async def _tag_values(answers: Answers, tenants: list[str], of: Any, _tell: Tell) -> Json:
+async def _tag_values(answers: Answers, tenants: list[str], of: Any, _heard: Heard) -> Json:
     return await answers.tag_values(tenants, of.tagName, _values(of))
 
 
-async def _typed_tag_values(answers: Answers, tenants: list[str], of: Any, _tell: Tell) -> Json:
+async def _typed_tag_values(answers: Answers, tenants: list[str], of: Any, _heard: Heard) -> Json:
     return await answers.typed_tag_values(tenants, of.tagName, _values(of))
 
 
-async def _metrics_range(answers: Answers, tenants: list[str], of: Any, _tell: Tell) -> Json:
+async def _metrics_range(answers: Answers, tenants: list[str], of: Any, _heard: Heard) -> Json:
     step = f"{of.step}ns" if of.step else ""
     asked = _params(q=of.query, start=of.start, end=of.end, step=step, exemplars=of.exemplars, maxSeries=of.maxSeries)
     return await answers.metrics_range(tenants, asked)
 
 
-async def _metrics_instant(answers: Answers, tenants: list[str], of: Any, _tell: Tell) -> Json:
+async def _metrics_instant(answers: Answers, tenants: list[str], of: Any, _heard: Heard) -> Json:
     return await answers.metrics_instant(tenants, _params(q=of.query, start=of.start, end=of.end))
 
 
@@ -174,16 +174,16 @@ class GrpcApi:
             request = messages.message(method.of).FromString(body)
         except DecodeError as exc:
             raise BadQuestionError(f"the request is no {method.of}: {exc}") from exc
-        loop, sure = asyncio.get_running_loop(), list[SearchAnswer]()
+        newest: list[list[TraceSummary]] = [[]]
 
-        def tell(found: SearchAnswer) -> None:
-            loop.call_soon_threadsafe(lambda: sure.__setitem__(slice(None), [found]))
+        def heard(found: list[TraceSummary]) -> None:
+            newest[0] = found
 
-        asking = asyncio.ensure_future(method.ask(self._answers, tenants, request, tell))
+        asking = asyncio.ensure_future(method.ask(self._answers, tenants, request, heard))
         news = News()
         try:
             while not (await asyncio.wait([asking], timeout=self._querier.grpc_every_s))[0]:
-                for packet in self._split(method, news.of(sure[-1]) if sure else WORKING):
+                for packet in self._split(method, WORKING | news.of(newest[0])):
                     yield packet
             answer = await asking
         finally:
@@ -209,15 +209,13 @@ class GrpcApi:
 
 
 class News:
-    """What of the traces that are sure was not told before."""
+    """What of the traces found so far was not told before."""
 
     def __init__(self) -> None:
         self._told: dict[str, Json] = {}
 
-    def of(self, found: SearchAnswer) -> Json:
-        """A SearchResponse of what is new or changed, and how far the search has come."""
-        answer = tempo.search(found)
-        new = [trace for trace in answer["traces"] if self._told.get(trace["traceID"]) != trace]
+    def of(self, found: list[TraceSummary]) -> Json:
+        """A SearchResponse's traces that are new or changed; nothing where there are none."""
+        new = [one for one in map(tempo.search_hit, found) if self._told.get(one["traceID"]) != one]
         self._told.update((trace["traceID"], trace) for trace in new)
-        metrics = {key: value for key, value in answer["metrics"].items() if key != "completedJobs"}
-        return {"traces": new, "metrics": metrics}
+        return {"traces": new} if new else {}

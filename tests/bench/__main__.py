@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.bench.page import large_trace_rows
 from tests.bench.queries import QueryBench
 from tests.bench.report import Report
 from tests.bench.rows import Bench
@@ -30,7 +31,7 @@ def main() -> int:
     options.add_argument("--asked-about", type=int, default=ASKED_ABOUT, help="spans that questions are asked about")
     options.add_argument("--json", type=Path, default=Path("build/bench.json"))
     options.add_argument(
-        "--only", default="cost,fresh,restart,start,events,queries", help="groups of rows, comma-separated"
+        "--only", default="cost,fresh,restart,start,events,queries,trace", help="groups of rows, comma-separated"
     )
     asked = options.parse_args()
     groups, report = set(asked.only.split(",")), Report()
@@ -48,6 +49,8 @@ def main() -> int:
                 report.measure("restart", lambda: bench.restart(asked.unsealed))
             if "queries" in groups:
                 QueryBench(bench, asked.asked_about).measure(report)
+            if "trace" in groups:
+                large_trace_rows(report, bench)
     return report.finish(asked.json)
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import median
+from statistics import mean, median, quantiles
 
 import httpx
 from playwright.sync_api import Page, sync_playwright
 
 from pipeline.serve.ui import bundle
-from tests.bench.processes import load_command
+from tests.bench.processes import load_command, until
 from tests.bench.report import Report
+from tests.bench.rows import Bench
 from tests.browser.conftest import DESKTOP, FLAGS, WAIT_MS
+from tests.browser.large import SPANS as LARGE_SPANS
+from tests.browser.large import send_large_trace
 
 TRIES = 5  # a figure of time is the median of so many
 TAIL_S, TAIL_RATE = 60, 2_000.0
@@ -24,6 +28,24 @@ ALL_PANELS = f"""
 () => {SHOWN} && /on average/.test(document.querySelector('[aria-label=Rate] h2').textContent)
    && /of the spans/.test(document.querySelector('[aria-label=Errors] h2').textContent)
    && /the longest/.test(document.querySelector('.heat canvas').getAttribute('aria-label'))
+"""
+# All spans are known, rows are drawn, and the overview above them too
+TRACE_SHOWN = """
+() => document.querySelector('[role=treeitem]') && document.querySelector('.minimap canvas').width > 300
+   && document.querySelector('.trace-facts').textContent.includes('100 k spans')
+"""
+SCROLL_FRAMES, SCROLL_PX = 300, 400  # each frame further than a wheel's turn
+SCROLLED = """
+([frames, px]) => new Promise(resolve => {
+  const box = document.querySelector('[role=tree]'), times = []
+  const step = now => {
+    times.push(now)
+    box.scrollTop += px
+    if (times.length <= frames) requestAnimationFrame(step)
+    else resolve(times.slice(1).map((at, index) => at - times[index]))
+  }
+  requestAnimationFrame(step)
+})
 """
 USABLE = "() => document.activeElement && document.querySelector('#query')"
 
@@ -40,6 +62,52 @@ def page_rows(report: Report, querier_url: str, otlp_url: str, seed: int) -> Non
         )
         name = "page, memory after a minute of live tail"
         report.measure("the page: live tail", lambda: {name: _tail_mb(page, otlp_url, seed)})
+
+
+def large_trace_rows(report: Report, bench: Bench) -> None:
+    """The rows of a trace of 100,000 spans, stored in several chunks and live at its end."""
+    settings = bench.settings("trace", seal_spans=12_500, open_bytes_max=1 << 50)
+    with (
+        bench.process("receive", settings) as receiver,
+        bench.process("worker", settings) as worker,
+        bench.process("serve", settings) as querier,
+        _tab(querier.url) as page,
+    ):
+        trace_id = send_large_trace(receiver.url)
+        until(lambda: worker.metric("spanstream_worker_spans_total") >= LARGE_SPANS, 60, "all is taken")
+        path = f"/trace/{trace_id}"
+        report.measure(
+            "the page: a large trace",
+            lambda: {"page, trace of 100,000 spans: shown": _median_s(page, path, TRACE_SHOWN)},
+        )
+        report.measure("the page: scrolling it", lambda: _scrolled(page))
+        report.measure("the page: a span of it", lambda: {"page, a span of it in full": _clicked_ms(page)})
+
+
+def _scrolled(page: Page) -> dict[str, float]:
+    """Through the open trace, by the browser's clock."""
+    page.get_by_role("tree").focus()
+    page.keyboard.press("]")
+    page.wait_for_function(f"document.querySelector('[role=tree]').scrollHeight > {LARGE_SPANS}")
+    frames_ms = page.evaluate(SCROLLED, [SCROLL_FRAMES, SCROLL_PX])
+    assert page.get_by_role("tree").evaluate("tree => tree.scrollTop") >= SCROLL_FRAMES * SCROLL_PX
+    return {
+        "page, scrolling it: worst frame of 95 %": quantiles(frames_ms, n=100)[94],
+        "page, scrolling it: a frame, on average": mean(frames_ms),
+    }
+
+
+def _clicked_ms(page: Page) -> float:
+    """From a click on a row until the span's attributes stand there."""
+    times_ms = []
+    for number in range(TRIES):
+        row = page.get_by_role("treeitem").nth(5 + number)
+        began_s = time.perf_counter()
+        row.click()
+        page.get_by_label("Span", exact=True).get_by_role("rowheader", name="service.version").wait_for()
+        times_ms.append((time.perf_counter() - began_s) * 1000)
+        page.get_by_label("Close the span").click()
+    return median(times_ms)
 
 
 def _compressed_kb(url: str) -> float:

@@ -66,6 +66,10 @@ ROWS = (
     Row("page, all that it loads", "kB", 300.0),
     Row("page, first usable view", "s", 1.0),
     Row("page, Explore of the last hour", "s", 2.0),
+    Row("page, trace of 100,000 spans: shown", "s", 2.0),
+    Row("page, scrolling it: worst frame of 95 %", "ms", 33.0),
+    Row("page, scrolling it: a frame, on average", "ms", 20.0),  # 50 frames a second
+    Row("page, a span of it in full", "ms", 300.0),
     Row("page, memory after a minute of live tail", "MB", 200.0),
 )
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import BrowserStack, axe_findings
+from tests.browser.conftest import DESKTOP, PHONE, BrowserStack, axe_findings
 
 
 def test_the_page_and_its_assets_may_ask_nobody_but_the_querier(stack: BrowserStack) -> None:
@@ -51,15 +51,28 @@ def test_keys_lead_from_view_to_view_and_the_overlay_lists_them(page: Page) -> N
         expect(page.locator('nav [aria-current="page"]')).to_have_count(1)
 
 
-@pytest.mark.parametrize("path", ["/", "/services", "/services?show=map", "/compare", "/live", "/system"])
-def test_axe_finds_nothing_in_a_view_in_either_scheme(page: Page, path: str) -> None:
-    page.goto(path)
-    expect(page.locator("main h1")).to_be_attached()
+VIEWS = (
+    *("/", "/?form=1", "/services", "/services?show=map", "/services?service=payment", "/live", "/system"),
+    *("/compare", "/compare?q=%7B+resource.service.name+%3D+%22payment%22+%7D"),
+    *(f"/trace/{{failed}}?{how}" for how in ("q=%7B+status+%3D+error+%7D", "view=flame", "view=operations")),
+    *("/trace/{failed}?view=events", "/trace/{failed}/against/{good}", "/trace/abab"),
+)
+
+
+@pytest.mark.parametrize("path", VIEWS)
+def test_axe_finds_nothing_in_a_view_in_either_scheme_on_desktop_or_phone(
+    page: Page, stack: BrowserStack, path: str
+) -> None:
+    page.goto(path.format(failed=stack.shop.failed[0], good=stack.shop.good[-1]))
+    expect(page.locator("main h1").first).to_be_attached()
     expect(page.locator(".loading")).to_have_count(0)
 
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        assert not axe_findings(page), scheme
+    for size in (DESKTOP, PHONE):
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            assert not axe_findings(page), (size["width"], scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
 
 
 def test_a_chosen_theme_stays_through_a_reload(page: Page) -> None:

@@ -9,9 +9,9 @@ import time
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import PHONE, BrowserStack, axe_findings
+from tests.browser.large import send_large_trace
 from tests.browser.shop import HOSTILE_NAMES, BuiltTrace, send
 
-LARGE_SPANS = 100_000
 SHOWN_S_MAX = 20.0  # the bench has the limit of 2 s; here two cores do everything else as well
 
 
@@ -67,6 +67,93 @@ def test_the_searchs_matches_are_marked_and_a_value_leads_back_to_explore(page: 
     expect(page.get_by_label("TraceQL query")).to_have_value(re.compile("resource.service.name = "))
 
 
+def test_a_condition_marks_the_spans_that_it_holds_of_and_says_what_is_wrong_with_it(
+    page: Page, stack: BrowserStack
+) -> None:
+    page.goto(f"/trace/{stack.shop.failed[0]}")
+    expect(page.get_by_role("treeitem").first).to_be_visible()
+    whole = page.get_by_role("treeitem").count()
+
+    page.keyboard.press("/")
+    page.keyboard.type('{ resource.service.name = "payment" }')
+    page.keyboard.press("Enter")
+    expect(page.locator(".span-row.matched")).to_have_count(1)
+    assert not axe_findings(page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("x")
+    expect(page.get_by_role("treeitem").last).to_contain_text("charge card")
+    assert page.get_by_role("treeitem").count() < whole
+
+    page.get_by_label("TraceQL query").fill("{ nonsense ")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("This marks no spans here")).to_be_visible()
+    expect(page.get_by_role("treeitem")).to_have_count(whole)
+
+
+def test_what_is_closed_stands_in_the_link(page: Page, stack: BrowserStack) -> None:
+    page.goto(f"/trace/{stack.shop.failed[0]}")
+    rows = page.get_by_role("treeitem")
+    rows.filter(has_text="POST /checkout").locator(".twist").click()
+    expect(rows).to_have_count(3)
+    other = page.context.new_page()
+
+    other.goto(page.url)
+
+    expect(other.get_by_role("treeitem")).to_have_count(3)
+    expect(other.get_by_role("treeitem").last).to_contain_text("POST /checkout")
+    expect(other.get_by_role("treeitem").last.locator(".hidden-error, .error-mark")).to_be_visible()
+
+
+def test_events_of_all_spans_stand_in_order_and_lead_to_their_spans(page: Page, stack: BrowserStack) -> None:
+    page.goto(f"/trace/{stack.shop.failed[0]}?view=events")
+
+    rows = page.get_by_label("Events", exact=True).locator("tbody tr")
+    expect(rows).to_have_count(3)
+    expect(rows.locator(".badge.bad")).to_have_count(3)
+    expect(rows.first).to_contain_text("TimeoutError: the bank did not answer in 300 ms")
+    assert not axe_findings(page)
+    rows.first.get_by_role("button", name="charge card").click()
+
+    expect(page.get_by_label("Span", exact=True)).to_contain_text("charge card")
+    expect(page.locator(".events-list tr.selected")).to_have_count(1)
+
+
+def test_a_link_of_a_span_leads_to_the_span_that_is_meant(page: Page, stack: BrowserStack) -> None:
+    rng, now_ns = random.Random(11), time.time_ns()
+    meant, linking = BuiltTrace(rng.randbytes(16), rng), BuiltTrace(rng.randbytes(16), rng)
+    sent = meant.add("queue", "send", now_ns - 10**9, 5, meant.add("queue", "root", now_ns - 10**9, 9))
+    linking.add("queue", "receive", now_ns, 5)
+    (span,) = next(iter(linking.spans.values()))
+    span.links.add(trace_id=meant.trace_id, span_id=sent)
+    send(stack.otlp_url, [meant, linking])
+    page.goto(f"/trace/{linking.trace_id.hex()}?span={span.span_id.hex()}")
+
+    page.get_by_label("Span", exact=True).get_by_role("link", name=sent.hex()).click()
+
+    page.wait_for_url(f"**/trace/{meant.trace_id.hex()}?span={sent.hex()}")
+    expect(page.get_by_role("treeitem", selected=True)).to_contain_text("send")
+
+
+def test_two_traces_are_compared_span_by_span_at_a_url_of_their_own(page: Page, stack: BrowserStack) -> None:
+    good, failed = stack.shop.good[-1], stack.shop.failed[-1]
+    page.goto(f"/trace/{failed}")
+    page.get_by_label("Compare with the trace").fill(good)
+    page.keyboard.press("Enter")
+
+    page.wait_for_url(f"**/trace/{good}/against/{failed}")
+    row = page.get_by_label("Differences").get_by_role("row").filter(has_text="charge card")
+    expect(row).to_contain_text("fails in B")
+    expect(page.get_by_label("Trace A")).to_contain_text(good)
+    assert not axe_findings(page)
+    before = page.locator(".differences tbody tr").count()
+    page.keyboard.press("x")
+    expect(page.locator(".differences tbody tr")).not_to_have_count(before)
+    page.keyboard.press("s")
+    expect(row).to_contain_text("fails in A")
+    page.reload()
+    expect(row).to_contain_text("fails in A")
+
+
 def test_hostile_names_are_text_and_steer_nothing(page: Page, stack: BrowserStack) -> None:
     page.goto(f"/trace/{stack.shop.hostile}")
 
@@ -94,7 +181,7 @@ def test_a_phone_shows_the_span_above_its_trace(page: Page, stack: BrowserStack)
 
 
 def test_a_large_trace_opens_and_scrolls_with_few_rows_in_the_document(page: Page, stack: BrowserStack) -> None:
-    trace = _large_trace(stack)
+    trace = send_large_trace(stack.otlp_url)
 
     began_s = time.monotonic()
     page.goto(f"/trace/{trace}")
@@ -105,22 +192,3 @@ def test_a_large_trace_opens_and_scrolls_with_few_rows_in_the_document(page: Pag
 
     expect(page.locator("#span-11110")).to_be_visible()  # the last child of the last child, and so on
     assert page.get_by_role("treeitem").count() < 200
-
-
-def _large_trace(stack: BrowserStack) -> str:
-    rng = random.Random(3)
-    start = time.time_ns() - 10**9
-    trace_id = rng.randbytes(16)
-    for first in range(0, LARGE_SPANS, 10_000):
-        built = BuiltTrace(trace_id, rng)
-        for number in range(first, first + 10_000):
-            parent = (number - 1) // 10
-            at = start + number * 1000
-            built.add("batch", f"step {number % 7}", at, 50, parent=_id(parent) if number else b"")
-            next(iter(built.spans.values()))[-1].span_id = _id(number)
-        send(stack.otlp_url, [built])
-    return trace_id.hex()
-
-
-def _id(number: int) -> bytes:
-    return (number + 1).to_bytes(8, "big")

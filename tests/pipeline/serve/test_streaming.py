@@ -18,7 +18,7 @@ from grpc_tools import protoc
 from pydantic import SecretStr
 
 from pipeline.query.questions import Kafka, Questions
-from pipeline.query.search import SearchAnswer, SearchQuestion, Tell
+from pipeline.query.search import Heard, SearchAnswer, SearchQuestion
 from pipeline.serve import messages
 from pipeline.serve.querier import Querier
 from tests.doors import new_token
@@ -156,15 +156,17 @@ def settled(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 class Slow(Questions):
-    """Is sure of the first trace, then of two; then it waits until it is let on."""
+    """Has found the first trace, then two; then it waits until it is let on."""
 
     go_on: asyncio.Event
 
-    async def search(self, tenants: Sequence[str], question: SearchQuestion, tell: Tell | None = None) -> SearchAnswer:
+    async def search(
+        self, tenants: Sequence[str], question: SearchQuestion, heard: Heard | None = None
+    ) -> SearchAnswer:
         answer = await super().search(tenants, question)
-        assert tell is not None
+        assert heard is not None
         for count in (1, 2):
-            tell(SearchAnswer(traces=answer.traces[:count], candidates=count))
+            heard(answer.traces[:count])
             await self.go_on.wait()
             self.go_on.clear()
         return answer
@@ -188,10 +190,17 @@ def test_what_is_new_is_told_on_the_way_and_all_of_it_in_the_end(tempo: Any, tmp
     with_querier(ports(tmp_path, grpc_every_s=0.02), test, Slow)
 
 
+async def rest_of(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
 class Endless(Questions):
     """A search that the engine never ends by itself."""
 
-    async def search(self, tenants: Sequence[str], question: SearchQuestion, tell: Tell | None = None) -> SearchAnswer:
+    async def search(
+        self, tenants: Sequence[str], question: SearchQuestion, heard: Heard | None = None
+    ) -> SearchAnswer:
         async with self.under_way.turn(tenants, "search", "endless"):
             await self._engine.run(lambda session: session.sql(ENDLESS))
         raise AssertionError("it ended")
@@ -210,8 +219,7 @@ def test_a_caller_that_leaves_ends_its_query_and_so_does_who_may_cancel(tempo: A
             (one,) = questions.under_way.told(None)
             questions.under_way.cancel(one["id"])
             with pytest.raises(grpc.aio.AioRpcError, match="cancelled by an administrator") as caught:
-                while await asking.read() is not grpc.aio.EOF:
-                    pass
+                await rest_of(asking)
             assert caught.value.code() is grpc.StatusCode.CANCELLED
         # Both have left the engine: it has one thread here, which is free
         await asyncio.wait_for(questions._engine.run(lambda session: session.sql("SELECT 1")), 10)

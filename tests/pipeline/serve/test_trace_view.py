@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from pipeline.query.trace_by_id import FoundTrace, canonical
 from pipeline.serve import trace_view
@@ -31,13 +31,15 @@ def found_of(*spans: tuple[bytes, bytes, int, str], kinds: dict[bytes, int] | No
         span.start_time_unix_nano, span.end_time_unix_nano = T0 + start, T0 + start + 10
         if service == "db":
             span.status.code = 2
-            span.events.append(Span.Event(name="exception", time_unix_nano=T0 + start))
+            event = span.events.add(name="exception", time_unix_nano=T0 + start)
+            for key, value in (("exception.type", span.name), ("exception.message", "it broke")):
+                event.attributes.append(KeyValue(key=key, value=AnyValue(string_value=value)))
     rows = decode([Record("t", 0, data.SerializeToString())], attribute_columns_max=200).spans
     return FoundTrace(trace_id=TRACE_ID, partition=0, spans=canonical(rows))
 
 
-def told(found: FoundTrace, matched: FoundTrace | None = None) -> dict[str, Any]:
-    read: dict[str, Any] = orjson.loads(trace_view.columns(found, matched))
+def told(found: FoundTrace) -> dict[str, Any]:
+    read: dict[str, Any] = orjson.loads(trace_view.columns(found))
     return read
 
 
@@ -63,7 +65,24 @@ def test_a_filters_spans_are_told_by_their_rows() -> None:
     whole = found_of((A, b"", 0, "web"), (B, A, 5, "db"), (C, B, 7, "web"))
     part = FoundTrace(trace_id=TRACE_ID, partition=0, spans=whole.spans.slice(1, 1))
 
-    assert told(whole, part)["matched"] == [1]
+    answer = orjson.loads(trace_view.matches(whole, part))
+
+    assert (answer["rows"], answer["version"]) == ([1], told(whole)["version"])
+    assert told(part)["version"] != told(whole)["version"]
+
+
+def test_events_of_all_spans_stand_by_time_and_the_first_are_told_with_how_many_are_left() -> None:
+    found = found_of((A, b"", 0, "db"), (B, A, 5, "web"), (C, B, 7, "db"), (D, A, 3, "db"))
+
+    answer = orjson.loads(trace_view.events(found, 2))
+    every = orjson.loads(trace_view.events(found, 20))
+
+    assert (answer["at"], answer["left"]) == ([0, 3], 1)
+    assert (every["at"], every["left"]) == ([0, 3, 7], 0)
+    ids = told(found)["spanId"]
+    assert [ids[row] for row in every["row"]] == [A.hex(), D.hex(), C.hex()]
+    assert [every["text"][at] for at in range(3)] == ["op a: it broke", "op d: it broke", "op c: it broke"]
+    assert orjson.loads(trace_view.events(found_of((A, b"", 0, "web")), 2))["row"] == []
 
 
 def test_a_trace_that_is_not_there_is_an_empty_answer() -> None:

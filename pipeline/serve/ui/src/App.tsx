@@ -13,6 +13,7 @@ import { TraceIdBox } from "./parts/TraceIdBox";
 import { go, urlOf, usePlace } from "./router";
 import { ServicesPage } from "./services/ServicesPage";
 import { SystemPage } from "./system/SystemPage";
+import { DifferencePage } from "./trace/DifferencePage";
 import { TracePage } from "./trace/TracePage";
 
 export interface ViewProps {
@@ -39,6 +40,7 @@ export function App() {
   const { path, params } = usePlace();
   const [dialog, setDialog] = useState<"keys" | "access" | null>(null);
   const view = VIEWS.find((one) => one.path === path);
+  const pair = /^\/trace\/([^/]+)\/against\/([^/]+)$/.exec(path);
   const traceId = /^\/trace\/([^/]+)$/.exec(path)?.[1];
 
   useEffect(() => {
@@ -47,8 +49,8 @@ export function App() {
     return () => removeEventListener(REFUSED, refused);
   }, []);
   useEffect(() => {
-    document.title = `${view?.name ?? (traceId ? `Trace ${traceId.slice(0, 8)}` : "Not found")} - spanstream`;
-  }, [view, traceId]);
+    document.title = `${view?.name ?? (traceId ? `Trace ${traceId.slice(0, 8)}` : pair ? "Two traces" : "Not found")} - spanstream`;
+  }, [view, path]);
   useKeys("Everywhere", [
     { keys: "?", does: "show or hide these keys", run: () => setDialog((open) => (open === "keys" ? null : "keys")) },
     { keys: "Escape", does: "close what is open, leave a field", always: true, run: () => leave(() => setDialog(null)) },
@@ -83,7 +85,15 @@ export function App() {
         </div>
       </header>
       <main id="main" tabIndex={-1}>
-        {view ? <view.shows params={params} /> : traceId ? <TracePage traceId={decodeURIComponent(traceId)} params={params} /> : <NoSuchView />}
+        {view ? (
+          <view.shows params={params} />
+        ) : traceId ? (
+          <TracePage traceId={decodeURIComponent(traceId)} params={params} />
+        ) : pair ? (
+          <DifferencePage a={decodeURIComponent(pair[1]!)} b={decodeURIComponent(pair[2]!)} params={params} />
+        ) : (
+          <NoSuchView />
+        )}
       </main>
       {dialog === "keys" && <KeysDialog close={() => setDialog(null)} />}
       {dialog === "access" && <AccessDialog close={() => setDialog(null)} />}

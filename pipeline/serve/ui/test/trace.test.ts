@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { changeOf, differenceOf, weightOf } from "../src/trace/difference";
+import { closedRows, foldText, isBelow, opened, turned } from "../src/trace/fold";
 import { type TraceColumns, asText, operationsOf, rowsWith, treeOf, visibleRows, withAncestors } from "../src/trace/model";
 
 /** Rows of [parent, start, duration, name, status]. */
@@ -8,6 +10,7 @@ function columnsOf(...rows: readonly (readonly [number, number, number, string, 
   return {
     traceId: "0a".repeat(16),
     copies: 0,
+    version: "1",
     startUnixNano: "1700000000000000000",
     names,
     services: ["shop"],
@@ -86,6 +89,43 @@ test("operations are summed, and a trace is told as text", () => {
   assert.deepEqual([sums.count, sums.totalNs, sums.selfNs, sums.longestNs], [2, 40, 30, 30]);
   assert.ok(/late 60 ns \(self 60 ns\) at \+60 ns ERROR/.test(asText(tree, (ns) => `${ns} ns`)));
   assert.ok(/and 3 more spans/.test(asText(tree, (ns) => `${ns}`, 2)));
+});
+
+test("which rows are closed is told by the URL and read from it", () => {
+  const tree = treeOf(SHOP);
+  assert.deepEqual([...closedRows(tree, "")], []);
+  assert.deepEqual([...closedRows(tree, "closed")], [0]);
+  for (const word of ["", "open", "closed"]) {
+    for (const rows of [[], [0], [1, 2], [0, 2]]) {
+      const text = foldText(tree, word, new Set(rows));
+      assert.deepEqual([...closedRows(tree, text)].sort(), rows, `${word} ${rows}: ${text}`);
+    }
+  }
+  assert.equal(foldText(tree, "", new Set()), "");
+  assert.deepEqual([...closedRows(tree, "none of~these~are names")], []);
+});
+
+test("a row that is to be seen has its ancestors open, and what stands below another is known", () => {
+  const tree = treeOf(SHOP);
+  assert.deepEqual([...opened(new Set([0, 1, 2]), tree, 4)], [1]);
+  assert.deepEqual([...turned(turned(new Set([0]), 0), 1)], [1]);
+  assert.deepEqual([isBelow(tree, 4, 2), isBelow(tree, 2, 2), isBelow(tree, 3, 2), isBelow(tree, -1, 2)], [true, false, false, false]);
+});
+
+test("two traces meet by the way of their spans, and what one has alone is told", () => {
+  const other = columnsOf([-1, 0, 130, "root"], [0, 10, 30, "a"], [0, 45, 10, "a"], [0, 60, 65, "b"], [3, 70, 5, "new"]);
+  const rows = differenceOf(treeOf(SHOP), treeOf(other));
+  assert.deepEqual(rows.map((row) => [row.depth, row.name, row.a.count, row.b.count, changeOf(row)]), [
+    [0, "root", 1, 1, ""],
+    [1, "a", 1, 2, "+1 span"],
+    [2, "a", 1, 0, "only in A"],
+    [1, "b", 1, 1, ""],
+    [2, "late", 1, 0, "only in A"],
+    [2, "new", 0, 1, "only in B"],
+  ]);
+  assert.deepEqual([rows[1]!.a.totalNs, rows[1]!.b.totalNs, weightOf(rows[1]!)], [30, 40, 20]);
+  const failed = differenceOf(treeOf(columnsOf([-1, 0, 1, "op", 2])), treeOf(columnsOf([-1, 0, 1, "op"])));
+  assert.equal(changeOf(failed[0]!), "fails in A");
 });
 
 test("a trace of 100,000 spans, and a chain as deep, are laid out in a moment", () => {

@@ -13,6 +13,7 @@ interface Props {
   readonly range: Range;
   readonly run: (query: string) => void;
   readonly placeholder?: string;
+  readonly action?: string;
 }
 
 interface Open {
@@ -21,7 +22,7 @@ interface Open {
   readonly at: number;
 }
 
-export function QueryBox({ query, error, range, run, placeholder }: Props) {
+export function QueryBox({ query, error, range, run, placeholder, action }: Props) {
   const [text, setText] = useState(() => oneLine(query));
   const [open, setOpen] = useState<Open | null>(null);
   const area = useRef<HTMLInputElement>(null);
@@ -135,7 +136,7 @@ export function QueryBox({ query, error, range, run, placeholder }: Props) {
         </ul>
       </div>
       <button type="button" class="primary" onClick={() => submit(text)}>
-        Search
+        {action ?? "Search"}
       </button>
     </div>
   );

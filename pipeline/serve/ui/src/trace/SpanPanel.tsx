@@ -10,6 +10,7 @@ import { attributeName, quoted, withCondition } from "../query";
 import { urlOf } from "../router";
 import { KINDS, STATUS_ERROR, type Tree } from "./model";
 
+const LINKS_MAX = 200;
 const SHOWN_MAX = 2000; // characters of a value; the copy has all
 
 export function SpanPanel(props: { tree: Tree; row: number; close: () => void }) {
@@ -52,14 +53,10 @@ export function SpanPanel(props: { tree: Tree; row: number; close: () => void })
           <Events span={span} startNs={BigInt(columns.startUnixNano)} />
           {(span.links ?? []).length > 0 && (
             <details open>
-              <summary>Links</summary>
+              <summary>Links ({span.links!.length})</summary>
               <ul>
-                {span.links!.map((link) => (
-                  <li key={link.traceId + link.spanId}>
-                    <a class="mono" href={`/trace/${hexOf(link.traceId)}`}>
-                      {hexOf(link.traceId)}
-                    </a>
-                  </li>
+                {span.links!.slice(0, LINKS_MAX).map((link, at) => (
+                  <Link key={at} link={link} />
                 ))}
               </ul>
             </details>
@@ -163,6 +160,23 @@ function Events(props: { span: OtlpSpan; startNs: bigint }) {
         </div>
       ))}
     </details>
+  );
+}
+
+/** Leads to the span that is meant, in its own trace. */
+function Link({ link }: { link: NonNullable<OtlpSpan["links"]>[number] }) {
+  const [trace, span] = [hexOf(link.traceId), hexOf(link.spanId)];
+  return (
+    <li>
+      <a class="mono" href={urlOf(`/trace/${trace}`, { span })}>
+        {trace}, span {span}
+      </a>
+      {(link.attributes ?? []).map((pair, at) => (
+        <div key={at} class="dim">
+          {pair.key}: {valueText(pair.value).slice(0, SHOWN_MAX)}
+        </div>
+      ))}
+    </li>
   );
 }
 

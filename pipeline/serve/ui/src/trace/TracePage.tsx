@@ -1,45 +1,38 @@
-/** One trace: waterfall, flame graph, table of operations, one span in full, and a filter inside. */
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { ApiError, ask, fetchApi } from "../api/client";
+/** One trace: waterfall, flame graph, table of operations, events in order, one span in full, and filters inside. */
+import { useMemo, useRef, useState } from "preact/hooks";
+import { ask, fetchApi } from "../api/client";
+import type { Partial } from "../api/types";
 import { useAnswer } from "../api/useAnswer";
 import { countText, durationText, timeText } from "../format";
 import { useKeys } from "../keys";
 import { CopyButton } from "../parts/CopyButton";
 import { Service } from "../parts/Service";
 import { Empty, ErrorBox, Loading, PartialNote } from "../parts/States";
+import { QueryBox } from "../explore/QueryBox";
+import type { Range } from "../range";
 import { change } from "../router";
+import { AgainstBox } from "./AgainstBox";
+import { EventList } from "./EventList";
 import { FlameGraph } from "./FlameGraph";
 import { Minimap } from "./Minimap";
 import { OperationTable } from "./OperationTable";
 import { SpanPanel } from "./SpanPanel";
 import { Waterfall } from "./Waterfall";
+import { type Closed, closedRows, foldText, isBelow, opened, turned } from "./fold";
 import { type Span, type TraceColumns, type Tree, asText, nameOf, rootOf, rowOf, rowsWith, treeOf, visibleRows, withAncestors } from "./model";
 
-const VIEWS = ["waterfall", "flame", "operations"] as const;
-const COLLAPSED_BELOW = 5; // levels that a large trace shows at first
-const LARGE = 2000;
+const VIEWS = ["waterfall", "flame", "operations", "events"] as const;
 
-interface Found {
-  readonly columns: TraceColumns;
-  /** Why the query could not be a filter inside one trace; empty where it was. */
-  readonly unfit: string;
-}
-
-/** The trace with what the query matches; a query that is no filter inside a trace is left out, and said so. */
-async function find(traceId: string, query: string, signal: AbortSignal): Promise<Found> {
-  const path = `/api/trace-view/${encodeURIComponent(traceId)}`;
-  try {
-    return { columns: await ask<TraceColumns>(path, { q: query }, signal), unfit: "" };
-  } catch (error) {
-    if (!query || !(error instanceof ApiError) || error.status !== 400) throw error;
-    return { columns: await ask<TraceColumns>(path, {}, signal), unfit: error.message };
-  }
+/** The answer of /api/trace-view/{id}/matches. */
+interface Matched extends Partial {
+  readonly version: string;
+  readonly rows: readonly number[];
 }
 
 export function TracePage(props: { traceId: string; params: URLSearchParams }) {
-  const query = props.params.get("q") ?? "";
-  const found = useAnswer((signal) => find(props.traceId, query, signal), [props.traceId, query]);
-  const columns = found.value?.columns;
+  const path = `/api/trace-view/${encodeURIComponent(props.traceId)}`;
+  const found = useAnswer((signal) => ask<TraceColumns>(path, {}, signal), [path]);
+  const columns = found.value;
   const tree = useMemo(() => (columns?.spanId.length ? treeOf(columns) : undefined), [columns]);
   return (
     <div class="page trace-page">
@@ -62,14 +55,30 @@ export function TracePage(props: { traceId: string; params: URLSearchParams }) {
           </button>
         </Empty>
       )}
-      {tree && <Trace key={props.traceId} tree={tree} params={props.params} unfit={found.value!.unfit} />}
+      {tree && <Trace key={props.traceId} tree={tree} params={props.params} again={found.again} />}
     </div>
   );
 }
 
-function Trace(props: { tree: Tree; params: URLSearchParams; unfit: string }) {
+/** The rows that a condition holds of. A trace that has more spans by now is asked for again. */
+function useMatched(tree: Tree, query: string, again: () => void) {
+  const { columns } = tree;
+  const question = async (signal: AbortSignal) => {
+    const matched = await ask<Matched>(`/api/trace-view/${columns.traceId}/matches`, { q: query }, signal);
+    if (matched.version !== columns.version) again();
+    return { query, ...matched };
+  };
+  const found = useAnswer(query ? question : null, [columns, query]);
+  const { value, error, loading } = found;
+  const isOfNow = query !== "" && !error && value?.query === query && value.version === columns.version;
+  return { rows: isOfNow ? value.rows : null, error: query && !loading ? error : undefined };
+}
+
+function Trace(props: { tree: Tree; params: URLSearchParams; again: () => void }) {
   const { tree, params } = props;
-  const [collapsed, setCollapsed] = useState<ReadonlySet<number>>(() => (tree.rows > LARGE ? below(tree, COLLAPSED_BELOW) : new Set()));
+  const query = params.get("q") ?? "";
+  const [isConditionOpen, setConditionOpen] = useState(query !== "");
+  const { rows: queried, error: unfit } = useMatched(tree, query, props.again);
   const text = params.get("find") ?? "";
   const only = params.get("only") === "1";
   const view = VIEWS.find((one) => one === params.get("view")) ?? "waterfall";
@@ -77,24 +86,28 @@ function Trace(props: { tree: Tree; params: URLSearchParams; unfit: string }) {
   const zoom = zoomOf(params, tree);
   const matches = useMemo(() => {
     const worded = rowsWith(tree, text);
-    const queried = tree.columns.matched;
     if (worded && queried) return new Set(queried.filter((row) => worded.has(row)));
     return worded ?? (queried ? new Set(queried) : null);
-  }, [tree, text]);
-  const kept = useMemo(() => (only && matches ? withAncestors(tree, matches) : null), [tree, matches, only]);
-  const shown = useMemo(() => visibleRows(tree, kept ? new Set() : collapsed, kept), [tree, collapsed, kept]);
+  }, [tree, text, queried]);
   const wanted = params.get("span") ?? "";
   const selected = useMemo(() => (wanted ? rowOf(tree.columns, wanted) : -1), [tree, wanted]);
+  const fold = params.get("fold") ?? "";
+  const asked = useMemo(() => closedRows(tree, fold), [tree, fold]);
+  const collapsed = useMemo(() => opened(asked, tree, selected), [asked, tree, selected]);
+  const kept = useMemo(() => (only && matches ? withAncestors(tree, matches) : null), [tree, matches, only]);
+  const shown = useMemo(() => visibleRows(tree, kept ? new Set() : collapsed, kept), [tree, collapsed, kept]);
   const search = useRef<HTMLInputElement>(null);
-  const select = (row: number) => row >= 0 && change({ span: nameOf(tree.columns, row) }, true);
-  const toggle = (row: number) => setCollapsed((before) => changed(before, row));
+  /** Rows as they are to stand, with the selected one among those that show. */
+  const stand = (closed: Closed, row: number, word = fold) =>
+    change({ fold: foldText(tree, word, closed), span: row < 0 ? null : nameOf(tree.columns, row) }, true);
+  const select = (row: number) => row >= 0 && stand(opened(collapsed, tree, row), row);
+  const toggle = (row: number) => stand(turned(collapsed, row), !collapsed.has(row) && isBelow(tree, selected, row) ? row : selected);
+  const closeAll = () => stand(closedRows(tree, "closed"), selected < 0 ? -1 : topOf(tree, selected), "closed");
   const ordered = useMemo(() => (matches ? [...matches].sort((a, b) => tree.place[a]! - tree.place[b]!) : []), [matches]);
   const jump = (by: number) => {
     if (!ordered.length) return;
     const at = ordered.indexOf(selected);
-    const next = ordered[at < 0 ? (by > 0 ? 0 : ordered.length - 1) : (at + by + ordered.length) % ordered.length]!;
-    setCollapsed((before) => opened(before, tree, next));
-    select(next);
+    select(ordered[at < 0 ? (by > 0 ? 0 : ordered.length - 1) : (at + by + ordered.length) % ordered.length]!);
   };
   const step = (by: number) => select(shown[Math.max(0, Math.min(shown.length - 1, (selected < 0 ? -1 : shown.indexOf(selected)) + by))] ?? -1);
   const inward = () => selected >= 0 && (collapsed.has(selected) ? toggle(selected) : tree.size[selected]! > 1 && step(1));
@@ -103,9 +116,10 @@ function Trace(props: { tree: Tree; params: URLSearchParams; unfit: string }) {
     if (tree.size[selected]! > 1 && !collapsed.has(selected)) toggle(selected);
     else select(tree.columns.parent[selected]!);
   };
-  useEffect(() => {
-    if (selected >= 0) setCollapsed((before) => opened(before, tree, selected));
-  }, [selected, tree]);
+  const openCondition = () => {
+    setConditionOpen(true);
+    requestAnimationFrame(() => document.getElementById("query")?.focus());
+  };
   useKeys("Trace", [
     { keys: "j", does: "next span", run: () => step(1) },
     { keys: "ArrowDown", does: "next span", run: () => step(1) },
@@ -113,26 +127,28 @@ function Trace(props: { tree: Tree; params: URLSearchParams; unfit: string }) {
     { keys: "ArrowUp", does: "span before", run: () => step(-1) },
     { keys: "ArrowRight", does: "open, or to the first child", run: inward },
     { keys: "ArrowLeft", does: "close, or to the parent", run: outward },
-    { keys: "]", does: "open all", run: () => setCollapsed(new Set()) },
-    { keys: "[", does: "close all", run: () => setCollapsed(below(tree, 1)) },
+    { keys: "]", does: "open all", run: () => stand(new Set(), selected, "open") },
+    { keys: "[", does: "close all", run: closeAll },
     { keys: "n", does: "next match", run: () => jump(1) },
     { keys: "N", does: "match before", run: () => jump(-1) },
     { keys: "f", does: "find in this trace", run: () => search.current?.focus() },
+    { keys: "/", does: "write a condition in TraceQL (Enter marks what it holds of)", run: openCondition },
+    { keys: "v", does: "the next way to show it", run: () => show(VIEWS[(VIEWS.indexOf(view) + 1) % VIEWS.length]!) },
     { keys: "x", does: "only matches, or all", run: () => change({ only: only ? null : "1" }, true) },
     { keys: "p", does: "critical path on or off", run: () => change({ critical: critical ? "0" : null }, true) },
     { keys: "z", does: "the whole time", run: () => change({ zoom: null }, true) },
   ]);
+  const show = (next: (typeof VIEWS)[number]) => change({ view: next === "waterfall" ? null : next }, true);
   const setZoom = (next: Span | null) => change({ zoom: next && `${Math.round(next[0])}-${Math.round(next[1])}` }, true);
   return (
     <>
       <Head tree={tree} />
       {tree.columns.copies > 0 && <p class="dim">{tree.columns.copies} late copies of its spans are stored too, and left out.</p>}
-      {props.unfit && <p class="dim">The query picks whole traces, so it marks no spans here: {props.unfit}</p>}
       <Minimap tree={tree} zoom={zoom} setZoom={setZoom} />
       <div class="bar trace-bar">
         <span class="group" role="group" aria-label="Shown as">
           {VIEWS.map((one) => (
-            <button key={one} type="button" aria-pressed={one === view} onClick={() => change({ view: one === "waterfall" ? null : one }, true)}>
+            <button key={one} type="button" aria-pressed={one === view} onClick={() => show(one)}>
               {one[0]!.toUpperCase() + one.slice(1)}
             </button>
           ))}
@@ -146,6 +162,9 @@ function Trace(props: { tree: Tree; params: URLSearchParams; unfit: string }) {
           onInput={(event) => change({ find: event.currentTarget.value }, true)}
           onKeyDown={(event) => event.key === "Enter" && jump(event.shiftKey ? -1 : 1)}
         />
+        <button type="button" aria-expanded={isConditionOpen} onClick={() => (isConditionOpen ? setConditionOpen(false) : openCondition())}>
+          TraceQL
+        </button>
         {matches && (
           <span class="group">
             <span class="matches" role="status">
@@ -163,10 +182,29 @@ function Trace(props: { tree: Tree; params: URLSearchParams; unfit: string }) {
             </button>
           </span>
         )}
-        <button type="button" aria-pressed={critical} onClick={() => change({ critical: critical ? "0" : null }, true)}>
-          Critical path
-        </button>
+        {view === "waterfall" && (
+          <button type="button" aria-pressed={critical} onClick={() => change({ critical: critical ? "0" : null }, true)}>
+            Critical path
+          </button>
+        )}
       </div>
+      {isConditionOpen && (
+        <div class="bar">
+          <QueryBox
+            query={query}
+            error={unfit}
+            range={rangeAround(tree)}
+            placeholder="{ duration > 10ms && span.db.system.name != nil }   marks the spans that it holds of"
+            action="Mark"
+            run={(written) => change({ q: written }, true)}
+          />
+        </div>
+      )}
+      {unfit && (
+        <p class="bad-text" role="status">
+          This marks no spans here: {unfit.message}
+        </p>
+      )}
       <div class={selected >= 0 ? "trace-body with-panel" : "trace-body"}>
         {view === "waterfall" && (
           <Waterfall
@@ -183,6 +221,9 @@ function Trace(props: { tree: Tree; params: URLSearchParams; unfit: string }) {
         )}
         {view === "flame" && <FlameGraph tree={tree} zoom={zoom} selected={selected} select={select} />}
         {view === "operations" && <OperationTable tree={tree} find={(name) => change({ find: name, view: null })} />}
+        {view === "events" && (
+          <EventList tree={tree} matches={matches} only={only} selected={selected} select={select} changed={props.again} />
+        )}
         {selected >= 0 && <SpanPanel key={selected} tree={tree} row={selected} close={() => change({ span: null }, true)} />}
       </div>
     </>
@@ -220,6 +261,7 @@ function Head(props: { tree: Tree }) {
           OTLP
         </button>
         <a href={`/plain/trace/${columns.traceId}`}>Without script</a>
+        <AgainstBox tree={tree} />
       </p>
     </header>
   );
@@ -241,25 +283,14 @@ function zoomOf(params: URLSearchParams, tree: Tree): Span {
   return fits ? [from, to] : [0, tree.totalNs];
 }
 
-/** The rows at this level that have others below. */
-function below(tree: Tree, level: number): Set<number> {
-  const found = new Set<number>();
-  for (let row = 0; row < tree.rows; row++) if (tree.depth[row] === level - 1 && tree.size[row]! > 1) found.add(row);
-  return found;
+function topOf(tree: Tree, row: number): number {
+  while (tree.columns.parent[row]! >= 0) row = tree.columns.parent[row]!;
+  return row;
 }
 
-function changed(rows: ReadonlySet<number>, row: number): Set<number> {
-  const next = new Set(rows);
-  if (!next.delete(row)) next.add(row);
-  return next;
-}
-
-/** With all ancestors of a row open. */
-function opened(collapsed: ReadonlySet<number>, tree: Tree, row: number): ReadonlySet<number> {
-  const closed: number[] = [];
-  for (let at = tree.columns.parent[row]!; at >= 0; at = tree.columns.parent[at]!) if (collapsed.has(at)) closed.push(at);
-  if (!closed.length) return collapsed;
-  const next = new Set(collapsed);
-  closed.forEach((one) => next.delete(one));
-  return next;
+/** The trace's own time, to the second, for what completion offers. */
+function rangeAround(tree: Tree): Range {
+  const startNs = BigInt(tree.columns.startUnixNano);
+  const fromS = Number(startNs / 1_000_000_000n);
+  return { since: "", fromS, toS: fromS + Math.ceil(tree.totalNs / 1e9) + 1 };
 }

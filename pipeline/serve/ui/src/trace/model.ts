@@ -5,6 +5,8 @@ import type { Partial } from "../api/types";
 export interface TraceColumns extends Partial {
   readonly traceId: string;
   readonly copies: number;
+  /** Rows of other answers about the trace are these where it is the same. */
+  readonly version: string;
   readonly startUnixNano: string;
   readonly names: readonly string[];
   readonly services: readonly string[];
@@ -18,7 +20,6 @@ export interface TraceColumns extends Partial {
   readonly code: readonly number[];
   readonly events: readonly number[];
   readonly orphans: readonly number[];
-  readonly matched?: readonly number[];
 }
 
 export const STATUS_ERROR = 2;
