@@ -55,6 +55,9 @@ class QuerierSettings(Section):
     receiver_urls: tuple[str, ...] = setting(
         (), "URLs of the receivers that /api/status/drops asks; empty: http://receiver.host:receiver.http_port"
     )
+    canary_urls: tuple[str, ...] = setting(
+        (), "URLs of canaries' metrics that /api/status/canary tells of, such as http://127.0.0.1:6070"
+    )
     owners_refresh_s: float = setting(1.0, "How long the partitions' owners are remembered", ge=0)
     catalog_refresh_s: float = setting(10.0, "How often the manifests in the bucket are listed beside the topic", gt=0)
     trace_reach_s: float = setting(3600.0, "A trace is looked for so far around the asked range", ge=0)

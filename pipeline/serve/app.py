@@ -87,6 +87,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/trace-view/{trace_id}/spans/{span_id}", view.span),
         (drops.PATH, api.drops),
         ("/api/status/system", api.system),
+        ("/api/status/canary", api.canary),
         ("/api/status/queries", api.queries),
         ("/api/status/queries/{id}", api.query),
         ("/tables", api.tables),
@@ -296,6 +297,10 @@ class Api:
     async def drops(self, request: Request) -> Response:
         """What of the asking tenants' spans was not kept as it was sent, by reason."""
         return _json(await self._questions.drops(self._tenants(request)))
+
+    async def canary(self, _request: Request) -> Response:
+        """What canaries found: of known traces of their own, in no tenant's data."""
+        return _json({"canaries": await self._questions.canaries()})
 
     async def queries(self, request: Request) -> Response:
         """The queries under way in this querier: the asking tenants', or all for who may see all."""
