@@ -4,7 +4,7 @@
 PYTHON ?=
 ARGS ?=
 PY := .venv/bin/python
-CODE := topics pipeline agents infra tests
+CODE := topics pipeline agents infra spanstream tests
 LOCK_VENV := build/lock-venv
 LOCK := $(LOCK_VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --no-header --quiet pyproject.toml

@@ -17,6 +17,7 @@ from infra.minio import BUILD_COMMAND, StorePlan, find_minio, start_minio
 from infra.ports import free_port
 from infra.rclone import start_rclone
 from infra.stack import store_ready
+from tests.shop_stack import ShopStack, running_shop
 from topics.settings import KafkaSettings, StoreSettings
 
 START_TIMEOUT_S = 60.0
@@ -104,6 +105,15 @@ def store_settings(minio_server: StorePlan) -> StoreSettings:
     for bucket in store.buckets:
         client.make_bucket(bucket_name=bucket)
     return store
+
+
+@pytest.fixture(scope="module")
+def shop(kafka_broker: str, minio_server: StorePlan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShopStack]:
+    """A running querier that knows the shop's traces, for all tests of a file."""
+    folder = tmp_path_factory.mktemp("shop")
+    with running_shop(f"shop{uuid.uuid4().hex[:8]}", kafka_broker, minio_server, folder) as running:
+        yield running
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pipeline import telemetry
 from pipeline.doors.outgoing import Outgoing
 from pipeline.doors.tls import scheme
 from pipeline.query import overview, under_way
+from pipeline.query.canaries import all_canaries
 from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.drops import all_drops
 from pipeline.query.engine import Engine
@@ -26,7 +27,7 @@ from pipeline.query.live import LiveClient
 from pipeline.query.live_tail import Arrived, LiveTail
 from pipeline.query.metrics import Metrics, MetricsAnswer, MetricsQuestion
 from pipeline.query.owners import Owners
-from pipeline.query.search import Search, SearchAnswer, SearchQuestion
+from pipeline.query.search import Heard, Search, SearchAnswer, SearchQuestion
 from pipeline.query.snapshot import Horizons, Snapshots, Tail
 from pipeline.query.statement import Statement
 from pipeline.query.tags import Among, Range, TagAnswer, TagCatalog, Tags
@@ -165,11 +166,13 @@ class Questions:
         async with self.under_way.turn(tenants, "part of a trace", text):
             return await self._engine.run(lambda session: filtered(session, found, asked))
 
-    async def search(self, tenants: Sequence[str], question: SearchQuestion) -> SearchAnswer:
-        """Traces by tags, newest first."""
+    async def search(
+        self, tenants: Sequence[str], question: SearchQuestion, heard: Heard | None = None
+    ) -> SearchAnswer:
+        """Traces by TraceQL or tags; `heard` is told what is found so far."""
         search = self._ready().search
         async with self.under_way.turn(tenants, "search", _searched(question)):
-            return await search.find(tenants, question)
+            return await search.find(tenants, question, heard)
 
     async def metrics(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
         """What spans come to over time."""
@@ -292,6 +295,10 @@ class Questions:
             answer["reasons"].append("no worker is known: Kafka does not answer, or no partition has an owner")
             answer["complete"] = False
         return answer
+
+    async def canaries(self) -> list[dict[str, Any]]:
+        """What the canaries of querier.canary_urls say of themselves."""
+        return await all_canaries(self._live.get, self._settings.querier.canary_urls)
 
     async def in_thread(self, work: Any) -> Any:
         """Run what takes long (encoding an answer) off the event loop."""

@@ -12,7 +12,7 @@ candidates are looked at.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -42,6 +42,7 @@ FEW_TRACES, MANY_TRACES, BATCH_TRACES_MAX = 48, 2048, 32_768
 SPARE_TRACES = 4  # beside those wanted, where nearly all candidates are found
 SPANS_MIN, COUNTED_CHUNKS_MAX = 2, 1024
 AT = "live_row"
+Heard = Callable[[list["TraceSummary"]], None]  # is told from another thread, again and again, what is found so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +91,11 @@ class Search:
         self._reach_ns = reach_ns
         self._cache = cache
 
-    async def find(self, tenants: Sequence[str], question: SearchQuestion) -> SearchAnswer:
-        """The first `limit` traces. Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError."""
+    async def find(self, tenants: Sequence[str], question: SearchQuestion, heard: Heard | None = None) -> SearchAnswer:
+        """The first `limit` traces; `heard` is told the first of those found so far, in order.
+
+        Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError.
+        """
         pick = pick_of(question)
         snapshot = await self._snapshots.take()
         reasons = snapshot.reasons + snapshot.told_losses()
@@ -102,6 +106,8 @@ class Search:
             for tenant in tenants:
                 spans = TenantSpans(self._catalog, snapshot, reader, tenant)
                 run = _Run(spans, question, self._reach_ns, self._cache)
+                if heard is not None:
+                    run.told = partial(_tell, heard, question, list(answer.traces))
                 answer.traces += run.first(pick)
                 answer.chunks += spans.chunks
                 answer.chunk_bytes += spans.chunk_bytes
@@ -110,6 +116,10 @@ class Search:
             return _cut(answer, question, more=more)
 
         return await self._engine.run(work)
+
+
+def _tell(heard: Heard, question: SearchQuestion, before: list[TraceSummary], found: list[TraceSummary]) -> None:
+    heard(heapq.nsmallest(question.limit, [*before, *found], key=question.order.key))
 
 
 def _cut(answer: SearchAnswer, question: SearchQuestion, *, more: bool) -> SearchAnswer:
@@ -167,6 +177,7 @@ class _Run:
         self._live_rows: pa.Table | None = None
         self._batches = 0
         self.seen = 0
+        self.told: Heard = lambda _found: None
         self.more = False  # whether something was left unread
 
     def _counted(self, reach_ns: int) -> int:
@@ -196,6 +207,7 @@ class _Run:
         found: list[TraceSummary] = []
         while batch := pending.take(BATCH_TRACES_MAX, floor=0):
             found = self._best(found + self._summaries(batch, pick), pick.limit)
+            self.told(found)
         self.seen = pending.taken
         return found
 
@@ -217,6 +229,7 @@ class _Run:
             batch = pending.take(size, floor=max(unread, worst))
             if batch:
                 found = self._best(found + self._summaries(batch, pick), wanted)
+                self.told(found)
                 # With enough found, all that may still be newer is looked at in one go
                 size = BATCH_TRACES_MAX if len(found) == wanted else min(max(4 * size, MANY_TRACES), BATCH_TRACES_MAX)
             elif unread >= 0:

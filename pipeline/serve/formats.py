@@ -14,11 +14,12 @@ FORMATS = {
     "ndjson": "application/x-ndjson",
     "csv": "text/csv; charset=utf-8",
     "arrow": "application/vnd.apache.arrow.stream",
+    "events": "text/event-stream",
 }
 REASONS_HEADER = "x-spanstream-incomplete"
 
 
-def form_of(asked: QueryParams, accept: str, forms: Sequence[str] = tuple(FORMATS)) -> str:
+def form_of(asked: QueryParams, accept: str, forms: Sequence[str]) -> str:
     """format=, else what Accept names, else JSON. Raises BadQuestionError."""
     form = asked.get("format", "")
     if form and form not in forms:

@@ -15,7 +15,7 @@ from pipeline.query.summary import TraceSummary
 from pipeline.serve import tempo
 from pipeline.serve.formats import FORMATS, reasons_header
 
-SEARCH_FORMATS = ("json", "ndjson", "csv")
+SEARCH_FORMATS = ("json", "ndjson", "csv", "events")
 CURSOR_HEADER = "x-spanstream-next-cursor"
 TURN_TRACES = 200
 # Fields of the JSON answer, and what stands for one that it leaves out

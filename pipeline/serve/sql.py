@@ -25,6 +25,7 @@ from pipeline.serve.gone import unless_gone
 from topics.errors import BadQuestionError
 from topics.settings import QuerierSettings
 
+SQL_FORMATS = ("json", "ndjson", "csv", "arrow")
 ARROW_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 INT64 = range(-(2**63), 2**64)
 Turn = Callable[[pa.RecordBatch], bytes]
@@ -44,7 +45,7 @@ class SqlDoor:
 
     async def _answer(self, request: Request, text: str) -> Response:
         asked = request.query_params
-        form = form_of(asked, request.headers.get("accept", ""))
+        form = form_of(asked, request.headers.get("accept", ""), SQL_FORMATS)
         statement = await self._questions.in_thread(lambda: statement_of(text))
         range_ns = params.times_or_recent(asked, self._querier.search_range_h_max)
         answer = await self._questions.sql(tenants_of(request.scope), statement, range_ns)

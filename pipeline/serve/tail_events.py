@@ -21,15 +21,16 @@ async def of(turns: AsyncIterator[Arrived]) -> AsyncIterator[bytes]:
     """The body. A question that fails on the way ends it with an event `failed`, the sentence in `message`."""
     try:
         async for turn in turns:
-            yield _event("spans", _turn(turn))
+            yield event("spans", _turn(turn))
     except SpanstreamError as exc:
-        yield _event("failed", {"message": str(exc)})
+        yield event("failed", {"message": str(exc)})
     except Exception:
         log.exception("live_tail_failed")
-        yield _event("failed", {"message": "internal error: see the querier's log"})
+        yield event("failed", {"message": "internal error: see the querier's log"})
 
 
-def _event(name: str, data: Json) -> bytes:
+def event(name: str, data: Json) -> bytes:
+    """A server-sent event."""
     return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
 
 

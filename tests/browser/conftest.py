@@ -5,23 +5,16 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from pydantic import SecretStr
 
-from agents.commands.local_run import prepare
 from infra.minio import StorePlan
 from pipeline.serve.ui import bundle
-from tests.browser.shop import ShopData, send_shop
-from tests.queriers import querier, receiver
-from tests.waiting import wait_until
-from tests.workers import Workers
-from topics.settings import KafkaSettings, Settings, StoreSettings
+from tests.shop_stack import ShopStack as BrowserStack
+from tests.shop_stack import running_shop
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -41,17 +34,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.integration)
 
 
-@dataclass(frozen=True, slots=True)
-class BrowserStack:
-    """What the tests of the page share. url: the querier's, otlp_url: the receiver's."""
-
-    url: str
-    otlp_url: str
-    worker_url: str
-    settings: Settings
-    shop: ShopData
-
-
 @pytest.fixture(scope="session")
 def odd_names() -> bool:
     """Are names sent that are HTML, right to left, or very long?"""
@@ -66,29 +48,9 @@ def stack(
     if not bundle.is_built():
         pytest.fail(f"these tests need the page: {bundle.NOT_BUILT}", pytrace=False)
     folder = tmp_path_factory.mktemp("browser")
-    settings = Settings(
-        kafka=KafkaSettings(bootstrap_servers=kafka_broker, topic_prefix="browser-", group="browser", partitions=4),
-        store=StoreSettings(
-            endpoint=minio_server.endpoint,
-            access_key=minio_server.access_key,
-            secret_key=SecretStr(minio_server.secret_key),
-            buckets=("browser-a",),
-        ),
-    )
-    prepare(settings)
-    with Workers(settings, folder) as workers, receiver(settings, folder) as otlp_url:
-        worker_url = workers.start("worker")
-        shop = send_shop(otlp_url, odd_names=odd_names)
-        with querier(settings, folder) as url:
-            wait_until(lambda: _knows(url, shop), 60, "the querier knows the shop's traces")
-            yield BrowserStack(url, otlp_url, worker_url, settings, shop)
+    with running_shop("browser", kafka_broker, minio_server, folder, odd_names=odd_names) as running:
+        yield running
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _knows(url: str, shop: ShopData) -> bool:
-    found = httpx.get(f"{url}/api/services", params={"since": "1h"}, timeout=30).json()
-    counted = sum(sum(operations.values()) for operations in found.get("services", {}).values())
-    return bool(found.get("complete") and counted == shop.spans)
 
 
 @pytest.fixture(scope="session")

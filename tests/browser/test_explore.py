@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import BrowserStack, axe_findings
+from tests.browser.held import held_search
 from tests.browser.shop import HOSTILE_NAMES
 
 QUERY = "TraceQL query"
@@ -25,6 +26,24 @@ def test_a_slow_trace_is_found_from_nothing_in_at_most_four_clicks(page: Page, s
 
     page.wait_for_url(f"**/trace/{stack.shop.slow}*")
     expect(page.locator("main")).to_contain_text("SELECT stock")
+
+
+def test_traces_stand_there_while_the_search_goes_on_and_all_of_them_in_the_end(
+    page: Page, stack: BrowserStack
+) -> None:
+    with held_search(stack.url, first=3) as held:
+        page.route("**/api/search?*", lambda route: route.continue_(url=route.request.url.replace(stack.url, held.url)))
+        page.goto("/?sort=longest")
+
+        rows = page.locator(".traces tbody tr")
+        expect(rows).to_have_count(3)
+        expect(page.get_by_role("status").filter(has_text="3 traces so far")).to_be_visible()
+        assert not axe_findings(page)
+        held.go_on.set()
+
+        expect(rows).to_have_count(50)
+        expect(page.locator(".freshness")).to_contain_text(re.compile("all that came until .* ago"))
+        expect(rows.first.get_by_role("link")).to_have_attribute("href", re.compile(stack.shop.slow))
 
 
 def test_what_fails_and_what_the_failures_have_in_common_is_found_from_the_first_screen(page: Page) -> None:

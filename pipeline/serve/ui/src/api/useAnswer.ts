@@ -9,6 +9,8 @@ export interface Answer<T> {
   readonly loading: boolean;
   /** When the value came, in Unix ms; 0 before. */
   readonly atMs: number;
+  /** When it was asked for, in Unix ms; 0 before. */
+  readonly askedMs: number;
   readonly again: () => void;
 }
 
@@ -17,6 +19,7 @@ interface State<T> {
   error: ApiError | undefined;
   loading: boolean;
   atMs: number;
+  askedMs: number;
 }
 
 /** ask: null asks nothing. about: what the question depends on; everyMs: asked again so often while the tab is seen. */
@@ -25,7 +28,7 @@ export function useAnswer<T>(
   about: readonly unknown[],
   everyMs = 0,
 ): Answer<T> {
-  const [state, setState] = useState<State<T>>({ value: undefined, error: undefined, loading: ask !== null, atMs: 0 });
+  const [state, setState] = useState<State<T>>({ value: undefined, error: undefined, loading: ask !== null, atMs: 0, askedMs: 0 });
   const [turn, setTurn] = useState(0);
   const again = useCallback(() => setTurn((before) => before + 1), []);
   const asking = useRef(ask);
@@ -37,10 +40,11 @@ export function useAnswer<T>(
       return;
     }
     const stopped = new AbortController();
+    const askedMs = Date.now();
     setState((before) => ({ ...before, loading: true }));
     question(stopped.signal).then(
       (value) => {
-        if (!stopped.signal.aborted) setState({ value, error: undefined, loading: false, atMs: Date.now() });
+        if (!stopped.signal.aborted) setState({ value, error: undefined, loading: false, atMs: Date.now(), askedMs });
       },
       (problem: unknown) => {
         if (stopped.signal.aborted) return;

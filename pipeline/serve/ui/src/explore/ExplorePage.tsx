@@ -1,11 +1,13 @@
 /** The first screen: the newest traces, what they come to, and a query that narrows them. */
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { ask } from "../api/client";
+import { search } from "../api/search";
 import type { FoundTrace, SearchAnswer } from "../api/types";
 import { useAnswer } from "../api/useAnswer";
 import type { ViewProps } from "../App";
-import { agoText } from "../format";
+import { clockText } from "../format";
 import { useKeys } from "../keys";
+import { Ago } from "../parts/Ago";
 import { Empty, ErrorBox, Loading, PartialNote, SendFirstSpan } from "../parts/States";
 import { RangePicker } from "../parts/RangePicker";
 import { selecting } from "../query";
@@ -67,9 +69,7 @@ export function ExplorePage({ params }: ViewProps) {
       {!found.first.error && <Panels query={query} range={range} about={about} />}
       <PartialNote answer={found.first.value} />
       <div class="list-head">
-        <p class="dim" role="status">
-          {countLine(found.traces, found.first.atMs, found.first.loading)}
-        </p>
+        <Freshness found={found} isOpenEnded={range.since !== ""} isAuto={isAuto} />
         <label class="inline">
           Sort{" "}
           <select value={sort} onChange={(event) => change({ sort: event.currentTarget.value === "newest" ? null : event.currentTarget.value })}>
@@ -82,8 +82,8 @@ export function ExplorePage({ params }: ViewProps) {
         </label>
         <ColumnPicker range={range} columns={columns} choose={(chosen) => change({ cols: chosen.join("\t") }, true)} />
       </div>
-      {found.first.loading && !found.first.value && <Loading what="Traces are being looked for" />}
-      {found.first.value && !traces.length && <Nothing query={query} />}
+      {found.first.loading && !found.first.value && !found.soFar && <Loading what="Traces are being looked for" />}
+      {found.first.value && !traces.length && !found.soFar && <Nothing query={query} />}
       {traces.length > 0 && <TraceList traces={traces} query={query} columns={columns} />}
       {found.more && (
         <p>
@@ -108,8 +108,15 @@ function useTraces(query: string, sort: Sort, columns: readonly string[], range:
     ...apiRange(range),
   };
   const key = JSON.stringify(asked);
-  const first = useAnswer((signal) => ask<SearchAnswer>("/api/search", asked, signal), [key, range]);
-  useEffect(() => setLater(null), [first.value]);
+  const [partly, setPartly] = useState<{ key: string; traces: readonly FoundTrace[] } | null>(null);
+  const first = useAnswer(async (signal) => {
+    const answer = await search(asked, signal, (traces) => setPartly({ key, traces }));
+    return { ...answer, key };
+  }, [key, range]);
+  useEffect(() => {
+    setLater(null);
+    setPartly(null);
+  }, [first.value]);
   const cursor = later ? later.cursor : first.value?.nextCursor;
   const more = async () => {
     setLoadingMore(true);
@@ -122,15 +129,45 @@ function useTraces(query: string, sort: Sort, columns: readonly string[], range:
       setLoadingMore(false);
     }
   };
-  const traces = useMemo(() => [...(first.value?.traces ?? []), ...(later?.traces ?? [])], [first.value, later]);
-  return { first, traces, more: cursor ? more : null, loadingMore };
+  // What was found so far shows where nothing else does: an answer to the same question stays until the next is whole
+  const soFar = first.loading && partly?.key === key && first.value?.key !== key ? partly.traces : null;
+  const traces = useMemo(() => soFar ?? [...(first.value?.traces ?? []), ...(later?.traces ?? [])], [first.value, later, soFar]);
+  return { first, traces, soFar: soFar !== null, more: cursor && !soFar ? more : null, loadingMore };
 }
 
-function countLine(traces: readonly FoundTrace[], atMs: number, loading: boolean): string {
-  if (!atMs) return "";
-  const newest = Math.max(...traces.map((trace) => Number(trace.startTimeUnixNano ?? 0) / 1e6 + (trace.durationMs ?? 0)));
-  const fresh = traces.length ? `, the newest ended ${agoText(newest, atMs)}` : "";
-  return `${traces.length} ${traces.length === 1 ? "trace" : "traces"}${fresh}${loading ? " · asking again" : ""}`;
+/** How many there are, and how fresh that is: everything acknowledged before the question is in its answer. */
+function Freshness(props: { found: ReturnType<typeof useTraces>; isOpenEnded: boolean; isAuto: boolean }) {
+  const { traces, soFar, first } = props.found;
+  const count = `${traces.length} ${traces.length === 1 ? "trace" : "traces"}`;
+  if (soFar) {
+    return (
+      <p class="dim" role="status">
+        <span class="state looking">
+          <i />
+          {count} so far, looking on…
+        </span>
+      </p>
+    );
+  }
+  if (!first.atMs) return <p class="dim" role="status" />;
+  const newestMs = Math.max(...traces.map((trace) => Number(trace.startTimeUnixNano ?? 0) / 1e6 + (trace.durationMs ?? 0)));
+  return (
+    <p class="dim freshness">
+      <span role="status">{count}</span>
+      {props.isOpenEnded && first.value?.complete && (
+        <span class="state good" title="Spans are found as soon as they are acknowledged">
+          <i />
+          all that came until {clockText(first.askedMs)}, <Ago unixMs={first.askedMs} />
+        </span>
+      )}
+      {traces.length > 0 && (
+        <span>
+          the newest ended <Ago unixMs={newestMs} />
+        </span>
+      )}
+      {first.loading && !props.isAuto && <span>asking again…</span>}
+    </p>
+  );
 }
 
 function Nothing({ query }: { query: string }) {
