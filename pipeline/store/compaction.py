@@ -248,7 +248,7 @@ class Compactor:
             if held > self._settings.housekeeping.compaction_memory_bytes:
                 break
             parts.append(part)
-        if len(parts) < HALF:
+        if len(parts) < 2:
             self._leave([one.name for one in chunks[: len(parts) + 1]], "its row groups are too large")
             return None
         return parts

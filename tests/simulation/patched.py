@@ -44,6 +44,7 @@ def patched(world: World) -> Iterator[None]:
         put(catalog_feed, "admin", admin)
         for module in (commit, compaction, housekeeping):
             put(module, "secrets", SimpleNamespace(token_hex=lambda n: scheduler.rng.randbytes(n).hex()))
+        put(compaction, "HALF", 1)  # a seed has few chunks of one tenant: any two are merged
         put(agents.worker, "release_memory", lambda **_: None)
         put(agents.worker, "log", Log(world.problems))
         if not world.real:
