@@ -72,6 +72,11 @@ QUERIER = {
         Asked("/api/v2/search/tag/.{other}.key/values"),
     ],
     "/api/services": [Asked("/api/services", tells=True), Asked(f"/api/services?{AROUND}", tells=True)],
+    "/api/explain": [
+        Asked(f"/api/explain?{AROUND}&q={{ .shared = `same` }}"),
+        Asked(f"/api/explain?{AROUND}&q={{ status = error }} >> {{}}"),
+        Asked(f"/api/explain?{AROUND}&q={{}} | rate() by (name)"),
+    ],
     "/api/sql": [
         Asked(f"/api/sql?{AROUND}&q=SELECT * FROM spans", tells=True),
         Asked(f"/api/sql?{AROUND}&q=DESCRIBE spans"),

@@ -26,7 +26,7 @@ from pipeline.query.questions import Questions
 from pipeline.query.tags import Among, TagAnswer
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import messages, metrics, params, search_events, search_rows, tail_events, tempo
+from pipeline.serve import explain, messages, metrics, params, search_events, search_rows, tail_events, tempo
 from pipeline.serve.formats import form_of
 from pipeline.serve.gone import unless_gone
 from pipeline.serve.sql import SqlDoor
@@ -106,6 +106,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/search/tag/{tag:path}/values", api.tag_values),
         ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
         ("/api/services", api.services),
+        ("/api/explain", api.explain),
         ("/api/sql", SqlDoor(questions, settings.querier).sql),
         ("/api/tail", api.tail),
         ("/api/where/{trace_id}", api.where),
@@ -295,6 +296,15 @@ class Api:
         self._count_partial("metrics", answer.reasons)
         body: bytes = await self._questions.in_thread(lambda: orjson.dumps(told(answer, limit)))
         return Response(body, media_type=JSON)
+
+    async def explain(self, request: Request) -> Response:
+        """How a TraceQL query is answered: what was chosen and why, what was read, how long it took."""
+        began_s = time.monotonic()
+        question = explain.question_of(request.query_params, self._querier, self._questions.regex_error)
+        watch, answer = await self._questions.explain(self._tenants(request), question)
+        self._count_partial("explain", answer.reasons)
+        body = partial(explain.told, question, watch, answer, began_s, self._querier.explain_chunks_max)
+        return _json(await self._questions.in_thread(body))
 
     # ---- tags
 
