@@ -100,6 +100,9 @@ CANARY_CHECKS = Counter(
 CANARY_MISSING = Counter(
     "spanstream_canary_missing", "Checks that were not right, by the place it went missing", ["stage"]
 )
+CANARY_LAST_CHECK = Gauge(
+    "spanstream_canary_last_check_timestamp_seconds", "When the last check was made that was right, or not", ["right"]
+)
 CANARY_FRESH_SECONDS = Histogram(
     "spanstream_canary_fresh_seconds",
     "From a known trace's first look to the answer that has all of it",

@@ -94,6 +94,7 @@ QUERIER = {
     ],
     DROPS: [Asked(DROPS, tells=True)],
     "/api/status/system": [Asked("/api/status/system")],
+    "/api/status/canary": [Asked("/api/status/canary")],
     "/api/status/queries": [Asked("/api/status/queries")],
     "/api/status/queries/{id}": [Asked("/api/status/queries/0123456789abcdef")],
     "/tables": [Asked("/tables")],

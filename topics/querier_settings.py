@@ -12,6 +12,13 @@ class QuerierSettings(Section):
 
     host: str = setting("127.0.0.1", "Address the API binds to")
     http_port: int = setting(3200, "Tempo-compatible HTTP API and pages", ge=0, le=65535)
+    grpc_port: int = setting(
+        9095, "Tempo's gRPC API, which http_port answers as well; 0: any free port", ge=0, le=65535
+    )
+    grpc_requests_max: int = setting(256, "Requests over gRPC at a time; beyond, RESOURCE_EXHAUSTED", ge=1)
+    grpc_message_bytes_max: int = setting(2 * MIB, "Larger messages of an answer are split where they can be", ge=KIB)
+    grpc_every_s: float = setting(0.5, "While a query runs, what is new is told so often", gt=0, le=60)
+    grpc_idle_s: float = setting(300.0, "A gRPC connection without requests is closed after so long", gt=0)
     data_dir: Path = setting(Path(".spanstream/querier"), "Catalog; rebuilt from the buckets when empty")
     memory_bytes_max: int = setting(
         256 * MIB, "Memory of the query engine, its cache of chunks included; beyond, it spills", ge=64 * MIB
@@ -47,6 +54,9 @@ class QuerierSettings(Section):
     tail_timeout_s: float = setting(10.0, "Longest time of reading the tail; beyond, PARTIAL", gt=0)
     receiver_urls: tuple[str, ...] = setting(
         (), "URLs of the receivers that /api/status/drops asks; empty: http://receiver.host:receiver.http_port"
+    )
+    canary_urls: tuple[str, ...] = setting(
+        (), "URLs of canaries' metrics that /api/status/canary tells of, such as http://127.0.0.1:6070"
     )
     owners_refresh_s: float = setting(1.0, "How long the partitions' owners are remembered", ge=0)
     catalog_refresh_s: float = setting(10.0, "How often the manifests in the bucket are listed beside the topic", gt=0)

@@ -18,6 +18,7 @@ from pipeline import telemetry
 from pipeline.doors.outgoing import Outgoing
 from pipeline.doors.tls import scheme
 from pipeline.query import overview, under_way
+from pipeline.query.canaries import all_canaries
 from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.drops import all_drops
 from pipeline.query.engine import Engine
@@ -306,6 +307,10 @@ class Questions:
             answer["reasons"].append("no worker is known: Kafka does not answer, or no partition has an owner")
             answer["complete"] = False
         return answer
+
+    async def canaries(self) -> list[dict[str, Any]]:
+        """What the canaries of querier.canary_urls say of themselves."""
+        return await all_canaries(self._live.get, self._settings.querier.canary_urls)
 
     async def in_thread(self, work: Any) -> Any:
         """Run what takes long (encoding an answer) off the event loop."""

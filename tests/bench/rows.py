@@ -78,7 +78,7 @@ class Bench:
             store=self._running.store.model_copy(update={"buckets": (f"{group}-a", f"{group}-b")}),
             receiver=ReceiverSettings(http_port=free_port(), grpc_port=free_port()),
             worker=WorkerSettings(port=free_port(), data_dir=folder / "worker", **worker),  # type: ignore[arg-type]
-            querier=QuerierSettings(http_port=free_port(), data_dir=folder / "querier"),
+            querier=QuerierSettings(http_port=free_port(), grpc_port=free_port(), data_dir=folder / "querier"),
         )
         prepare(found)
         return found
