@@ -1,4 +1,4 @@
-"""Dashboards and alert rules against the real /metrics: of processes that had spans, bad spans, dead letters, questions."""
+"""Dashboards and alert rules against the real /metrics, of processes that had spans, odd ones too, and questions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ from topics.topic import full_name
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 # Labelled ones of which there is no sample before something breaks: their names stand there all the same
-ONLY_WHERE_SOMETHING_BREAKS = {"spanstream_worker_waits_total", "spanstream_querier_partial_answers_total"}
+ONLY_WHERE_SOMETHING_BREAKS = {
+    "spanstream_worker_waits_total",
+    "spanstream_querier_partial_answers_total",
+    "spanstream_canary_missing_total",
+}
+LOOKS = 5  # of a canary at one trace: sent, by ID, by search, by tag names and values
 BY = re.compile(r"by \(([^)]*)\) \((?:rate|increase)\((\w+)")
 WHERE = re.compile(r"(\w+)\{(\w+)[=!]")
 
@@ -61,10 +66,9 @@ def canary(settings: Settings, otlp_url: str, querier_url: str) -> Iterator[str]
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(
-            lambda: _count(f"http://127.0.0.1:{port}", "spanstream_canary_checks_total") >= 5, 60, "it has looked"
-        )
-        yield f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: _count(url, "spanstream_canary_checks_total") >= LOOKS, 60, "the canary has looked")
+        yield url
     finally:
         process.terminate()
         process.wait(30)
