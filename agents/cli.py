@@ -45,6 +45,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "diff": ("agents.commands.diff", "What differs between two traces"),
         "tail": ("agents.commands.tail", "Traces that match, as they arrive"),
         "export": ("agents.commands.export", "Traces into a file: Parquet, OTLP, JSON"),
+        "mcp": ("agents.commands.mcp", "Tools for an assistant: the Model Context Protocol on stdio"),
         "where": ("agents.commands.where", "Where a trace stands: partition, offset, chunk, bucket"),
         "chunks": ("agents.commands.where", "The stored chunks"),
         "dead": ("agents.commands.dead", "Records that could not be read"),

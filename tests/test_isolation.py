@@ -93,6 +93,7 @@ QUERIER = {
         Asked(f"/api/trace-view/{TRACE.hex()}/spans/{f'mark{letter}-00'.encode().hex()}") for letter in "ab"
     ],
     DROPS: [Asked(DROPS, tells=True)],
+    "/api/mcp": [Asked("/api/mcp")],
     "/api/status/system": [Asked("/api/status/system")],
     "/api/status/canary": [Asked("/api/status/canary")],
     "/api/status/queries": [Asked("/api/status/queries")],

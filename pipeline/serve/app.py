@@ -28,6 +28,7 @@ from pipeline.serve import explain, messages, params, search_events, search_rows
 from pipeline.serve.answers import Answers, count_partial
 from pipeline.serve.formats import form_of
 from pipeline.serve.gone import unless_gone
+from pipeline.serve.mcp_door import McpDoor
 from pipeline.serve.sql import SqlDoor
 from pipeline.serve.statuses import status_of
 from pipeline.serve.trace_view import TraceViewDoor
@@ -105,9 +106,11 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/ready", api.ready),
         ("/metrics", api.metrics),
     ]
-    return Starlette(
+    assistants = McpDoor(settings.querier.mcp_answer_bytes_max)
+    assistants.app = Starlette(
         routes=[
             *(Route(path, answered(handler), methods=ANY_METHOD) for path, handler in routes),
+            Route("/api/mcp", assistants),
             *(Route(path, handler, methods=ANY_METHOD) for path, handler in plain),
             Mount("/assets", bundle.Assets()),
         ],
@@ -116,6 +119,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
             Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=4),
         ],
     )
+    return assistants.app
 
 
 def need_of(path: str) -> Need:
