@@ -19,6 +19,10 @@ class StoreUnavailableError(SpanstreamError):
     """The object store does not answer. Seals wait and retry; queries answer PARTIAL or 503."""
 
 
+class OvertakenError(StoreUnavailableError):
+    """What is stored changed while a question was at it. It is asked again; only after several times 503."""
+
+
 class StoreConflictError(SpanstreamError):
     """A conditional put was refused: the object exists. For a manifest: another attempt stored the range."""
 

@@ -13,7 +13,7 @@ from pipeline.query.copies import Wanted
 from pipeline.query.engine import Session, quoted
 from pipeline.spans import schema
 from pipeline.store.manifest import ChunkEntry
-from topics.errors import StoreUnavailableError
+from topics.errors import OvertakenError, StoreUnavailableError
 
 CHUNK_NUMBER = "chunk_number"
 TRACE_BYTES = 64  # of a trace in the object with a row a trace, about
@@ -37,6 +37,18 @@ def rows_by_chunk(urls: Sequence[str]) -> str:
     """The same with the column CHUNK_NUMBER: the place of a row's chunk in the list; names are slower to group by."""
     chunks = f"SELECT *, file_index AS {CHUNK_NUMBER} FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
     return (chunks if urls else "") + f"SELECT *, NULL::UBIGINT AS {CHUNK_NUMBER} FROM {{live}}"
+
+
+class GoneChunk(str):
+    """A reason: a chunk is not there."""
+
+    of_partition: int
+
+    def __new__(cls, reason: str, partition: int) -> GoneChunk:
+        """The reason in words, and the partition."""
+        one = super().__new__(cls, reason)
+        one.of_partition = partition
+        return one
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +89,20 @@ class ChunkRef:
 
 
 def refs_of(entries: Iterable[ChunkEntry], horizons: Mapping[int, int]) -> list[ChunkRef]:
-    """Those of the chunks that lie below H of their partition, if it is one of `horizons`."""
+    """Those of the chunks that lie below H of their partition, if it is one of `horizons`.
+
+    Raises OvertakenError for one that was merged from what lies on both sides of H.
+    """
     refs = []
     for entry in entries:
         *_, partition, name = entry.name.split("/")
         first, last, _token = name.split("-", 2)
         ref = ChunkRef(entry, int(partition), int(first), int(last))
-        if ref.last < horizons.get(ref.partition, 0):
+        horizon = horizons.get(ref.partition, 0)
+        if ref.last < horizon:
             refs.append(ref)
+        elif ref.first < horizon:
+            raise OvertakenError("chunks were merged while they were asked for: ask again")
     return refs
 
 
@@ -160,7 +178,7 @@ class ChunkReader:
             if not broken:
                 raise
             self._broken |= broken.keys()
-            self._reasons += [f"chunk {self.url_of(url)} cannot be read: {why}" for url, why in broken.items()]
+            self._reasons += [_why_broken(self.url_of(url), why) for url, why in broken.items()]
             if len(broken) == len(urls) and "404" not in str(exc):
                 raise
         return self.read(refs, statement, traces=traces, fetch=fetch, **tables)
@@ -181,7 +199,7 @@ class ChunkReader:
     def leave_out(self, ref: ChunkRef, reason: str) -> None:
         """It turned out to be unreadable."""
         self._broken.add(ref.url)
-        self._reasons.append(f"chunk {ref.url} cannot be read: {reason[:200]}")
+        self._reasons.append(_why_broken(ref.url, reason[:200]))
 
     def _find_broken(self, urls: Sequence[str]) -> dict[str, str]:
         broken = {}
@@ -191,3 +209,8 @@ class ChunkReader:
             except StoreUnavailableError as exc:
                 broken[url] = str(exc)[:200]
         return broken
+
+
+def _why_broken(url: str, why: str) -> str:
+    reason = f"chunk {url} cannot be read: {why}"
+    return GoneChunk(reason, int(url.split("/")[-2])) if "404" in why else reason

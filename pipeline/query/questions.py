@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 
@@ -29,6 +29,7 @@ from pipeline.query.live_tail import Arrived, LiveTail
 from pipeline.query.metrics import Metrics, MetricsAnswer, MetricsQuestion
 from pipeline.query.owners import Owners
 from pipeline.query.search import Heard, Search, SearchAnswer, SearchQuestion
+from pipeline.query.settled import settled
 from pipeline.query.snapshot import Horizons, Snapshots, Tail
 from pipeline.query.statement import Statement
 from pipeline.query.tags import Among, Range, TagAnswer, TagCatalog, Tags
@@ -47,6 +48,7 @@ from topics.spans_by_trace import TENANT_HEADER
 from topics.topic import full_name
 
 IO_THREADS = 8
+Answered = TypeVar("Answered", FoundTrace, SearchAnswer, MetricsAnswer, TagAnswer)
 _TABLE = re.compile(r"[a-z]{1,40}")
 WAIT_S = 1.0
 
@@ -159,7 +161,7 @@ class Questions:
         """One trace by its ID (16 bytes)."""
         traces = self._ready().traces
         async with self.under_way.turn(tenants, under_way.TRACE, trace_id.hex()):
-            return await traces.find(tenants, trace_id, start_ns, end_ns)
+            return await self._settled(lambda: traces.find(tenants, trace_id, start_ns, end_ns))
 
     async def part_of(self, tenants: Sequence[str], found: FoundTrace, asked: TraceFilter) -> FoundTrace:
         """The wanted spans of a found trace."""
@@ -173,13 +175,13 @@ class Questions:
         """Traces by TraceQL or tags; `heard` is told what is found so far."""
         search = self._ready().search
         async with self.under_way.turn(tenants, "search", _searched(question)):
-            return await search.find(tenants, question, heard)
+            return await self._settled(lambda: search.find(tenants, question, heard))
 
     async def metrics(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
         """What spans come to over time."""
         metrics = self._ready().metrics
         async with self.under_way.turn(tenants, "metrics", text_of(question.query)):
-            return await metrics.measure(tenants, question)
+            return await self._settled(lambda: metrics.measure(tenants, question))
 
     async def explain(
         self, tenants: Sequence[str], question: SearchQuestion | MetricsQuestion
@@ -205,7 +207,7 @@ class Questions:
         """Attribute keys by scope."""
         tags = self._ready().tags
         async with self.under_way.turn(tenants, "tag names", f"{', '.join(scopes)}{_among(among)}"):
-            return await tags.names(tenants, scopes, among, limit)
+            return await self._settled(lambda: tags.names(tenants, scopes, among, limit))
 
     async def tag_values(
         self, tenants: Sequence[str], of: Attribute | Intrinsic, among: Among, limit: int
@@ -213,13 +215,14 @@ class Questions:
         """Values of a tag."""
         tags = self._ready().tags
         async with self.under_way.turn(tenants, "tag values", f"{_tag(of)}{_among(among)}"):
-            return await tags.values(tenants, of, among, limit)
+            return await self._settled(lambda: tags.values(tenants, of, among, limit))
 
     async def services(self, tenants: Sequence[str], within: Range) -> tuple[dict[str, dict[str, int]], list[str]]:
         """Service -> operation -> spans; and why it may not be complete."""
         tags = self._ready().tags
         async with self.under_way.turn(tenants, "services", ""):
-            return await tags.services(tenants, within)
+            ask = partial(tags.services, tenants, within)
+            return await settled(self._ready().snapshots, ask, lambda answer: answer[1])
 
     async def where(self, found: FoundTrace) -> dict[str, Any]:
         """Where each part of a found trace stands: partition, offsets, live segment or manifest, chunk and bucket."""
@@ -326,6 +329,9 @@ class Questions:
         telemetry.LIVE_COPY_BYTES.set(self._live.nbytes)
         telemetry.ENGINE_BYTES.set(self._engine.nbytes())
         telemetry.COPIES_BYTES.set(self._engine.copied_bytes())
+
+    async def _settled(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
+        return await settled(self._ready().snapshots, ask, lambda answer: answer.reasons)
 
     # ---- opening
 

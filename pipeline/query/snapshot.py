@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -40,6 +41,9 @@ class Horizons(Protocol):
 
     def refresh(self, partition: int) -> None:
         """List the bucket's manifests after H. Raises StoreUnavailableError."""
+
+    def edition(self) -> int:
+        """Another number whenever edits begin to count."""
 
 
 class Tail(Protocol):
@@ -273,6 +277,17 @@ class Snapshots:
         """H of each partition as the catalog knows it; 0 where nothing is stored."""
         held = self._catalog.horizons()
         return {partition: held.get(partition, 0) for partition in partitions}
+
+    def edition(self) -> int:
+        """Which edits count."""
+        return self._catalog.edition()
+
+    async def changed_since(self, edition: int, partitions: Iterable[int]) -> bool:
+        """Whether edits began to count since, once these partitions were looked at."""
+        for partition in partitions:
+            with suppress(StoreUnavailableError):
+                await self.in_thread(lambda partition=partition: self._catalog.refresh(partition))  # type: ignore[misc]
+        return self.edition() != edition
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run what blocks off the event loop."""

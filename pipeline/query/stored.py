@@ -38,6 +38,10 @@ class CatalogStored:
         """Partition -> H."""
         return self._catalog.horizons()
 
+    def edition(self) -> int:
+        """Another number whenever edits begin to count."""
+        return self._catalog.edition()
+
     def refresh(self, partition: int) -> None:
         """List the bucket's manifests after H."""
         self._catalog.refresh(partition)

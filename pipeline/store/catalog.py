@@ -192,6 +192,10 @@ class Catalog:
 
     # ---- asked
 
+    def edition(self) -> int:
+        """Another number whenever edits begin to count."""
+        return self._edition
+
     def horizons(self) -> dict[int, int]:
         """Partition -> H, the end of the gap-free run of its manifests, for partitions that have one."""
         with self._lock:

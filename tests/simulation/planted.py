@@ -18,9 +18,9 @@ from agents.worker import Worker
 from pipeline.partition.batch import SourceRecord
 from pipeline.partition.state import Partition
 from pipeline.partition.window import Keys, Window
-from pipeline.query import snapshot
+from pipeline.query import settled, snapshot
 from pipeline.query.tail_rows import TailRows
-from pipeline.store import commit, housekeeping
+from pipeline.store import commit, compaction, housekeeping
 from pipeline.store.catalog import Catalog
 from pipeline.store.housekeeping import Housekeeper
 from pipeline.store.manifest import ChunkEntry, parse_chunk_object
@@ -107,6 +107,12 @@ def _whoever_stands(*given: Any, real: Real = commit._put_manifest) -> bool:
     return True
 
 
+def _of_the_first_part(*given: Any, real: Real = compaction.Compactor._put) -> Any:
+    """What is written is the first part's, what is removed are all."""
+    *others, parts, where = given
+    return real(*others, parts[:1], where)
+
+
 def _of(where: Any, name: str, planted: Any) -> Callable[[], AbstractContextManager[Any]]:
     return lambda: mock.patch.object(where, name, planted)
 
@@ -141,5 +147,7 @@ PLANTED: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "live rows are cut at the horizon": _of(snapshot, "filtered", _uncut),
     "a sweep knows what manifests name": _of(Housekeeper, "_named", lambda *_: set()),
     "a sweep lets alone what is being stored": _sweeps_all,
+    "a question is asked again when its chunks were merged": _of(settled, "TRIES", 1),
+    "a merge leaves out no span": _of(compaction.Compactor, "_put", _of_the_first_part),
     "a copy in the tail is none": _of(TailRows, "_new", lambda _rows, spans: spans),
 }

@@ -218,9 +218,16 @@ class SimulatedWorker:
         settings = self.settings.model_copy(
             update={
                 "housekeeping": HousekeepingSettings(
-                    removed_kept_s=0, sweep_every_h=2 / 3600, checkpoint_edits=3, compaction_chunk_bytes=0
+                    removed_kept_s=0,
+                    sweep_every_h=2 / 3600,
+                    checkpoint_edits=3,
+                    compaction_after_h=0,
+                    compaction_parts_min=2,
+                    compaction_every_s=4,
+                    compaction_share=1,
                 ),
                 "querier": self.settings.querier.model_copy(update=short),
+                "worker": self.settings.worker.model_copy(update={"data_dir": self.world.folder / self.name}),
             }
         )
         keeper = Housekeeper(

@@ -225,6 +225,9 @@ class MemoryStored:
     def missing(self) -> str:
         return self.problem
 
+    def edition(self) -> int:
+        return 0
+
     def horizons(self) -> dict[int, int]:
         found: dict[int, int] = {}
         for manifest in sorted(self.manifests, key=lambda each: each.first):
