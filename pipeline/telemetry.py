@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, generate_latest
 
 from pipeline.drops import count_prepared, short_reason
 
@@ -63,6 +63,19 @@ CHUNKS_RETIRED = Counter(
     "spanstream_worker_retired_chunks", "Chunks older than housekeeping.chunk_retention_h, removed"
 )
 ORPHANS_DELETED = Counter("spanstream_worker_deleted_orphans", "Objects deleted that no manifest and no edit names")
+CHUNKS_COMPACTED = Counter("spanstream_worker_compacted_chunks", "Small chunks whose place a larger one took")
+COMPACTED_BYTES = Counter(
+    "spanstream_worker_compacted_bytes", "Bytes of chunks, before they were merged and after", ["side"]
+)
+COPIES_REMOVED = Counter("spanstream_worker_removed_copies", "Late copies of spans that merging chunks left out")
+COMPACTION_LEFT = Counter(
+    "spanstream_worker_unmerged_chunks", "Chunks left as they are: damaged, or too large for the memory of a merge"
+)
+COMPACTION_SECONDS = Histogram(
+    "spanstream_worker_compaction_seconds",
+    "Time to merge chunks into one and store it, pauses included",
+    buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800),
+)
 PARTITIONS_OWNED = Gauge("spanstream_worker_partitions", "Partitions owned and loaded")
 OPEN_BYTES = Gauge("spanstream_worker_open_bytes", "Bytes of segments not yet in a chunk, in memory and in RocksDB")
 HELD_BYTES = Gauge("spanstream_worker_held_bytes", "Bytes of segments in memory and of the windows")
@@ -100,11 +113,19 @@ CANARY_CHECKS = Counter(
 CANARY_MISSING = Counter(
     "spanstream_canary_missing", "Checks that were not right, by the place it went missing", ["stage"]
 )
+CANARY_LAST_CHECK = Gauge(
+    "spanstream_canary_last_check_timestamp_seconds", "When the last check was made that was right, or not", ["right"]
+)
 CANARY_FRESH_SECONDS = Histogram(
     "spanstream_canary_fresh_seconds",
     "From a known trace's first look to the answer that has all of it",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+
+
+def page(names: Sequence[str] = ()) -> bytes:
+    """The metrics as Prometheus text. names: of the samples that are wanted, none for all: all take some 8 ms."""
+    return generate_latest(REGISTRY.restricted_registry(names) if names else REGISTRY)
 
 
 def count_batch(prepared: Prepared) -> None:

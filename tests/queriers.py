@@ -29,7 +29,8 @@ Trace = tuple[bytes, frozenset[bytes]]  # its ID, those of its spans
 @contextmanager
 def querier(settings: Settings, folder: Path) -> Iterator[str]:
     """Its URL, once it is ready; ended at the end."""
-    own = settings.querier.model_copy(update={"http_port": free_port(), "data_dir": folder / "querier"})
+    ports = {"http_port": free_port(), "grpc_port": free_port()}
+    own = settings.querier.model_copy(update=ports | {"data_dir": folder / "querier"})
     with _process("serve", settings.model_copy(update={"querier": own}), folder, own.http_port) as url:
         yield url
 

@@ -26,7 +26,7 @@ LAYERS = {
     "spanstream": {"spanstream"},  # the client: it knows the querier by HTTP alone
 }
 # What a room of pipeline may import of the other rooms; telemetry is for all that do I/O, PROCESS for processes' starts
-PROCESS = {"allocator", "http_server"}
+PROCESS = {"allocator", "http_server", "handed_on"}
 ROOMS = {
     "spans": set[str](),
     "partition": {"spans"},

@@ -50,6 +50,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "kafka.request_timeout_s": "0.5",
         "store.endpoint": f"http://{nobody}",
         "querier.http_port": str(free_port()),
+        "querier.grpc_port": str(free_port()),
         "stack.data_dir": str(tmp_path),
     }
     for name, value in (given | SECRETS).items():

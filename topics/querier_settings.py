@@ -12,6 +12,13 @@ class QuerierSettings(Section):
 
     host: str = setting("127.0.0.1", "Address the API binds to")
     http_port: int = setting(3200, "Tempo-compatible HTTP API and pages", ge=0, le=65535)
+    grpc_port: int = setting(
+        9095, "Tempo's gRPC API, which http_port answers as well; 0: any free port", ge=0, le=65535
+    )
+    grpc_requests_max: int = setting(256, "Requests over gRPC at a time; beyond, RESOURCE_EXHAUSTED", ge=1)
+    grpc_message_bytes_max: int = setting(2 * MIB, "Larger messages of an answer are split where they can be", ge=KIB)
+    grpc_every_s: float = setting(0.5, "While a query runs, what is new is told so often", gt=0, le=60)
+    grpc_idle_s: float = setting(300.0, "A gRPC connection without requests is closed after so long", gt=0)
     data_dir: Path = setting(Path(".spanstream/querier"), "Catalog; rebuilt from the buckets when empty")
     memory_bytes_max: int = setting(
         256 * MIB, "Memory of the query engine, its cache of chunks included; beyond, it spills", ge=64 * MIB
@@ -51,6 +58,9 @@ class QuerierSettings(Section):
     receiver_urls: tuple[str, ...] = setting(
         (), "URLs of the receivers that /api/status/drops asks; empty: http://receiver.host:receiver.http_port"
     )
+    canary_urls: tuple[str, ...] = setting(
+        (), "URLs of canaries' metrics that /api/status/canary tells of, such as http://127.0.0.1:6070"
+    )
     owners_refresh_s: float = setting(1.0, "How long the partitions' owners are remembered", ge=0)
     catalog_refresh_s: float = setting(10.0, "How often the manifests in the bucket are listed beside the topic", gt=0)
     trace_reach_s: float = setting(3600.0, "A trace is looked for so far around the asked range", ge=0)
@@ -80,4 +90,8 @@ class QuerierSettings(Section):
     sql_chunk_bytes_max: int = setting(16_384 * MIB, "Bytes of a statement's chunks; beyond, 413", ge=MIB)
     sql_json_rows_max: int = setting(10_000, "Rows of SQL as JSON; beyond, it says that it is cut", ge=1)
     sql_bytes_max: int = setting(1024 * MIB, "Bytes in Arrow of a SQL answer; a larger one breaks off", ge=MIB)
+    explain_chunks_max: int = setting(1000, "Chunks that /api/explain names, the newest; all are counted", ge=1)
+    mcp_answer_bytes_max: int = setting(
+        64 * KIB, "Bytes of an answer of a tool for assistants; a longer list or text is cut, and says so", ge=KIB
+    )
     tag_values_max: int = setting(10_000, "Most tag names or values of an answer without limit=", ge=1)

@@ -135,6 +135,7 @@ class Canary:
     def _count(self, known: Known, found: Finding, age: str) -> None:
         self.told.checks += 1
         telemetry.CANARY_CHECKS.labels(check=found.check, age=age, result=found.result).inc()
+        telemetry.CANARY_LAST_CHECK.labels(right="true" if found.result == OK else "false").set_to_current_time()
         if found.result == OK:
             return
         self.told.wrong[found.result] += 1

@@ -154,6 +154,7 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
         ("receiver.grpc_port", receiver.host, receiver.grpc_port, receiver.http_port),
         ("worker.port", worker.host, worker.port, worker.port),
         ("querier.http_port", querier.host, querier.http_port, querier.http_port),
+        ("querier.grpc_port", querier.host, querier.grpc_port, querier.http_port),
     ):
         if port == 0 or is_free(port, host):
             yield Finding("ports", "ok", f"{port} ({name}) is free: nothing runs there")

@@ -129,6 +129,7 @@ def with_ports(settings: Settings) -> Settings:
             "querier": querier.model_copy(
                 update={
                     "http_port": choose_port(querier.http_port, "querier.http_port"),
+                    "grpc_port": choose_port(querier.grpc_port, "querier.grpc_port"),
                     "data_dir": folder / "querier",
                 }
             ),

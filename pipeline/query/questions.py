@@ -18,9 +18,11 @@ from pipeline import telemetry
 from pipeline.doors.outgoing import Outgoing
 from pipeline.doors.tls import scheme
 from pipeline.query import overview, under_way
+from pipeline.query.canaries import all_canaries
 from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.drops import all_drops
 from pipeline.query.engine import Engine
+from pipeline.query.explained import Watch
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.live import LiveClient
 from pipeline.query.live_tail import Arrived, LiveTail
@@ -179,6 +181,17 @@ class Questions:
         async with self.under_way.turn(tenants, "metrics", text_of(question.query)):
             return await metrics.measure(tenants, question)
 
+    async def explain(
+        self, tenants: Sequence[str], question: SearchQuestion | MetricsQuestion
+    ) -> tuple[Watch, SearchAnswer | MetricsAnswer]:
+        """The same, and how it was answered."""
+        opened, watch = self._ready(), Watch()
+        text = _searched(question) if isinstance(question, SearchQuestion) else text_of(question.query)
+        async with self.under_way.turn(tenants, "explain", text):
+            if isinstance(question, SearchQuestion):
+                return watch, await opened.search.find(tenants, question, watch=watch)
+            return watch, await opened.metrics.measure(tenants, question, watch)
+
     async def sql(self, tenants: Sequence[str], statement: Statement, range_ns: tuple[int, int]) -> SqlAnswer:
         """Rows of a SELECT over the tenants' spans that start in a range. Close the answer in the end."""
         sql = self._ready().sql
@@ -294,6 +307,10 @@ class Questions:
             answer["reasons"].append("no worker is known: Kafka does not answer, or no partition has an owner")
             answer["complete"] = False
         return answer
+
+    async def canaries(self) -> list[dict[str, Any]]:
+        """What the canaries of querier.canary_urls say of themselves."""
+        return await all_canaries(self._live.get, self._settings.querier.canary_urls)
 
     async def in_thread(self, work: Any) -> Any:
         """Run what takes long (encoding an answer) off the event loop."""

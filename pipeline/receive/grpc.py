@@ -9,6 +9,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from pipeline import telemetry
+from pipeline.doors.calls import add_port, metadata_of, options
 from pipeline.doors.door import Need
 from pipeline.doors.tls import ServerTls
 from pipeline.receive.http import status_of
@@ -29,26 +30,14 @@ class GrpcReceiver:
         self.port = 0
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=settings.grpc_requests_max,
-            options=[
-                ("grpc.max_receive_message_length", settings.grpc_message_bytes_max),
-                ("grpc.so_reuseport", 0),  # a port that another process has is an error, not a share of its requests
-                ("grpc.max_connection_idle_ms", int(settings.idle_timeout_s * 1000)),
-            ],
+            options=options(settings.grpc_message_bytes_max, settings.idle_timeout_s),
         )
         handler = grpc.unary_unary_rpc_method_handler(self._export)  # no deserializer: raw bytes in and out
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Export": handler}),))
 
     async def start(self) -> None:
         """Bind and serve. Raises RuntimeError when the port is taken."""
-        address = f"{self._settings.host}:{self._settings.grpc_port}"
-        if self._tls is None:
-            self.port = self._server.add_insecure_port(address)
-        else:
-            cert, key, client_ca = self._tls.contents()
-            self.port = self._server.add_secure_port(
-                address,
-                grpc.ssl_server_credentials([(key, cert)], client_ca, require_client_auth=client_ca is not None),
-            )
+        self.port = add_port(self._server, f"{self._settings.host}:{self._settings.grpc_port}", self._tls)
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
@@ -77,8 +66,3 @@ class GrpcReceiver:
             status = status_pb2.Status(code=code, message=str(error), details=[detail])
             context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
         await context.abort(_CODES[code], str(error))
-
-
-def metadata_of(context: Any) -> dict[str, str]:
-    """The text of a call's metadata by name, as a door takes headers. Of a name that comes twice the first counts."""
-    return {key: value for key, value in reversed(context.invocation_metadata() or ()) if isinstance(value, str)}

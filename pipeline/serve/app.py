@@ -9,8 +9,9 @@ from typing import Any
 
 import orjson
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -20,61 +21,33 @@ from starlette.routing import Mount, Route
 from pipeline import drops, telemetry
 from pipeline.doors.asgi import Guarded, caller_of, tenants_of
 from pipeline.doors.door import Door, Need
-from pipeline.query.identifiers import API_SCOPES, SCOPE_OF, Attribute, Intrinsic, identifier, legacy_tag
-from pipeline.query.metrics import MetricsAnswer, MetricsQuestion
 from pipeline.query.questions import Questions
-from pipeline.query.tags import Among, TagAnswer
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import messages, metrics, params, search_events, search_rows, tail_events, tempo
+from pipeline.serve import explain, messages, openapi, params, search_events, search_rows, tail_events, tempo
+from pipeline.serve.answers import Answers, count_partial
 from pipeline.serve.formats import form_of
 from pipeline.serve.gone import unless_gone
+from pipeline.serve.mcp_door import McpDoor
 from pipeline.serve.sql import SqlDoor
+from pipeline.serve.statuses import status_of
 from pipeline.serve.trace_view import TraceViewDoor
 from pipeline.serve.traces import Encoded, encode
 from pipeline.serve.ui import bundle, pages
 from pipeline.traceql.check import compiled
-from topics.errors import (
-    BadQuestionError,
-    CallerGoneError,
-    ForbiddenError,
-    KafkaUnavailableError,
-    OverloadedError,
-    QueryCancelledError,
-    QueryTimeoutError,
-    QueryTooLargeError,
-    RateLimitedError,
-    SpanstreamError,
-    StoreUnavailableError,
-    UnknownQueryError,
-    UnknownTenantError,
-)
+from topics.errors import BadQuestionError, ForbiddenError, SpanstreamError
 from topics.settings import Settings
 
 log = structlog.get_logger("querier")
 PROTOBUF, JSON = "application/protobuf", "application/json"
 ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-STATUS: dict[type[SpanstreamError], int] = {
-    BadQuestionError: 400,
-    UnknownTenantError: 401,
-    ForbiddenError: 403,
-    UnknownQueryError: 404,
-    QueryTooLargeError: 413,
-    RateLimitedError: 429,
-    CallerGoneError: 499,
-    QueryCancelledError: 499,
-    KafkaUnavailableError: 503,
-    OverloadedError: 503,
-    StoreUnavailableError: 503,
-    QueryTimeoutError: 504,
-}
 COPIES_HEADER = "x-spanstream-copies"
 RETRY_AFTER = {"retry-after": "5"}
 ALLOW = {"allow": "DELETE"}
-TAG_SCOPES = (*API_SCOPES, "intrinsic", "trace", "none", "")
 GZIP_BYTES_MIN = 1000
 NEEDS = {
     "/api/echo": Need.NOTHING,
+    openapi.PATH: Need.NOTHING,
     "/api/status/buildinfo": Need.NOTHING,
     "/ready": Need.NOTHING,
     "/metrics": Need.ADMIN,
@@ -94,7 +67,8 @@ BUILD = {
 
 def make_app(questions: Questions, settings: Settings) -> Starlette:
     """The ASGI application."""
-    api, view = Api(questions, settings), TraceViewDoor(questions, settings.querier)
+    answers = Answers(questions, settings.querier)
+    api, view = Api(questions, answers, settings), TraceViewDoor(questions, settings.querier)
     routes = [
         ("/api/traces/{trace_id}", api.trace_v1),
         ("/api/v2/traces/{trace_id}", api.trace_v2),
@@ -106,6 +80,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/search/tag/{tag:path}/values", api.tag_values),
         ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
         ("/api/services", api.services),
+        ("/api/explain", api.explain),
         ("/api/sql", SqlDoor(questions, settings.querier).sql),
         ("/api/tail", api.tail),
         ("/api/where/{trace_id}", api.where),
@@ -115,6 +90,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/trace-view/{trace_id}/spans/{span_id}", view.span),
         (drops.PATH, api.drops),
         ("/api/status/system", api.system),
+        ("/api/status/canary", api.canary),
         ("/api/status/queries", api.queries),
         ("/api/status/queries/{id}", api.query),
         ("/tables", api.tables),
@@ -127,13 +103,16 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
     ]
     plain: list[tuple[str, Handler]] = [
         ("/api/echo", api.echo),
+        (openapi.PATH, api.openapi),
         ("/api/status/buildinfo", api.buildinfo),
         ("/ready", api.ready),
         ("/metrics", api.metrics),
     ]
-    return Starlette(
+    assistants = McpDoor(settings.querier.mcp_answer_bytes_max)
+    assistants.app = Starlette(
         routes=[
             *(Route(path, answered(handler), methods=ANY_METHOD) for path, handler in routes),
+            Route("/api/mcp", assistants),
             *(Route(path, handler, methods=ANY_METHOD) for path, handler in plain),
             Mount("/assets", bundle.Assets()),
         ],
@@ -142,6 +121,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
             Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=4),
         ],
     )
+    return assistants.app
 
 
 def need_of(path: str) -> Need:
@@ -164,7 +144,7 @@ def answered(handler: Handler) -> Handler:
             reads_body = request.method == "POST"
             response = await (handler(request) if reads_body else unless_gone(request, _answer_of(handler, request)))
         except SpanstreamError as exc:
-            status = STATUS.get(type(exc), 500)
+            status = status_of(exc)
             headers = RETRY_AFTER if status in (429, 503) else {}
             response = Response(f"{exc}\n", status, headers, "text/plain; charset=utf-8")
         except Exception:
@@ -184,10 +164,11 @@ async def _answer_of(handler: Handler, request: Request) -> Response:
 class Api:
     """The handlers, one a route."""
 
-    def __init__(self, questions: Questions, settings: Settings) -> None:
+    def __init__(self, questions: Questions, answers: Answers, settings: Settings) -> None:
         self._questions = questions
         self._settings = settings
         self._querier = settings.querier
+        self._answers = answers
 
     # ---- traces
 
@@ -234,7 +215,7 @@ class Api:
         trace_id = trace_id_of(request.path_params["trace_id"])
         start_ns, end_ns = params.trace_times(request.query_params)
         found = await self._questions.trace(self._tenants(request), trace_id, start_ns, end_ns)
-        self._count_partial("trace", found.reasons)
+        count_partial("trace", found.reasons)
         return found
 
     async def _encode(self, found: FoundTrace, request: Request, *, v1: bool) -> Encoded:
@@ -249,12 +230,12 @@ class Api:
     async def search(self, request: Request) -> Response:
         """Traces by TraceQL or tags, newest first."""
         form = form_of(request.query_params, request.headers.get("accept", ""), search_rows.SEARCH_FORMATS)
-        question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
+        tenants, asked = _asked(request)
+        find = partial(self._answers.found, tenants, asked)
         if form == "events":
-            find = partial(self._questions.search, self._tenants(request), question)
             return await search_events.stream(find, self._querier.search_told_every_s, self._questions.in_thread)
-        answer = await self._questions.search(self._tenants(request), question)
-        self._count_partial("search", answer.reasons)
+        answer = await find()
+        count_partial("search", answer.reasons)
         if form != "json":
             return search_rows.stream(answer, form, self._questions.in_thread)
         return _answer(request, "SearchResponse", tempo.search(answer))
@@ -279,73 +260,49 @@ class Api:
 
     async def metrics_range(self, request: Request) -> Response:
         """Series of points."""
-        question = metrics.range_question(request.query_params, self._querier, self._questions.regex_error)
-        return await self._measured(request, question, metrics.range_answer)
+        return await self._encoded(await self._answers.metrics_range(*_asked(request)))
 
     async def metrics_instant(self, request: Request) -> Response:
         """A value for each series."""
-        question = metrics.instant_question(request.query_params, self._querier, self._questions.regex_error)
-        return await self._measured(request, question, metrics.instant_answer)
+        return await self._encoded(await self._answers.metrics_instant(*_asked(request)))
 
-    async def _measured(
-        self, request: Request, question: MetricsQuestion, told: Callable[[MetricsAnswer, int], tempo.Json]
-    ) -> Response:
-        limit = metrics.series_limit(request.query_params, self._querier)
-        answer = await self._questions.metrics(self._tenants(request), question)
-        self._count_partial("metrics", answer.reasons)
-        body: bytes = await self._questions.in_thread(lambda: orjson.dumps(told(answer, limit)))
-        return Response(body, media_type=JSON)
+    async def _encoded(self, answer: tempo.Json) -> Response:
+        return Response(await self._questions.in_thread(lambda: orjson.dumps(answer)), media_type=JSON)
+
+    async def explain(self, request: Request) -> Response:
+        """How a TraceQL query is answered: what was chosen and why, what was read, how long it took."""
+        began_s = time.monotonic()
+        question = explain.question_of(request.query_params, self._querier, self._questions.regex_error)
+        watch, answer = await self._questions.explain(self._tenants(request), question)
+        count_partial("explain", answer.reasons)
+        body = partial(explain.told, question, watch, answer, began_s, self._querier.explain_chunks_max)
+        return _json(await self._questions.in_thread(body))
 
     # ---- tags
 
     async def tag_names(self, request: Request) -> Response:
         """Tag names of all scopes together."""
-        answer, scope = await self._tag_names(request)
-        return _answer(request, "SearchTagsResponse", tempo.tag_names(answer, intrinsic=scope == "intrinsic"))
+        return _answer(request, "SearchTagsResponse", await self._answers.tag_names(*_asked(request)))
 
     async def tag_names_by_scope(self, request: Request) -> Response:
         """Tag names by scope."""
-        answer, scope = await self._tag_names(request)
-        intrinsic = scope in ("", "none", "intrinsic")
-        return _answer(request, "SearchTagsV2Response", tempo.tag_names_by_scope(answer, intrinsic=intrinsic))
-
-    async def _tag_names(self, request: Request) -> tuple[TagAnswer, str]:
-        scope = request.query_params.get("scope", "")
-        if scope not in TAG_SCOPES:
-            raise BadQuestionError(f"invalid scope: {scope[:100]}")
-        scopes = list(SCOPE_OF.values()) if scope in ("", "none") else [SCOPE_OF[scope]] if scope in SCOPE_OF else []
-        answer = await self._questions.tag_names(self._tenants(request), scopes, *self._among(request))
-        self._count_partial("tags", answer.reasons)
-        return answer, scope
+        return _answer(request, "SearchTagsV2Response", await self._answers.tag_names_by_scope(*_asked(request)))
 
     async def tag_values(self, request: Request) -> Response:
         """Values of a tag without scope, as texts."""
-        answer = await self._tag_values(request, legacy_tag(request.path_params["tag"]))
-        return _answer(request, "SearchTagValuesResponse", tempo.tag_values(answer))
+        tenants, asked = _asked(request)
+        answer = await self._answers.tag_values(tenants, request.path_params["tag"], asked)
+        return _answer(request, "SearchTagValuesResponse", answer)
 
     async def typed_tag_values(self, request: Request) -> Response:
         """Values of a TraceQL attribute, with their types."""
-        answer = await self._tag_values(request, identifier(request.path_params["tag"]))
-        return _answer(request, "SearchTagValuesV2Response", tempo.typed_tag_values(answer))
-
-    async def _tag_values(self, request: Request, of: Attribute | Intrinsic) -> TagAnswer:
-        answer = await self._questions.tag_values(self._tenants(request), of, *self._among(request))
-        self._count_partial("tags", answer.reasons)
-        return answer
-
-    def _among(self, request: Request) -> tuple[Among, int]:
-        """Among which spans tags are looked for, and how many are told."""
-        asked, querier = request.query_params, self._querier
-        among = params.among_of(asked, querier.search_range_h_max, self._questions.regex_error)
-        return among, params.tag_limit_of(asked, querier.tag_values_max)
+        tenants, asked = _asked(request)
+        answer = await self._answers.typed_tag_values(tenants, request.path_params["tag"], asked)
+        return _answer(request, "SearchTagValuesV2Response", answer)
 
     async def services(self, request: Request) -> Response:
         """Services with their operations, and how many spans each has."""
-        within = params.search_times(request.query_params, self._querier.search_range_h_max)
-        found, reasons = await self._questions.services(self._tenants(request), within)
-        self._count_partial("services", reasons)
-        services = {service: dict(sorted(operations.items())) for service, operations in sorted(found.items())}
-        return _json({"services": services, "complete": not reasons} | tempo.complete(reasons))
+        return _json(await self._answers.services(*_asked(request)))
 
     # ---- the rest
 
@@ -356,6 +313,10 @@ class Api:
     async def drops(self, request: Request) -> Response:
         """What of the asking tenants' spans was not kept as it was sent, by reason."""
         return _json(await self._questions.drops(self._tenants(request)))
+
+    async def canary(self, _request: Request) -> Response:
+        """What canaries found: of known traces of their own, in no tenant's data."""
+        return _json({"canaries": await self._questions.canaries()})
 
     async def queries(self, request: Request) -> Response:
         """The queries under way in this querier: the asking tenants', or all for who may see all."""
@@ -385,6 +346,10 @@ class Api:
         """What Grafana's "Test datasource" asks."""
         return Response("echo\n", media_type="text/plain; charset=utf-8")
 
+    async def openapi(self, _request: Request) -> Response:
+        """What there is to ask, for programs."""
+        return Response(openapi.document(), media_type=JSON)
+
     async def buildinfo(self, _request: Request) -> Response:
         """What Grafana reads the version from."""
         return _json(BUILD)
@@ -394,18 +359,19 @@ class Api:
         missing = self._questions.missing()
         return Response(f"{missing or 'ready'}\n", 503 if missing else 200, media_type="text/plain; charset=utf-8")
 
-    async def metrics(self, _request: Request) -> Response:
-        """Prometheus text."""
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text; `?name[]=`: of these samples alone."""
         self._questions.observe()
-        return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+        body = telemetry.page(request.query_params.getlist("name[]"))
+        return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _tenants(self, request: Request) -> list[str]:
         return tenants_of(request.scope)
 
-    @staticmethod
-    def _count_partial(question: str, reasons: list[str]) -> None:
-        if reasons:
-            telemetry.PARTIAL_ANSWERS.labels(question=question).inc()
+
+def _asked(request: Request) -> tuple[list[str], QueryParams]:
+    """Whose spans, and what about them."""
+    return tenants_of(request.scope), request.query_params
 
 
 def _copies(found: FoundTrace) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +33,7 @@ STEPS_NS = tuple(seconds * S for seconds in (3600, 300, 60, 15, 5, 1))
 STEPS = 240
 NS_DIGITS = 11  # of a time in whole nanoseconds at least
 TIME_NS_MAX = 2**63 - 1
+Told = Callable[[MetricsAnswer, int], Json]
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 

@@ -133,12 +133,16 @@ def among_of(params: QueryParams, range_h_max: float, regex_error: RegexError) -
     return Among(search_times(params, range_h_max), matchers_of(query, regex_error))
 
 
-def search_question(params: QueryParams, querier: QuerierSettings, regex_error: RegexError) -> SearchQuestion:
-    """All parameters of /api/search. regex_error: what is wrong with a regex, None where nothing is."""
-    if params.get("q") and params.get("tags"):
+def search_question(
+    params: QueryParams, querier: QuerierSettings, regex_error: RegexError, tags: dict[str, str] | None = None
+) -> SearchQuestion:
+    """All parameters of /api/search. regex_error: what is wrong with a regex, None where nothing is; tags: in the place
+    of those of the parameters.
+    """
+    if params.get("q") and (params.get("tags") or tags):
         raise BadQuestionError("invalid request: can't specify tags and q in the same query")
-    tags = tags_of(params.get("tags", ""))
-    if not {"q", "tags", "start", "end"} & set(params.keys()):
+    tags = tags_of(params.get("tags", "")) if tags is None else tags
+    if not tags and not {"q", "tags", "start", "end"} & set(params.keys()):
         tags = {name: value for name, value in params.items() if name not in SEARCH_PARAMETERS}
     low, high = _durations(params)
     spans = whole(params, "spss") or 0

@@ -10,7 +10,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import BrowserStack, axe_findings
 from tests.browser.held import held_search
-from tests.browser.shop import HOSTILE_NAMES
+from tests.browser.shop import FAILING_MINUTES, HOSTILE_NAMES
 
 QUERY = "TraceQL query"
 ODD = httpx.QueryParams({"q": "{ span.html != nil }", "sel": "{ duration > 40ms }"})
@@ -59,6 +59,24 @@ def test_what_fails_and_what_the_failures_have_in_common_is_found_from_the_first
     provider = page.get_by_label("span.payment.provider")
     expect(provider.locator("li").first).to_contain_text("acme-bank")
     expect(provider.locator("li").first).to_contain_text("selection 100 %")
+    assert not axe_findings(page)
+
+
+def test_what_came_with_a_moment_is_found_by_comparing_after_with_before(page: Page, stack: BrowserStack) -> None:
+    broke_s = stack.shop.started_unix_ns / 1e9 - FAILING_MINUTES * 60
+    page.goto("/compare?since=30m")
+    page.get_by_role("button", name="After a moment against before").click()
+    moment = page.get_by_label("The moment")
+    expect(moment).to_be_visible()
+    local = page.evaluate("s => new Date(s * 1000 - new Date().getTimezoneOffset() * 60000).toISOString()", broke_s)
+
+    moment.fill(local[:19])
+    moment.blur()
+
+    page.wait_for_url(re.compile(rf"at={int(broke_s)}"))
+    versions = page.get_by_label("resource.service.version")
+    new = versions.locator("li").filter(has_text="2.1.0")
+    expect(new.locator(".share").last).to_contain_text(re.compile(r"\b0 %"))  # before there was none
     assert not axe_findings(page)
 
 

@@ -118,6 +118,24 @@ def test_events_of_all_spans_stand_in_order_and_lead_to_their_spans(page: Page, 
     expect(page.locator(".events-list tr.selected")).to_have_count(1)
 
 
+def test_a_trace_or_a_part_of_it_is_copied_for_an_assistant(page: Page, stack: BrowserStack) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"/trace/{stack.shop.failed[0]}")
+
+    page.get_by_role("button", name="Copy for an assistant").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    whole = page.evaluate("navigator.clipboard.readText()")
+    page.get_by_role("treeitem").filter(has_text="POST payment").click()
+    page.get_by_role("button", name="Copy with all below").click()
+    expect(page.get_by_label("Span", exact=True).get_by_role("button", name="Copied")).to_be_visible()
+    part = page.evaluate("navigator.clipboard.readText()")
+
+    assert "7 spans" in whole
+    assert "exception: TimeoutError: the bank did not answer in 300 ms" in whole
+    assert [line.strip().split(" ")[1] for line in part.splitlines()[1:3]] == ["checkout:", "payment:"]
+    assert "POST /orders" not in part
+
+
 def test_a_link_of_a_span_leads_to_the_span_that_is_meant(page: Page, stack: BrowserStack) -> None:
     rng, now_ns = random.Random(11), time.time_ns()
     meant, linking = BuiltTrace(rng.randbytes(16), rng), BuiltTrace(rng.randbytes(16), rng)

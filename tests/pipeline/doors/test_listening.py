@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.query.questions import Kafka, Questions
 from pipeline.receive.grpc import SERVICE
 from pipeline.receive.main import Receiver
 from pipeline.serve.querier import Querier
+from pipeline.serve.streaming import SERVICE as STREAMING
 from tests.doors import certificates, locked, new_token
 from tests.pipeline.query.world import MemoryStored, MemoryTail
 from topics.errors import SettingsError
@@ -31,6 +33,8 @@ from topics.settings import (
     Settings,
     WorkerSettings,
 )
+
+SEARCH = f"/{STREAMING}/Search"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "[::1]"])
@@ -68,7 +72,7 @@ def test_no_process_starts_on_an_address_of_others_without_tokens(start: Callabl
     everywhere = "0.0.0.0"
     settings = Settings(
         receiver=ReceiverSettings(host=everywhere, http_port=0, grpc_port=0),
-        querier=QuerierSettings(host=everywhere, http_port=0),
+        querier=QuerierSettings(host=everywhere, http_port=0, grpc_port=0),
         worker=WorkerSettings(host=everywhere),
     )
 
@@ -81,20 +85,25 @@ def tls_settings(folder: Path, *, mutual: bool) -> Settings:
     return Settings(
         kafka=KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}", request_timeout_s=1),
         receiver=ReceiverSettings(http_port=0, grpc_port=0),
-        querier=QuerierSettings(http_port=0, data_dir=folder),
+        querier=QuerierSettings(http_port=0, grpc_port=0, data_dir=folder),
         doors=locked(folder, mutual=mutual),
     )
+
+
+def credentials_of(settings: Settings, folder: Path) -> tuple[grpc.ChannelCredentials, grpc.ChannelCredentials]:
+    """Of a client of the deployment, and of one with a certificate of somebody else's."""
+    doors, stranger = settings.doors, certificates(folder, "stranger")
+    ca = Path(doors.tls_ca_path).read_bytes()
+    known = grpc.ssl_channel_credentials(
+        ca, Path(doors.tls_key_path).read_bytes(), Path(doors.tls_cert_path).read_bytes()
+    )
+    return known, grpc.ssl_channel_credentials(ca, stranger.key.read_bytes(), stranger.cert.read_bytes())
 
 
 @pytest.mark.parametrize("mutual", [False, True], ids=["tls", "mutual"])
 def test_the_receivers_listeners_speak_tls_to_whom_they_should(tmp_path: Path, mutual: bool) -> None:
     settings = tls_settings(tmp_path, mutual=mutual)
-    doors, stranger = settings.doors, certificates(tmp_path, "stranger")
-    ca = Path(doors.tls_ca_path).read_bytes()
-    known = grpc.ssl_channel_credentials(
-        ca, Path(doors.tls_key_path).read_bytes(), Path(doors.tls_cert_path).read_bytes()
-    )
-    unknown = grpc.ssl_channel_credentials(ca, stranger.key.read_bytes(), stranger.cert.read_bytes())
+    known, unknown = credentials_of(settings, tmp_path)
 
     async def main() -> None:
         receiver = Receiver(settings)
@@ -112,8 +121,9 @@ def test_the_receivers_listeners_speak_tls_to_whom_they_should(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("mutual", [False, True], ids=["tls", "mutual"])
-def test_the_queriers_listener_speaks_tls_to_whom_it_should(tmp_path: Path, mutual: bool) -> None:
+def test_the_queriers_listeners_speak_tls_to_whom_they_should(tmp_path: Path, mutual: bool) -> None:
     settings = tls_settings(tmp_path, mutual=mutual)
+    known, unknown = credentials_of(settings, tmp_path)
 
     async def main() -> None:
         kafka = Kafka(partitions=lambda: 1, owners=dict, tail=lambda _count: MemoryTail(settings, 1))
@@ -121,6 +131,11 @@ def test_the_queriers_listener_speaks_tls_to_whom_it_should(tmp_path: Path, mutu
         await querier.start()
         try:
             await _only_our_clients(f"127.0.0.1:{querier.http_port}", settings, mutual=mutual)
+            for port in (querier.http_port, querier.grpc_port):
+                told = [await _grpc_status(port, one, SEARCH) for one in (known, unknown, None)]
+                strangers = grpc.StatusCode.UNAVAILABLE if mutual else grpc.StatusCode.UNAUTHENTICATED
+                assert told == [grpc.StatusCode.UNAUTHENTICATED, strangers, grpc.StatusCode.UNAVAILABLE]
+            assert await asyncio.to_thread(_chosen_protocol, querier.http_port, settings) == "http/1.1"
         finally:
             await querier.stop()
 
@@ -146,13 +161,26 @@ async def _only_our_clients(address: str, settings: Settings, *, mutual: bool) -
             assert (await client.get(f"https://{address}/ready")).status_code in (200, 503)
 
 
-async def _grpc_status(port: int, credentials: grpc.ChannelCredentials | None) -> grpc.StatusCode:
+def _chosen_protocol(port: int, settings: Settings) -> str | None:
+    """What a browser gets, which offers both."""
+    context = client_context(settings)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection(("127.0.0.1", port)) as connection,
+        context.wrap_socket(connection, server_hostname="127.0.0.1") as secured,
+    ):
+        return secured.selected_alpn_protocol()
+
+
+async def _grpc_status(
+    port: int, credentials: grpc.ChannelCredentials | None, method: str = f"/{SERVICE}/Export"
+) -> grpc.StatusCode:
     address = f"127.0.0.1:{port}"
     channel = (
         grpc.aio.insecure_channel(address) if credentials is None else grpc.aio.secure_channel(address, credentials)
     )
     async with channel:
-        call = channel.unary_unary(f"/{SERVICE}/Export")
+        call = channel.unary_unary(method)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(b"", timeout=5)
         return caught.value.code()

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { asText } from "../src/trace/asText";
 import { changeOf, differenceOf, weightOf } from "../src/trace/difference";
 import { closedRows, foldText, isBelow, opened, turned } from "../src/trace/fold";
-import { type TraceColumns, asText, operationsOf, rowsWith, treeOf, visibleRows, withAncestors } from "../src/trace/model";
+import { type TraceColumns, operationsOf, rowsWith, treeOf, visibleRows, withAncestors } from "../src/trace/model";
 
 /** Rows of [parent, start, duration, name, status]. */
 function columnsOf(...rows: readonly (readonly [number, number, number, string, number?])[]): TraceColumns {
@@ -87,8 +88,24 @@ test("operations are summed, and a trace is told as text", () => {
   const tree = treeOf(SHOP);
   const sums = operationsOf(tree).find((row) => row.name === "a")!;
   assert.deepEqual([sums.count, sums.totalNs, sums.selfNs, sums.longestNs], [2, 40, 30, 30]);
-  assert.ok(/late 60 ns \(self 60 ns\) at \+60 ns ERROR/.test(asText(tree, (ns) => `${ns} ns`)));
-  assert.ok(/and 3 more spans/.test(asText(tree, (ns) => `${ns}`, 2)));
+  assert.ok(/late 60 ns \(self 60 ns\) at \+60 ns ERROR critical-path/.test(asText(tree)));
+});
+
+test("a trace that is too long is told by what failed and what took long, with what exceptions say", () => {
+  const tree = treeOf(SHOP);
+  const said = { row: [4, 1], name: ["exception", "note"], text: ["TimeoutError: too late", "no matter"] };
+  const lines = asText(tree, said, -1, 3).split("\n");
+  assert.deepEqual(
+    lines.slice(1).map((line) => line.replace(/ \d.*/, "")),
+    ["- shop: root", "  - shop: b", "    - shop: late", "      exception: TimeoutError: too late", "... and"],
+  );
+  assert.ok(/and 2 more spans/.test(lines.at(-1)!));
+});
+
+test("what is below one span is told alone", () => {
+  const lines = asText(treeOf(SHOP), null, 1).split("\n");
+  assert.ok(/^span 0000000000000001 of trace .*: 2 spans, 30 ns, 0 errors/.test(lines[0]!));
+  assert.deepEqual(lines.slice(1).map((line) => line.slice(0, 11)), ["- shop: a 3", "  - shop: a"]);
 });
 
 test("which rows are closed is told by the URL and read from it", () => {

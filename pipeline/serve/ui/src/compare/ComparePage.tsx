@@ -6,12 +6,12 @@ import { type InstantAnswer, labelOf } from "../api/types";
 import { useAnswer } from "../api/useAnswer";
 import type { ViewProps } from "../App";
 import { QueryBox } from "../explore/QueryBox";
-import { clockText, countText, durationText, percentText } from "../format";
+import { clockText, countText, dayText, durationText, percentText } from "../format";
 import { useKeys } from "../keys";
 import { RangePicker } from "../parts/RangePicker";
 import { Empty, ErrorBox, Loading, PartialNote } from "../parts/States";
 import { insideOf, tokens, withCondition } from "../query";
-import { type Range, rangeOf } from "../range";
+import { type Range, rangeOf, rangeParams } from "../range";
 import { change, urlOf } from "../router";
 import { type ComparedAttribute, type ComparedValue, ranked } from "./ranked";
 
@@ -31,9 +31,10 @@ export function ComparePage({ params }: ViewProps) {
   const [turn, setTurn] = useState(0);
   const [all, setAll] = useState(false);
   const range = useMemo(() => rangeOf(params), [params.get("since"), params.get("from"), params.get("to"), turn]);
+  const moment = momentOf(params, range);
   const found = useAnswer(
     async (signal) => {
-      const selection = await selectionOf(query, chosen, window, range, signal);
+      const selection = await selectionOf(query, chosen, chosen === AFTER ? [moment * 1e9, range.toS * 1e9] : window, range, signal);
       const stage = `compare(${selection.text}, ${VALUES}${selection.window ? `, ${selection.window.join(", ")}` : ""})`;
       const answer = await ask<InstantAnswer>(
         "/api/metrics/query",
@@ -42,7 +43,7 @@ export function ComparePage({ params }: ViewProps) {
       );
       return { answer, selection };
     },
-    [query, chosen, window?.join(), range],
+    [query, chosen, window?.join(), range, chosen === AFTER && moment],
   );
   const comparison = useMemo(() => found.value && ranked(found.value.answer.series ?? []), [found.value]);
   useEffect(() => setAll(false), [chosen, query]);
@@ -67,6 +68,7 @@ export function ComparePage({ params }: ViewProps) {
         </div>
       </div>
       <Selection chosen={chosen} isBox={window !== null} />
+      {chosen === AFTER && <Moment atS={moment} range={range} />}
       {found.error && <ErrorBox error={found.error} again={found.again} />}
       <PartialNote answer={found.value?.answer} />
       {found.loading && <Loading what="Attributes are being counted" />}
@@ -117,7 +119,7 @@ function Selection({ chosen, isBox }: { chosen: string; isBox: boolean }) {
       {([
         [ERRORS, "Errors against the rest"],
         [SLOWEST, "Slowest 5 % against the rest"],
-        [AFTER, "Second half against the first"],
+        [AFTER, "After a moment against before"],
       ] as const).map(([sel, name]) => (
         <button key={sel} type="button" aria-pressed={!isOwn && chosen === sel} onClick={() => choose(sel)}>
           {name}
@@ -139,6 +141,37 @@ function Selection({ chosen, isBox }: { chosen: string; isBox: boolean }) {
   );
 }
 
+/** The moment that parts before from after: `at=` in Unix seconds, where it lies in the range, else its middle. */
+function momentOf(params: URLSearchParams, range: Range): number {
+  const at = Number(params.get("at"));
+  return at > range.fromS && at < range.toS ? Math.round(at) : Math.round((range.fromS + range.toS) / 2);
+}
+
+function Moment({ atS, range }: { atS: number; range: Range }) {
+  const local = (unixS: number) => `${dayText(unixS * 1000)}T${clockText(unixS * 1000)}`;
+  // A moment means a range that stays where it is
+  const choose = (written: string) => {
+    const at = new Date(written).getTime() / 1000;
+    if (at > range.fromS && at < range.toS) change({ at: `${Math.round(at)}`, ...rangeParams(range) }, true);
+  };
+  return (
+    <p>
+      <label class="inline">
+        The moment{" "}
+        <input
+          type="datetime-local"
+          step="1"
+          value={local(atS)}
+          min={local(range.fromS)}
+          max={local(range.toS)}
+          onChange={(event) => choose(event.currentTarget.value)}
+        />
+      </label>{" "}
+      <span class="dim">such as when a new version came</span>
+    </p>
+  );
+}
+
 interface Chosen {
   readonly text: string;
   readonly window: readonly [number, number] | null;
@@ -148,9 +181,8 @@ interface Chosen {
 
 /** The selection as compare() takes it. */
 async function selectionOf(query: string, chosen: string, window: readonly [number, number] | null, range: Range, signal: AbortSignal): Promise<Chosen> {
-  if (chosen === AFTER) {
-    const middle = Math.round((range.fromS + range.toS) / 2);
-    return { text: "{ true }", window: [middle * 1e9, range.toS * 1e9].map(wholeNs) as [number, number], told: `spans after ${clockText(middle * 1000)}` };
+  if (chosen === AFTER && window) {
+    return { text: "{ true }", window: [wholeNs(window[0]), wholeNs(window[1])], told: `spans after ${clockText(window[0] / 1e6)}` };
   }
   if (chosen === SLOWEST) {
     const answer = await measureOnce(query, "quantile_over_time(duration, .95)", range, signal);

@@ -1,10 +1,10 @@
 import { useState } from "preact/hooks";
 
-/** Copies a text. what: the button's name. */
-export function CopyButton(props: { text: string; what: string; class?: string }) {
+/** Copies a text, or one that is made when it is asked for. what: the button's name. */
+export function CopyButton(props: { text: string | (() => Promise<string>); what: string; class?: string }) {
   const [copied, setCopied] = useState(false);
   const copy = async () => {
-    await writeClipboard(props.text);
+    await writeClipboard(typeof props.text === "string" ? props.text : await props.text());
     setCopied(true);
     setTimeout(() => setCopied(false), 1500);
   };

@@ -1,11 +1,12 @@
 /** Is everything all right? What is wrong in words, first; then processes, partitions, what is stored, what was dropped. */
 import { useState } from "preact/hooks";
+import { ApiError } from "../api/client";
 import { useAnswer } from "../api/useAnswer";
 import type { ViewProps } from "../App";
-import { bytesText, clockText, countText, durationText } from "../format";
+import { agoText, bytesText, clockText, countText, durationText } from "../format";
 import { useKeys } from "../keys";
 import { ErrorBox, Loading } from "../parts/States";
-import { type Day, type Drops, type PartitionRow, problemsOf, type SystemState, systemState } from "./state";
+import { type Canary, cancelQuery, type Day, type Drops, type PartitionRow, problemsOf, type SystemState, systemState } from "./state";
 
 const EVERY_MS = 5000;
 
@@ -28,6 +29,8 @@ export function SystemPage(_props: ViewProps) {
       {state && (
         <div class="cards">
           <Processes state={state} />
+          <Queries state={state} again={() => setTurn((before) => before + 1)} />
+          <Canaries canaries={state.canaries} />
           <Stored days={state.days} />
           <DropsCard drops={state.drops} />
           <Partitions rows={state.partitions} />
@@ -106,6 +109,100 @@ function Process(props: { kind: string; url: string; works: boolean; told: strin
       <code>{props.url}</code> <span class="dim">{props.told}</span>
     </li>
   );
+}
+
+function Queries({ state, again }: { state: SystemState; again: () => void }) {
+  const [error, setError] = useState<ApiError | null>(null);
+  const cancel = (id: string) =>
+    cancelQuery(id).then(
+      () => {
+        setError(null);
+        again();
+      },
+      (problem: unknown) => setError(problem instanceof ApiError ? problem : new ApiError(0, `${problem}`)),
+    );
+  return (
+    <section class="panel whole" aria-label="Queries">
+      <h2>
+        Queries under way <span class="dim">in this querier{state.mayCancel ? "" : "; who may see all tenants may cancel"}</span>
+      </h2>
+      {error && <ErrorBox error={error} again={again} />}
+      {state.queries.length === 0 && <p class="dim">None at the moment.</p>}
+      {state.queries.length > 0 && (
+        <div class="wide" tabIndex={0} role="region" aria-label="Table of queries">
+          <table>
+            <thead>
+              <tr>
+                <th>Kind</th>
+                <th>Asks</th>
+                <th>Tenant</th>
+                <th>State</th>
+                <th class="number">Since</th>
+                {state.mayCancel && <th>Do</th>}
+              </tr>
+            </thead>
+            <tbody>
+              {state.queries.map((one) => (
+                <tr key={one.id}>
+                  <td>{one.kind}</td>
+                  <td class="event-text">{one.text.slice(0, 300) || "–"}</td>
+                  <td>{one.tenants.join(", ").slice(0, 100)}</td>
+                  <td>{one.state}</td>
+                  <td class="number">{durationText(one.ageMs * 1e6)}</td>
+                  {state.mayCancel && (
+                    <td>
+                      <button type="button" disabled={one.state === "cancelled"} aria-label={`Cancel the ${one.kind} query ${one.id}`} onClick={() => cancel(one.id)}>
+                        Cancel
+                      </button>
+                    </td>
+                  )}
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+    </section>
+  );
+}
+
+function Canaries({ canaries }: { canaries: readonly Canary[] }) {
+  return (
+    <section class="panel" aria-label="Canary">
+      <h2>
+        Canary <span class="dim">writes traces that it knows, and looks for them</span>
+      </h2>
+      {canaries.length === 0 && (
+        <p class="dim">
+          None is known. <code>spanstream canary --metrics-port 6070</code> runs one; <code>querier.canary_urls</code> names it here.
+        </p>
+      )}
+      <ul class="processes">
+        {canaries.map((one) => (
+          <Process key={one.url} kind={canaryState(one)} url={one.url} works={one.reached && !isWrong(one)} told={canaryTold(one)} />
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+function isWrong(one: Canary): boolean {
+  return (one.lastWrongUnixMs ?? 0) > (one.lastRightUnixMs ?? 0);
+}
+
+function canaryState(one: Canary): string {
+  return !one.reached ? "silent" : isWrong(one) ? "misses" : one.lastRightUnixMs ? "finds all" : "begins";
+}
+
+function canaryTold(one: Canary): string {
+  if (!one.reached) return "does not answer";
+  const { ok = 0, ...wrong } = one.checks ?? {};
+  const parts = [`${countText(ok)} looks right`];
+  for (const [result, count] of Object.entries(wrong)) parts.push(`${countText(count)} ${result}`);
+  for (const [stage, count] of Object.entries(one.missing ?? {})) parts.push(`${countText(count)} lost at ${stage}`);
+  if (one.lastWrongUnixMs) parts.push(`the last wrong ${agoText(one.lastWrongUnixMs)}`);
+  if (one.freshMs != null) parts.push(`found after ${durationText(one.freshMs * 1e6)} on average`);
+  return parts.join(", ");
 }
 
 function Stored({ days }: { days: readonly Day[] }) {

@@ -1,6 +1,6 @@
 /** How the deployment stands, from the querier's routes, and what of it is wrong, in sentences. */
-import { ApiError, ask } from "../api/client";
-import { countText, durationText } from "../format";
+import { ApiError, ask, fetchApi } from "../api/client";
+import { agoText, countText, durationText } from "../format";
 
 export interface PartitionRow {
   readonly partition: number;
@@ -37,6 +37,26 @@ export interface Source {
 /** Tenant -> kind -> reason -> how many. */
 export type Drops = Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, number>>>>>>;
 
+export interface RunningQuery {
+  readonly id: string;
+  readonly tenants: readonly string[];
+  readonly kind: string;
+  readonly text: string;
+  readonly state: "waiting" | "running" | "cancelled";
+  readonly ageMs: number;
+}
+
+/** What a canary says of itself since its start; all but the first two are absent where it does not answer. */
+export interface Canary {
+  readonly url: string;
+  readonly reached: boolean;
+  readonly checks?: Readonly<Record<string, number>>;
+  readonly missing?: Readonly<Record<string, number>>;
+  readonly lastRightUnixMs?: number;
+  readonly lastWrongUnixMs?: number;
+  readonly freshMs?: number | null;
+}
+
 export interface SystemState {
   readonly missing: string;
   readonly partitions: readonly PartitionRow[];
@@ -44,6 +64,9 @@ export interface SystemState {
   readonly missingWorkers: readonly string[];
   readonly drops: Drops;
   readonly sources: readonly Source[];
+  readonly queries: readonly RunningQuery[];
+  readonly mayCancel: boolean;
+  readonly canaries: readonly Canary[];
   /** Parts that could not be asked, with why. */
   readonly failed: readonly Problem[];
 }
@@ -71,10 +94,12 @@ export async function systemState(signal: AbortSignal): Promise<SystemState> {
     }
   };
   const nothing = { missing: "", partitions: [] as PartitionRow[], days: [] as Day[] };
-  const [system, table, drops] = await Promise.all([
+  const [system, table, drops, running, canary] = await Promise.all([
     part("Partitions cannot be listed", "/api/status/system", nothing),
     part<TableAnswer>("Workers cannot be asked", "/tables/partitions?limit=1000", { rows: {}, missing_workers: [] }),
     part("Drops cannot be counted", "/api/status/drops", { tenants: {} as Drops, sources: [] as Source[] }),
+    part("Queries cannot be listed", "/api/status/queries", { queries: [] as RunningQuery[], mayCancel: false }),
+    part("Canaries cannot be asked", "/api/status/canary", { canaries: [] as Canary[] }),
   ]);
   return {
     missing: system.missing,
@@ -83,11 +108,26 @@ export async function systemState(signal: AbortSignal): Promise<SystemState> {
     missingWorkers: table.missing_workers,
     drops: drops.tenants,
     sources: drops.sources,
+    queries: running.queries,
+    mayCancel: running.mayCancel,
+    canaries: canary.canaries,
     failed,
   };
 }
 
+/** End a query. That it has ended already is as good. */
+export async function cancelQuery(id: string): Promise<void> {
+  try {
+    await fetchApi(`/api/status/queries/${id}`, {}, { method: "DELETE" });
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 404) throw error;
+  }
+}
+
 const LATE_S = 10;
+const RECENT_MS = 3600e3; // what a canary missed longer ago is told in its card alone
+const SILENT_MS = 10 * 60e3;
+const LONG_MS = 30_000;
 const PARTITIONS_NAMED = 6;
 
 export interface Problem {
@@ -126,7 +166,41 @@ export function problemsOf(state: SystemState): Problem[] {
       advice: "Spans are found all the same, more slowly. Add a worker if it stays so.",
     });
   }
-  return [...found, ...dropProblems(state.drops)];
+  return [...found, ...canaryProblems(state.canaries, Date.now()), ...queryProblems(state), ...dropProblems(state.drops)];
+}
+
+export function canaryProblems(canaries: readonly Canary[], nowMs: number): Problem[] {
+  return canaries.flatMap((one): Problem[] => {
+    if (!one.reached) {
+      return [{ bad: false, sentence: `The canary ${one.url} does not answer.`, advice: "Is it running? querier.canary_urls names the canaries." }];
+    }
+    const [right = 0, wrong = 0] = [one.lastRightUnixMs, one.lastWrongUnixMs];
+    if (wrong && nowMs - wrong < RECENT_MS) {
+      const places = Object.entries(one.missing ?? {}).sort((a, b) => b[1] - a[1]);
+      const count = places.reduce((sum, [, times]) => sum + times, 0);
+      const known = places.length ? `, most often at: ${places[0]![0]}` : "";
+      return [
+        {
+          bad: wrong > right,
+          sentence: `The canary found ${countText(count)} ${count === 1 ? "look" : "looks"} at its traces not right, the last ${agoText(wrong, nowMs)}${known}.`,
+          advice: "Its own lines name each trace and what was missing.",
+        },
+      ];
+    }
+    const last = Math.max(right, wrong);
+    if (last && nowMs - last > SILENT_MS) {
+      return [{ bad: false, sentence: `The canary ${one.url} looked at nothing since ${agoText(last, nowMs)}.`, advice: "It writes a trace every --every." }];
+    }
+    return [];
+  });
+}
+
+function queryProblems({ queries }: SystemState): Problem[] {
+  const waiting = queries.filter((one) => one.state === "waiting");
+  const long = waiting.filter((one) => one.ageMs > LONG_MS);
+  if (!long.length) return [];
+  const sentence = `${countText(waiting.length)} ${waiting.length === 1 ? "query waits for its" : "queries wait for their"} turn, the oldest since ${durationText(Math.max(...long.map((one) => one.ageMs)) * 1e6)}.`;
+  return [{ bad: true, sentence, advice: "Those that run longest stand below. querier.queries_max says how many run at a time." }];
 }
 
 const KINDS: Readonly<Record<string, readonly [string, string]>> = {

@@ -11,7 +11,7 @@ import type { Tree } from "./model";
 const AT_ONCE = 300;
 
 /** The answer of /api/trace-view/{id}/events: columns by time; left: so many more are not told. */
-interface EventColumns extends Partial {
+export interface EventColumns extends Partial {
   readonly version: string;
   readonly row: readonly number[];
   readonly at: readonly number[];

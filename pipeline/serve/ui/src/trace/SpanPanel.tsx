@@ -7,13 +7,16 @@ import { CopyButton } from "../parts/CopyButton";
 import { Service } from "../parts/Service";
 import { ErrorBox, Loading } from "../parts/States";
 import { attributeName, quoted, withCondition } from "../query";
+import { rangeParams } from "../range";
 import { urlOf } from "../router";
 import { KINDS, STATUS_ERROR, type Tree } from "./model";
 
+const NEW_MS = 50 * 60e3;
+const AROUND_S = 1800;
 const LINKS_MAX = 200;
 const SHOWN_MAX = 2000; // characters of a value; the copy has all
 
-export function SpanPanel(props: { tree: Tree; row: number; close: () => void }) {
+export function SpanPanel(props: { tree: Tree; row: number; query: string; copied: () => Promise<string>; close: () => void }) {
   const { tree, row } = props;
   const { columns } = tree;
   const id = columns.spanId[row]!;
@@ -24,6 +27,9 @@ export function SpanPanel(props: { tree: Tree; row: number; close: () => void })
   const scope = batch?.scopeSpans?.[0];
   const span = scope?.spans?.[0];
   const startMs = Number(BigInt(columns.startUnixNano) / 1000n) / 1000 + columns.start[row]! / 1e6;
+  // Beside what was searched for, and around the trace where the newest hour does not have it
+  const times = Date.now() - startMs < NEW_MS ? {} : rangeParams({ fromS: startMs / 1000 - AROUND_S, toS: startMs / 1000 + AROUND_S });
+  const explore = (condition: string) => urlOf("/", { q: withCondition(props.query, condition), ...times });
   const failed = columns.code[row] === STATUS_ERROR;
   return (
     <aside class="span-panel" aria-label="Span">
@@ -45,11 +51,12 @@ export function SpanPanel(props: { tree: Tree; row: number; close: () => void })
         <Fact name="Span" value={id} />
       </dl>
       <CopyButton text={id} what="Copy span ID" />
+      <CopyButton text={props.copied} what={tree.size[row]! > 1 ? "Copy with all below" : "Copy as text"} />
       {found.error && <ErrorBox error={found.error} again={found.again} />}
       {found.loading && !span && <Loading what="The span is being read" />}
       {span && (
         <>
-          <Pairs title="Attributes" scope="span" pairs={span.attributes} open />
+          <Pairs title="Attributes" scope="span" pairs={span.attributes} found={explore} />
           <Events span={span} startNs={BigInt(columns.startUnixNano)} />
           {(span.links ?? []).length > 0 && (
             <details open>
@@ -61,7 +68,7 @@ export function SpanPanel(props: { tree: Tree; row: number; close: () => void })
               </ul>
             </details>
           )}
-          <Pairs title="Resource" scope="resource" pairs={batch?.resource?.attributes} open />
+          <Pairs title="Resource" scope="resource" pairs={batch?.resource?.attributes} found={explore} />
           {scope?.scope?.name && (
             <p class="dim">
               Scope {scope.scope.name} {scope.scope.version ?? ""}
@@ -87,11 +94,12 @@ function Fact(props: { name: string; value: string }) {
   );
 }
 
-function Pairs(props: { title: string; scope: string; pairs: KeyValue[] | undefined; open: boolean }) {
+/** found: the URL of Explore with a condition. */
+function Pairs(props: { title: string; scope: string; pairs: KeyValue[] | undefined; found: (condition: string) => string }) {
   const pairs = props.pairs ?? [];
   if (!pairs.length) return null;
   return (
-    <details open={props.open}>
+    <details open>
       <summary>
         {props.title} ({pairs.length})
       </summary>
@@ -110,10 +118,10 @@ function Pairs(props: { title: string; scope: string; pairs: KeyValue[] | undefi
                 <td class="pair-do">
                   {condition && (
                     <>
-                      <a href={urlOf("/", { q: withCondition("{}", condition("=")) })} aria-label={`Find spans with this ${pair.key}`} title="Find spans with it">
+                      <a href={props.found(condition("="))} aria-label={`Find spans with this ${pair.key}`} title="Find spans with it">
                         =
                       </a>
-                      <a href={urlOf("/", { q: withCondition("{}", condition("!=")) })} aria-label={`Find spans with another ${pair.key}`} title="Find spans with another">
+                      <a href={props.found(condition("!="))} aria-label={`Find spans with another ${pair.key}`} title="Find spans with another">
                         ≠
                       </a>
                     </>

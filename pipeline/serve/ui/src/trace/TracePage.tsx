@@ -12,14 +12,15 @@ import { QueryBox } from "../explore/QueryBox";
 import type { Range } from "../range";
 import { change } from "../router";
 import { AgainstBox } from "./AgainstBox";
-import { EventList } from "./EventList";
+import { type EventColumns, EventList } from "./EventList";
 import { FlameGraph } from "./FlameGraph";
 import { Minimap } from "./Minimap";
 import { OperationTable } from "./OperationTable";
 import { SpanPanel } from "./SpanPanel";
+import { asText } from "./asText";
 import { Waterfall } from "./Waterfall";
 import { type Closed, closedRows, foldText, isBelow, opened, turned } from "./fold";
-import { type Span, type TraceColumns, type Tree, asText, nameOf, rootOf, rowOf, rowsWith, treeOf, visibleRows, withAncestors } from "./model";
+import { type Span, type TraceColumns, type Tree, nameOf, rootOf, rowOf, rowsWith, treeOf, visibleRows, withAncestors } from "./model";
 
 const VIEWS = ["waterfall", "flame", "operations", "events"] as const;
 
@@ -224,7 +225,7 @@ function Trace(props: { tree: Tree; params: URLSearchParams; again: () => void }
         {view === "events" && (
           <EventList tree={tree} matches={matches} only={only} selected={selected} select={select} changed={props.again} />
         )}
-        {selected >= 0 && <SpanPanel key={selected} tree={tree} row={selected} close={() => change({ span: null }, true)} />}
+        {selected >= 0 && <SpanPanel key={selected} tree={tree} row={selected} query={query} copied={() => told(tree, selected)} close={() => change({ span: null }, true)} />}
       </div>
     </>
   );
@@ -253,7 +254,7 @@ function Head(props: { tree: Tree }) {
       <p class="trace-do">
         <code>{columns.traceId}</code>
         <CopyButton text={columns.traceId} what="Copy ID" />
-        <CopyButton text={asText(tree, durationText)} what="Copy as text" />
+        <CopyButton text={() => told(tree)} what="Copy for an assistant" />
         <button type="button" class="quiet" onClick={() => download(columns.traceId, "application/json", "json")}>
           JSON
         </button>
@@ -265,6 +266,12 @@ function Head(props: { tree: Tree }) {
       </p>
     </header>
   );
+}
+
+/** With what its exceptions say, where that can be asked. */
+export async function told(tree: Tree, top = -1): Promise<string> {
+  const events = await ask<EventColumns>(`/api/trace-view/${tree.columns.traceId}/events`).catch(() => null);
+  return asText(tree, events?.version === tree.columns.version ? events : null, top);
 }
 
 async function download(traceId: string, type: string, ending: string): Promise<void> {

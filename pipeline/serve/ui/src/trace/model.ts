@@ -257,17 +257,3 @@ export function operationsOf(tree: Tree): OperationRow[] {
     }))
     .sort((a, b) => b.selfNs - a.selfNs || a.name.localeCompare(b.name));
 }
-
-/** The trace as text that fits a question to a person or an assistant: the tree, what took long, what failed. */
-export function asText(tree: Tree, duration: (ns: number) => string, linesMax = 200): string {
-  const { columns } = tree;
-  const lines = [`trace ${columns.traceId}: ${tree.rows} spans, ${duration(tree.totalNs)}, ${tree.errors} errors`];
-  for (const row of tree.order.subarray(0, linesMax)) {
-    const failed = columns.code[row] === STATUS_ERROR ? " ERROR" : "";
-    const times = `${duration(columns.duration[row]!)} (self ${duration(tree.selfNs[row]!)}) at +${duration(columns.start[row]!)}`;
-    const what = `${columns.services[columns.service[row]!]}: ${columns.names[columns.name[row]!]}`;
-    lines.push(`${"  ".repeat(Math.min(20, tree.depth[row]!))}- ${what} ${times}${failed} [${columns.spanId[row]}]`);
-  }
-  if (tree.rows > linesMax) lines.push(`... and ${tree.rows - linesMax} more spans`);
-  return lines.join("\n");
-}
