@@ -35,6 +35,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "trace": ("agents.commands.ask", "One trace as a waterfall"),
         "search": ("agents.commands.ask", "Newest traces that match"),
         "metrics": ("agents.commands.measure", "What spans come to over time, by TraceQL"),
+        "sql": ("agents.commands.sql", "Rows of one SELECT over spans and traces"),
+        "explain": ("agents.commands.explain", "How a TraceQL query is answered: plan, chunks, time"),
         "services": ("agents.commands.ask", "Services and their operations"),
         "tui": ("agents.commands.tui", "Traces with the keyboard; --from reads a file"),
         "drops": ("agents.commands.ask", "What was not kept as it was sent, by tenant and reason"),

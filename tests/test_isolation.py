@@ -72,6 +72,11 @@ QUERIER = {
         Asked("/api/v2/search/tag/.{other}.key/values"),
     ],
     "/api/services": [Asked("/api/services", tells=True), Asked(f"/api/services?{AROUND}", tells=True)],
+    "/api/explain": [
+        Asked(f"/api/explain?{AROUND}&q={{ .shared = `same` }}"),
+        Asked(f"/api/explain?{AROUND}&q={{ status = error }} >> {{}}"),
+        Asked(f"/api/explain?{AROUND}&q={{}} | rate() by (name)"),
+    ],
     "/api/sql": [
         Asked(f"/api/sql?{AROUND}&q=SELECT * FROM spans", tells=True),
         Asked(f"/api/sql?{AROUND}&q=DESCRIBE spans"),
@@ -111,6 +116,7 @@ QUERIER = {
     bundle.PLAIN: [Asked(f"{bundle.PLAIN}?{AROUND}", tells=True)],
     "/assets": [Asked("/assets/none.js"), Asked("/assets/%2e%2e/%2e%2e/pyproject.toml")],
     "/api/echo": [Asked("/api/echo")],
+    "/api/openapi.json": [Asked("/api/openapi.json")],
     "/api/status/buildinfo": [Asked("/api/status/buildinfo")],
     "/ready": [Asked("/ready")],
     "/metrics": [Asked("/metrics")],

@@ -24,7 +24,7 @@ from pipeline.doors.door import Door, Need
 from pipeline.query.questions import Questions
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import messages, params, search_events, search_rows, tail_events, tempo
+from pipeline.serve import explain, messages, openapi, params, search_events, search_rows, tail_events, tempo
 from pipeline.serve.answers import Answers, count_partial
 from pipeline.serve.formats import form_of
 from pipeline.serve.gone import unless_gone
@@ -47,6 +47,7 @@ ALLOW = {"allow": "DELETE"}
 GZIP_BYTES_MIN = 1000
 NEEDS = {
     "/api/echo": Need.NOTHING,
+    openapi.PATH: Need.NOTHING,
     "/api/status/buildinfo": Need.NOTHING,
     "/ready": Need.NOTHING,
     "/metrics": Need.ADMIN,
@@ -79,6 +80,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/search/tag/{tag:path}/values", api.tag_values),
         ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
         ("/api/services", api.services),
+        ("/api/explain", api.explain),
         ("/api/sql", SqlDoor(questions, settings.querier).sql),
         ("/api/tail", api.tail),
         ("/api/where/{trace_id}", api.where),
@@ -101,6 +103,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
     ]
     plain: list[tuple[str, Handler]] = [
         ("/api/echo", api.echo),
+        (openapi.PATH, api.openapi),
         ("/api/status/buildinfo", api.buildinfo),
         ("/ready", api.ready),
         ("/metrics", api.metrics),
@@ -266,6 +269,15 @@ class Api:
     async def _encoded(self, answer: tempo.Json) -> Response:
         return Response(await self._questions.in_thread(lambda: orjson.dumps(answer)), media_type=JSON)
 
+    async def explain(self, request: Request) -> Response:
+        """How a TraceQL query is answered: what was chosen and why, what was read, how long it took."""
+        began_s = time.monotonic()
+        question = explain.question_of(request.query_params, self._querier, self._questions.regex_error)
+        watch, answer = await self._questions.explain(self._tenants(request), question)
+        count_partial("explain", answer.reasons)
+        body = partial(explain.told, question, watch, answer, began_s, self._querier.explain_chunks_max)
+        return _json(await self._questions.in_thread(body))
+
     # ---- tags
 
     async def tag_names(self, request: Request) -> Response:
@@ -333,6 +345,10 @@ class Api:
     async def echo(self, _request: Request) -> Response:
         """What Grafana's "Test datasource" asks."""
         return Response("echo\n", media_type="text/plain; charset=utf-8")
+
+    async def openapi(self, _request: Request) -> Response:
+        """What there is to ask, for programs."""
+        return Response(openapi.document(), media_type=JSON)
 
     async def buildinfo(self, _request: Request) -> Response:
         """What Grafana reads the version from."""
