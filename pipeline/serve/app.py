@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.datastructures import QueryParams
 from starlette.middleware import Middleware
@@ -24,7 +24,7 @@ from pipeline.doors.door import Door, Need
 from pipeline.query.questions import Questions
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import explain, messages, params, search_events, search_rows, tail_events, tempo
+from pipeline.serve import explain, messages, openapi, params, search_events, search_rows, tail_events, tempo
 from pipeline.serve.answers import Answers, count_partial
 from pipeline.serve.formats import form_of
 from pipeline.serve.gone import unless_gone
@@ -47,6 +47,7 @@ ALLOW = {"allow": "DELETE"}
 GZIP_BYTES_MIN = 1000
 NEEDS = {
     "/api/echo": Need.NOTHING,
+    openapi.PATH: Need.NOTHING,
     "/api/status/buildinfo": Need.NOTHING,
     "/ready": Need.NOTHING,
     "/metrics": Need.ADMIN,
@@ -102,6 +103,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
     ]
     plain: list[tuple[str, Handler]] = [
         ("/api/echo", api.echo),
+        (openapi.PATH, api.openapi),
         ("/api/status/buildinfo", api.buildinfo),
         ("/ready", api.ready),
         ("/metrics", api.metrics),
@@ -344,6 +346,10 @@ class Api:
         """What Grafana's "Test datasource" asks."""
         return Response("echo\n", media_type="text/plain; charset=utf-8")
 
+    async def openapi(self, _request: Request) -> Response:
+        """What there is to ask, for programs."""
+        return Response(openapi.document(), media_type=JSON)
+
     async def buildinfo(self, _request: Request) -> Response:
         """What Grafana reads the version from."""
         return _json(BUILD)
@@ -353,10 +359,11 @@ class Api:
         missing = self._questions.missing()
         return Response(f"{missing or 'ready'}\n", 503 if missing else 200, media_type="text/plain; charset=utf-8")
 
-    async def metrics(self, _request: Request) -> Response:
-        """Prometheus text."""
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text; `?name[]=`: of these samples alone."""
         self._questions.observe()
-        return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+        body = telemetry.page(request.query_params.getlist("name[]"))
+        return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _tenants(self, request: Request) -> list[str]:
         return tenants_of(request.scope)
