@@ -30,6 +30,7 @@ from topics.settings import KafkaSettings, QuerierSettings, Settings, StoreSetti
 from topics.spans_by_trace import DEFAULT_TENANT
 
 REAL_EVERY = 50  # seeds: the real Parquet, DuckDB, RocksDB and OTLP decoder
+MERGING_EVERY = 3  # such a seed has a short window and short waits, so that chunks are old soon
 TENANTS = ("shop", "bank", DEFAULT_TENANT)
 SESSION_S = 5.0
 SETTLE_S, SETTLE_STEPS = 400.0, 30_000
@@ -49,9 +50,13 @@ class World:
         self.buckets = Buckets(self.scheduler)
         self.faults = Faults(seed, without)
         self.settings = self._settings()
+        merging = seed % MERGING_EVERY == 0
+        if merging:
+            self.settings = _that_merges(self.settings)
         self.window_ns = int(self.settings.worker.window_s * 1e9)
         self.tick_s = self.rng.choice([0.5, 1.0, 2.0])
         self.sweep_every_s = self.rng.choice([3.0, 8.0, 1000.0])
+        self.sweep_every_s = 3.0 if merging else self.sweep_every_s
         self.folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=FOLDERS))
         self.disk: plain.Disk = {}
         self.problems: list[str] = []
@@ -340,3 +345,12 @@ def trace_ids(partition: int, partitions: int) -> list[bytes]:
     """Some traces of a partition."""
     every = (random.Random(number).randbytes(16) for number in range(100))
     return [one for one in every if partition_of(one, partitions) == partition][:4]
+
+
+def _that_merges(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={
+            "store": settings.store.model_copy(update={"put_timeout_s": 2.0}),
+            "worker": settings.worker.model_copy(update={"window_s": 3.0, "seal_age_s": 2.0, "seal_spans": 12}),
+        }
+    )
