@@ -121,7 +121,7 @@ class Engine:
     def __init__(self, querier: QuerierSettings, store: StoreSettings) -> None:
         """Opens the engine in memory; it spills to `<data_dir>/spill`. Raises duckdb.Error if it cannot be set up."""
         self._timeout_s = querier.query_timeout_s
-        self._threads = ThreadPoolExecutor(querier.queries_max, "query", _stand_back, (querier.niceness,))
+        self._threads = ThreadPoolExecutor(querier.queries_max, "query", stand_back, (querier.niceness,))
         self._prompt_threads = ThreadPoolExecutor(querier.traces_max, "trace")
         spill = querier.data_dir / "spill"
         spill.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ class Engine:
         self._connection.close()
 
 
-def _stand_back(niceness: int) -> None:
+def stand_back(niceness: int) -> None:
     """Give this thread, and those that it starts, less of a scarce CPU. Where threads have no such rank of their own,
     nothing: it would be the process's.
     """
