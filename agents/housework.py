@@ -14,6 +14,7 @@ import structlog
 
 from agents.worker import Worker
 from pipeline import telemetry
+from pipeline.allocator import release_memory
 from pipeline.doors.overrides import Overrides
 from pipeline.store.housekeeping import Housekeeper, Kept, Retention
 from pipeline.store.objects import ObjectStore
@@ -31,7 +32,7 @@ class Readers(Protocol):
 
 
 class Housework:
-    """What a worker does besides: removes what is too old, deletes what nothing names."""
+    """What a worker does besides: removes what is too old, deletes what nothing names, merges small chunks."""
 
     def __init__(
         self, settings: Settings, worker: Worker, store: ObjectStore, readers: Readers, worker_url: str
@@ -47,6 +48,7 @@ class Housework:
             worker=worker_url,
             clock_ns=time.time_ns,
             retention=self._retention,
+            busy=self._is_busy,
         )
 
     async def tick(self) -> None:
@@ -70,6 +72,13 @@ class Housework:
             await self._readers.send_edited(partition)
         for first in kept.gone:
             await self._readers.send_gone(partition, first)
+
+    def _is_busy(self) -> bool:
+        """Asked between two portions: whether a range is being stored, for which what can wait does. Holes that merging
+        leaves in memory are given back.
+        """
+        release_memory(above_bytes=self.settings.worker.resident_bytes_max)
+        return any(owned.state is not None and owned.state.plan for owned in list(self._worker.owned.values()))
 
     def _retention(self) -> Retention:
         hours = self._overrides.chunk_retentions_h()

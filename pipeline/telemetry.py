@@ -63,6 +63,19 @@ CHUNKS_RETIRED = Counter(
     "spanstream_worker_retired_chunks", "Chunks older than housekeeping.chunk_retention_h, removed"
 )
 ORPHANS_DELETED = Counter("spanstream_worker_deleted_orphans", "Objects deleted that no manifest and no edit names")
+CHUNKS_COMPACTED = Counter("spanstream_worker_compacted_chunks", "Small chunks whose place a larger one took")
+COMPACTED_BYTES = Counter(
+    "spanstream_worker_compacted_bytes", "Bytes of chunks, before they were merged and after", ["side"]
+)
+COPIES_REMOVED = Counter("spanstream_worker_removed_copies", "Late copies of spans that merging chunks left out")
+COMPACTION_LEFT = Counter(
+    "spanstream_worker_unmerged_chunks", "Chunks left as they are: damaged, or too large for the memory of a merge"
+)
+COMPACTION_SECONDS = Histogram(
+    "spanstream_worker_compaction_seconds",
+    "Time to merge chunks into one and store it, pauses included",
+    buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800),
+)
 PARTITIONS_OWNED = Gauge("spanstream_worker_partitions", "Partitions owned and loaded")
 OPEN_BYTES = Gauge("spanstream_worker_open_bytes", "Bytes of segments not yet in a chunk, in memory and in RocksDB")
 HELD_BYTES = Gauge("spanstream_worker_held_bytes", "Bytes of segments in memory and of the windows")

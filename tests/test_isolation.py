@@ -72,6 +72,11 @@ QUERIER = {
         Asked("/api/v2/search/tag/.{other}.key/values"),
     ],
     "/api/services": [Asked("/api/services", tells=True), Asked(f"/api/services?{AROUND}", tells=True)],
+    "/api/explain": [
+        Asked(f"/api/explain?{AROUND}&q={{ .shared = `same` }}"),
+        Asked(f"/api/explain?{AROUND}&q={{ status = error }} >> {{}}"),
+        Asked(f"/api/explain?{AROUND}&q={{}} | rate() by (name)"),
+    ],
     "/api/sql": [
         Asked(f"/api/sql?{AROUND}&q=SELECT * FROM spans", tells=True),
         Asked(f"/api/sql?{AROUND}&q=DESCRIBE spans"),
@@ -88,6 +93,7 @@ QUERIER = {
         Asked(f"/api/trace-view/{TRACE.hex()}/spans/{f'mark{letter}-00'.encode().hex()}") for letter in "ab"
     ],
     DROPS: [Asked(DROPS, tells=True)],
+    "/api/mcp": [Asked("/api/mcp")],
     "/api/status/system": [Asked("/api/status/system")],
     "/api/status/canary": [Asked("/api/status/canary")],
     "/api/status/queries": [Asked("/api/status/queries")],

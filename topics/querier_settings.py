@@ -87,4 +87,8 @@ class QuerierSettings(Section):
     sql_chunk_bytes_max: int = setting(16_384 * MIB, "Bytes of a statement's chunks; beyond, 413", ge=MIB)
     sql_json_rows_max: int = setting(10_000, "Rows of SQL as JSON; beyond, it says that it is cut", ge=1)
     sql_bytes_max: int = setting(1024 * MIB, "Bytes in Arrow of a SQL answer; a larger one breaks off", ge=MIB)
+    explain_chunks_max: int = setting(1000, "Chunks that /api/explain names, the newest; all are counted", ge=1)
+    mcp_answer_bytes_max: int = setting(
+        64 * KIB, "Bytes of an answer of a tool for assistants; a longer list or text is cut, and says so", ge=KIB
+    )
     tag_values_max: int = setting(10_000, "Most tag names or values of an answer without limit=", ge=1)

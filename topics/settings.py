@@ -197,13 +197,23 @@ class ChunkSettings(Section):
 
 
 class HousekeepingSettings(Section):
-    """What workers delete from the buckets, each of the partitions that it owns."""
+    """What workers delete from the buckets and merge in them, each of the partitions that it owns."""
 
     every_s: float = setting(600.0, "A worker looks after its partitions so often; 0: never", ge=0)
     chunk_retention_h: float = setting(336.0, "Chunks are removed so long after they were written, in hours", gt=0)
     removed_kept_s: float = setting(3600.0, "Objects of removed chunks are deleted so long after them", ge=0)
     sweep_every_h: float = setting(24.0, "Objects that nothing names are looked for so often, in hours", gt=0)
     checkpoint_edits: int = setting(50, "Edits of a partition are drawn together after so many", ge=1, le=10_000)
+    compaction_chunk_bytes: int = setting(256 * MIB, "Small chunks are merged to chunks of so much; 0: never", ge=0)
+    compaction_after_h: float = setting(
+        2.0, "... when they were written so long ago, in hours; never what the deduplication window needs", ge=0
+    )
+    compaction_parts_min: int = setting(4, "... at least so many at once", ge=2, le=1000)
+    compaction_parts_max: int = setting(16, "... and at most", ge=2, le=1000)
+    compaction_every_s: float = setting(3600.0, "What could be merged is looked for so often", ge=0)
+    compaction_round_s: float = setting(60.0, "A partition's turn begins no merge after so long", gt=0)
+    compaction_share: float = setting(0.5, "Part of its time that merging is at work; it waits for seals", gt=0, le=1)
+    compaction_memory_bytes: int = setting(32 * MIB, "Memory of rows that are being merged, about", ge=MIB)
 
 
 class StackSettings(Section):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +15,7 @@ from agents.commands.options import with_settings
 from agents.commands.outgoing import OUTGOING, querier_url
 from agents.trace_answer import TraceAnswer, read_answer
 from pipeline.doors.outgoing import Outgoing, named
-from topics.errors import BadQuestionError, NotFoundError, QuerierUnavailableError
+from topics.errors import BadQuestionError, NotFoundError, QuerierUnavailableError, SpanstreamError
 from topics.settings import Settings
 
 TIMEOUT_S = 90.0  # beyond the querier's own
@@ -57,23 +58,50 @@ class Querier:
             raise NotFoundError(f"no span of trace {digits} is known{reason}")
         return answer
 
+    @contextmanager
+    def stream(self, path: str, parameters: Mapping[str, Any], body: str) -> Iterator[Iterator[bytes]]:
+        """POST; the answer as it comes. Raises as `ask` does, also where the answer breaks off."""
+        with self._errors_told():
+            posted = self._http.stream("POST", path, params=_given(parameters), content=body.encode())
+            with posted as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    raise self._refused(path, answer)
+                yield answer.iter_bytes()
+
     def _get(self, path: str, parameters: Mapping[str, Any], accept: str) -> httpx.Response:
-        given = {name: value for name, value in parameters.items() if value is not None}
+        with self._errors_told():
+            answer = self._http.get(path, params=_given(parameters), headers={"Accept": accept})
+        if answer.status_code != 200:
+            raise self._refused(path, answer)
+        return answer
+
+    @contextmanager
+    def _errors_told(self) -> Iterator[None]:
         try:
-            answer = self._http.get(path, params=given, headers={"Accept": accept})
+            yield
+        except httpx.RemoteProtocolError as exc:
+            raise QuerierUnavailableError(
+                f"the answer of the querier at {self.url} broke off: it was longer than a limit of bytes or time"
+                " allows, or the querier ended"
+            ) from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise QuerierUnavailableError(
                 f"the querier at {self.url} does not answer ({exc}). Is it running? `spanstream up` starts everything;"
                 " --url names another one"
             ) from exc
-        if answer.status_code == 200:
-            return answer
-        said = answer.text.strip()[:500] or f"status {answer.status_code}"
+
+    def _refused(self, path: str, answer: httpx.Response) -> SpanstreamError:
+        said = answer.text.strip()[:2000] or f"status {answer.status_code}"
         if answer.status_code in (400, 422):
-            raise BadQuestionError(said)
+            return BadQuestionError(said)
         if answer.status_code == 404:
-            raise NotFoundError(f"{self.url}{path}: {said}")
-        raise QuerierUnavailableError(f"{self.url}{path} answered {answer.status_code}: {said}")
+            return NotFoundError(f"{self.url}{path}: {said}")
+        return QuerierUnavailableError(f"{self.url}{path} answered {answer.status_code}: {said}")
+
+
+def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def checked_trace_id(text: str) -> str:

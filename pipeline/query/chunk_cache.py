@@ -44,6 +44,8 @@ class ChunkCache:
         """
         keys = {ref.url: (ref.url, asked[0], repr(asked[1])) for ref in refs}
         found = {url: schema.plain(table) for url, key in keys.items() if (table := self._get(key)) is not None}
+        if reader.session.watch is not None:
+            reader.session.watch.kept([ref for ref in refs if ref.url in found])
         for some in _batches([ref for ref in refs if ref.url not in found]):
             rows = read(some)
             numbers, rows = rows.column(CHUNK_NUMBER), rows.drop_columns(CHUNK_NUMBER)

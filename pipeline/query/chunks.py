@@ -151,7 +151,10 @@ class ChunkReader:
         text, values = statement(urls)
         telemetry.CHUNKS_OPENED.inc(len(urls))
         try:
-            return self.session.sql(text, values, **tables)
+            found = self.session.sql(text, values, **tables)
+            if self.session.watch is not None:
+                self.session.watch.read(refs, len(files))
+            return found
         except StoreUnavailableError as exc:
             broken = self._find_broken(urls)
             if not broken:

@@ -98,6 +98,8 @@ class Counting:
             kept = Kept(frozenset(), nothing, nothing.copy())
         self._base = kept.counts.base
         new = [ref for url, ref in covered.items() if url not in kept.urls]
+        if self._spans.reader.session.watch is not None:
+            self._spans.reader.session.watch.kept([ref for url, ref in covered.items() if url in kept.urls])
         counts, done = kept.counts.copy(), set(kept.urls)
         for ref in new:
             if self._add_chunk(counts, ref, whole=True):

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from pipeline.query.copies import Copies, Wanted
+from pipeline.query.explained import Watch
 from pipeline.query.turns import TIMEOUT
 from pipeline.store.objects import ObjectStore
 from pipeline.traceql.folding import int_power
@@ -37,7 +38,11 @@ _names = itertools.count()
 class Session:
     """One query's use of the engine, in one thread. `stop` may be called from another."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, deadline_s: float, copies: Copies) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, deadline_s: float, copies: Copies, watch: Watch | None = None
+    ) -> None:
+        """watch: looks on."""
+        self.watch = watch
         self._cursor = connection.cursor()
         self._copies = copies
         self._held: set[str] = set()
@@ -55,8 +60,12 @@ class Session:
         names = {name: f"table_{next(_names)}" for name in tables}
         for name, table in tables.items():
             self._cursor.register(names[name], table)
+        began_s = time.monotonic()
         try:
-            return self._cursor.execute(text.format(**names), list(parameters)).to_arrow_table()
+            found = self._cursor.execute(text.format(**names), list(parameters)).to_arrow_table()
+            if self.watch is not None:
+                self.watch.statement(text, time.monotonic() - began_s, found.num_rows)
+            return found
         except duckdb.InterruptException as exc:
             raise self._timeout() from exc
         except duckdb.OutOfMemoryException as exc:
@@ -67,6 +76,10 @@ class Session:
             for name in names.values():
                 with suppress(duckdb.Error):
                     self._cursor.unregister(name)
+
+    def step(self, name: str, *, whole: bool = False) -> AbstractContextManager[None]:
+        """A part of the question's way, for who looks on. whole: it reads the rest of traces."""
+        return nullcontext() if self.watch is None else self.watch.step(name, whole=whole)
 
     def files(self, wanted: Sequence[Wanted], *, fetch: bool) -> dict[str, Path]:
         """URL -> its copy on the local disk, of those that have one, until this session ends. fetch: make copies."""
@@ -135,8 +148,8 @@ class Engine:
         self._connection.create_function("int_power", int_power, ["BIGINT", "BIGINT"], "BIGINT", null_handling=special)
         self._copies = Copies(querier.data_dir / "chunks", ObjectStore(store), querier.copies_bytes_max)
 
-    async def run(self, work: Callable[[Session], T], *, prompt: bool = False) -> T:
-        """`work` in a thread; prompt: in one that goes first.
+    async def run(self, work: Callable[[Session], T], *, prompt: bool = False, watch: Watch | None = None) -> T:
+        """`work` in a thread; prompt: in one that goes first; watch: looks on.
 
         Raises QueryTimeoutError when it takes, waiting included, longer than the setting.
         """
@@ -144,7 +157,7 @@ class Engine:
         session: list[Session] = []
 
         def job() -> T:
-            current = Session(self._connection, deadline_s, self._copies)
+            current = Session(self._connection, deadline_s, self._copies, watch)
             session.append(current)
             try:
                 current.check()

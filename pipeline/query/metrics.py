@@ -7,6 +7,7 @@ batches, and what is left of each is added to the cells.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -24,13 +25,14 @@ from pipeline.query.comparison import Comparison, CountedSeries, compared
 from pipeline.query.conditions import Condition
 from pipeline.query.counting import Counting, CountsCache
 from pipeline.query.engine import Engine, Session
+from pipeline.query.explained import SNAPSHOT_STEP, Watch
 from pipeline.query.fields import FieldSql, needs_trace
 from pipeline.query.intervals import Intervals
 from pipeline.query.measure import Measure, exemplars_of, series_of, too_many
 from pipeline.query.series import SeriesTable, Side, after, calculated
 from pipeline.query.snapshot import Snapshots
 from pipeline.query.sql import Sql, all_of, sql
-from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks, fitting
+from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks
 from pipeline.spans import schema
 from pipeline.traceql import tree
 from topics.errors import QueryTooLargeError
@@ -82,9 +84,12 @@ class Metrics:
         self._cache = cache
         self._counts = CountsCache(cache.bytes_max)
 
-    async def measure(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
-        """All series. Raises BadQuestionError, QueryTimeoutError, QueryTooLargeError."""
-        snapshot = await self._snapshots.take()
+    async def measure(
+        self, tenants: Sequence[str], question: MetricsQuestion, watch: Watch | None = None
+    ) -> MetricsAnswer:
+        """All series; watch: looks on. Raises BadQuestionError, QueryTimeoutError, QueryTooLargeError."""
+        with nullcontext() if watch is None else watch.step(SNAPSHOT_STEP):
+            snapshot = await self._snapshots.take()
         reasons = snapshot.reasons + snapshot.told_losses()
 
         def work(session: Session) -> MetricsAnswer:
@@ -93,7 +98,8 @@ class Metrics:
             limits = Limits(
                 question.intervals, self._reach_ns, self._cells_max, self._cache, self._counts, question.exemplars
             )
-            series = side_of(spans, question.query, limits)
+            with session.step("series"):
+                series = side_of(spans, question.query, limits)
             assert isinstance(series, SeriesTable)
             return MetricsAnswer(
                 series=series,
@@ -102,7 +108,7 @@ class Metrics:
                 chunk_bytes=sum(one.chunk_bytes for one in spans),
             )
 
-        return await self._engine.run(work)
+        return await self._engine.run(work, watch=watch)
 
 
 class Limits(NamedTuple):
@@ -193,7 +199,8 @@ class _Measured:
 
         def read(by: Measure | Comparison) -> list[pa.Table]:
             each = (partial(_one_of, by, number, where) for number in range(by.statements_count))
-            return [self._spans.read(refs, statement, columns, condition) for statement in each]
+            with self._step("cells of the other chunks and of live rows"):
+                return [self._spans.read(refs, statement, columns, condition) for statement in each]
 
         compiled, tables = _within_memory(compiled, read)
         yield from ((compiled, table) for table in tables)
@@ -212,12 +219,13 @@ class _Measured:
             return one.text, list(one.values)
 
         columns = sorted(compiled.columns | condition.columns)
-        found = self._cache.tables(
-            refs,
-            statement([]),
-            self._spans.reader,
-            lambda missing: self._spans.read(missing, statement, columns, condition, with_live=False),
-        )
+        with self._step("cells of chunks that lie within the range"):
+            found = self._cache.tables(
+                refs,
+                statement([]),
+                self._spans.reader,
+                lambda missing: self._spans.read(missing, statement, columns, condition, with_live=False),
+            )
         if not found:
             return None
         cells = compiled.added(found)
@@ -233,7 +241,7 @@ class _Measured:
         refs = self._spans.refs(*self._range_ns)
         present = self._spans.present(refs)
         condition = plan.condition_of(self._of.pipeline, present)
-        return fitting(refs, condition), present, condition
+        return self._spans.fitting(refs, condition), present, condition
 
     def examples(self, matched: int) -> pa.Table | None:
         """Some of the spans, as Measure.examples gives them. matched: how many count, of all tenants.
@@ -259,7 +267,11 @@ class _Measured:
             found = compiled.examples(_source(urls), where, EXAMPLES_A_POINT)
             return found.text, list(found.values)
 
-        return self._spans.reader.read(refs, statement, live=live)
+        with self._step("exemplars"):
+            return self._spans.reader.read(refs, statement, live=live)
+
+    def _step(self, name: str) -> AbstractContextManager[None]:
+        return self._spans.reader.session.step(name)
 
     def _compiled(self, present: Present, *, whole: bool) -> Measure | Comparison:
         measure = self._of.measure
@@ -273,13 +285,14 @@ class _Measured:
         ids = self._candidates(refs, condition)
         for first in range(0, len(ids), BATCH_TRACES_MAX):
             batch = ids.slice(first, BATCH_TRACES_MAX)
-            around = self._spans.around(batch.to_pylist(), *self._range_ns, self._reach_ns)
-            present = self._spans.present(around)
-            batch = self._spans.that_may_fit(plan.trace_condition_of(self._of.pipeline, present), around, batch)
-            compiled, evaluated = self._compiled(present, whole=False), plan.Plan(self._of.pipeline, present)
-            rows = self._spans.whole(around, batch, {*compiled.columns, *evaluated.columns})
             session = self._spans.reader.session
-            left = rows.table.filter(pa.array(evaluated.surviving(session, rows)))
+            with session.step(f"whole traces: which of {len(batch):,} match", whole=True):
+                around = self._spans.around(batch.to_pylist(), *self._range_ns, self._reach_ns)
+                present = self._spans.present(around)
+                batch = self._spans.that_may_fit(plan.trace_condition_of(self._of.pipeline, present), around, batch)
+                compiled, evaluated = self._compiled(present, whole=False), plan.Plan(self._of.pipeline, present)
+                rows = self._spans.whole(around, batch, {*compiled.columns, *evaluated.columns})
+                left = rows.table.filter(pa.array(evaluated.surviving(session, rows)))
             source, where = Sql("SELECT * FROM {left}"), self._intervals.holds()
             for one in compiled.statements(source, where):
                 yield compiled, session.sql(one.text, one.values, left=left)
@@ -296,7 +309,8 @@ class _Measured:
             return found.text, list(found.values)
 
         columns = sorted({"trace_id", "start_unix_ns", *condition.columns})
-        found = self._spans.read(refs, statement, columns, condition)
+        with self._step("traces with a row that may count"):
+            found = self._spans.read(refs, statement, columns, condition)
         return found.column("trace_id").cast(pa.binary(16)).combine_chunks()
 
 

@@ -22,6 +22,7 @@ from pipeline.query.canaries import all_canaries
 from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.drops import all_drops
 from pipeline.query.engine import Engine
+from pipeline.query.explained import Watch
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.live import LiveClient
 from pipeline.query.live_tail import Arrived, LiveTail
@@ -179,6 +180,17 @@ class Questions:
         metrics = self._ready().metrics
         async with self.under_way.turn(tenants, "metrics", text_of(question.query)):
             return await metrics.measure(tenants, question)
+
+    async def explain(
+        self, tenants: Sequence[str], question: SearchQuestion | MetricsQuestion
+    ) -> tuple[Watch, SearchAnswer | MetricsAnswer]:
+        """The same, and how it was answered."""
+        opened, watch = self._ready(), Watch()
+        text = _searched(question) if isinstance(question, SearchQuestion) else text_of(question.query)
+        async with self.under_way.turn(tenants, "explain", text):
+            if isinstance(question, SearchQuestion):
+                return watch, await opened.search.find(tenants, question, watch=watch)
+            return watch, await opened.metrics.measure(tenants, question, watch)
 
     async def sql(self, tenants: Sequence[str], statement: Statement, range_ns: tuple[int, int]) -> SqlAnswer:
         """Rows of a SELECT over the tenants' spans that start in a range. Close the answer in the end."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,12 +27,13 @@ from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.chunks import CHUNK_NUMBER, IN_RANGE, ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
 from pipeline.query.conditions import TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
+from pipeline.query.explained import SNAPSHOT_STEP, Watch
 from pipeline.query.order import NEWEST, Order
 from pipeline.query.plan import SpanSet
 from pipeline.query.snapshot import Snapshots
 from pipeline.query.sql import TRUE
 from pipeline.query.summary import Pick, TraceSummary
-from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks, fitting
+from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks
 from pipeline.query.trace_rows import TraceRows
 from pipeline.spans import schema
 from pipeline.traceql import tree
@@ -91,13 +93,20 @@ class Search:
         self._reach_ns = reach_ns
         self._cache = cache
 
-    async def find(self, tenants: Sequence[str], question: SearchQuestion, heard: Heard | None = None) -> SearchAnswer:
-        """The first `limit` traces; `heard` is told the first of those found so far, in order.
+    async def find(
+        self,
+        tenants: Sequence[str],
+        question: SearchQuestion,
+        heard: Heard | None = None,
+        watch: Watch | None = None,
+    ) -> SearchAnswer:
+        """The first `limit` traces; `heard` is told the first of those found so far, in order; watch: looks on.
 
         Raises BadQuestionError (cursor), QueryTimeoutError, QueryTooLargeError.
         """
         pick = pick_of(question)
-        snapshot = await self._snapshots.take()
+        with nullcontext() if watch is None else watch.step(SNAPSHOT_STEP):
+            snapshot = await self._snapshots.take()
         reasons = snapshot.reasons + snapshot.told_losses()
 
         def work(session: Session) -> SearchAnswer:
@@ -115,7 +124,7 @@ class Search:
                 more = more or run.more
             return _cut(answer, question, more=more)
 
-        return await self._engine.run(work)
+        return await self._engine.run(work, watch=watch)
 
 
 def _tell(heard: Heard, question: SearchQuestion, before: list[TraceSummary], found: list[TraceSummary]) -> None:
@@ -172,7 +181,7 @@ class _Run:
             anchor = plan.anchor_of(question.query, spans.present(around))
             if anchor is not None:
                 refs, self._condition, self._anchored = around, anchor, True
-        self._refs = fitting(refs, self._condition)
+        self._refs = spans.fitting(refs, self._condition)
         self._spans_min = self._counted(reach_ns)
         self._live_rows: pa.Table | None = None
         self._batches = 0
@@ -203,7 +212,8 @@ class _Run:
     def _of_all(self, pick: Pick) -> list[TraceSummary]:
         pending = Candidates()
         for refs, _ in self._groups():
-            pending.add(self._candidates(refs, with_live=not pending.groups))
+            with self._step("traces with a row that may match"):
+                pending.add(self._candidates(refs, with_live=not pending.groups))
         found: list[TraceSummary] = []
         while batch := pending.take(BATCH_TRACES_MAX, floor=0):
             found = self._best(found + self._summaries(batch, pick), pick.limit)
@@ -234,7 +244,8 @@ class _Run:
                 size = BATCH_TRACES_MAX if len(found) == wanted else min(max(4 * size, MANY_TRACES), BATCH_TRACES_MAX)
             elif unread >= 0:
                 refs, unread = next(groups)
-                pending.add(self._candidates(refs, with_live=not pending.groups))
+                with self._step("traces with a row that may match"):
+                    pending.add(self._candidates(refs, with_live=not pending.groups))
             else:
                 break
         self.seen = pending.taken
@@ -317,7 +328,15 @@ class _Run:
         picky = picky or (question.query is not None and not self._spans_min and not plan.rows_decide(question.query))
         return max(FEW_TRACES, 2 * wanted) if picky else wanted + SPARE_TRACES
 
+    def _step(self, name: str) -> AbstractContextManager[None]:
+        return self._spans.reader.session.step(name)
+
     def _summaries(self, trace_ids: list[bytes], pick: Pick) -> list[TraceSummary]:
+        step = f"whole traces: which of {len(trace_ids):,} match, and what is told of them"
+        with self._spans.reader.session.step(step, whole=True):
+            return self._summed_up(trace_ids, pick)
+
+    def _summed_up(self, trace_ids: list[bytes], pick: Pick) -> list[TraceSummary]:
         ids = pa.array(trace_ids, pa.binary(16))
         refs = self._spans.around(trace_ids, self._question.start_ns, self._question.end_ns, self._reach_ns)
         if self._question.query is None:

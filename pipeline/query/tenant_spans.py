@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.query import trace_rows
 from pipeline.query.chunks import MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of, rows_of
 from pipeline.query.conditions import SERVICE, Condition
+from pipeline.query.explained import Watch
 from pipeline.query.snapshot import Snapshot
 from pipeline.query.trace_rows import TraceRows
 from pipeline.spans import schema
@@ -45,10 +46,25 @@ class TenantSpans:
         self._live_columns = snapshot.column_names()
         self.reader = reader
         self.chunks = self.chunk_bytes = 0
+        if reader.session.watch is not None:
+            self._introduce(reader.session.watch)
+
+    def _introduce(self, watch: Watch) -> None:
+        """What there is, whatever the question."""
+        refs = self.refs(0, UINT64_MAX)
+        watch.known.append((len(refs), sum(ref.entry.bytes for ref in refs)))
+        watch.live_spans += self.live(["trace_id"]).num_rows
 
     def refs(self, start_ns: int, end_ns: int) -> list[ChunkRef]:
         """The chunks with spans in a range."""
         return refs_of(self._catalog.chunks_for(self._tenant, start_ns, end_ns), self._snapshot.horizons)
+
+    def fitting(self, refs: Sequence[ChunkRef], condition: Condition) -> list[ChunkRef]:
+        """The chunks of which the catalog's entries leave it possible that a row fulfils a condition."""
+        if self.reader.session.watch is not None:
+            why_not = [_why_not(ref.entry, condition) for ref in refs]
+            self.reader.session.watch.chose(refs, why_not, (condition.sql, condition.values))
+        return fitting(refs, condition)
 
     def around(self, trace_ids: Sequence[bytes], start_ns: int, end_ns: int, reach_ns: int) -> list[ChunkRef]:
         """Chunks within reach of a range that may hold rows of these traces: for few traces their filters are asked."""
@@ -124,16 +140,18 @@ class TenantSpans:
 
 def fitting(refs: Sequence[ChunkRef], condition: Condition) -> list[ChunkRef]:
     """The chunks of which the catalog's entries leave it possible that a row fulfils a condition."""
-    return [ref for ref in refs if _may_fit(ref.entry, condition)]
+    return [ref for ref in refs if not _why_not(ref.entry, condition)]
 
 
-def _may_fit(entry: ChunkEntry, condition: Condition) -> bool:
+def _why_not(entry: ChunkEntry, condition: Condition) -> str:
+    """Why no row of a chunk can fulfil a condition; empty where one may."""
     service = condition.service
     more_keys = None if len(entry.more_keys) >= MORE_KEYS_MAX else entry.more_keys
     all_named = more_keys is not None and f"resource.{SERVICE}" not in more_keys and OTHERS not in entry.services
     if service is not None and all_named and not any(map(service, entry.services)):
-        return False
-    return condition.may_fit(entry.attributes, more_keys)
+        return "has no span of such a service"
+    unmet = next((need for need in condition.needs if not need.met_by(entry.attributes, more_keys)), None)
+    return f"has no {' or '.join(sorted(unmet.keys))}" if unmet is not None else ""
 
 
 def _segment_may_fit(condition: Condition, columns: Container[str]) -> bool:

@@ -24,10 +24,11 @@ from pipeline.doors.door import Door, Need
 from pipeline.query.questions import Questions
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import messages, params, search_events, search_rows, tail_events, tempo
+from pipeline.serve import explain, messages, params, search_events, search_rows, tail_events, tempo
 from pipeline.serve.answers import Answers, count_partial
 from pipeline.serve.formats import form_of
 from pipeline.serve.gone import unless_gone
+from pipeline.serve.mcp_door import McpDoor
 from pipeline.serve.sql import SqlDoor
 from pipeline.serve.statuses import status_of
 from pipeline.serve.trace_view import TraceViewDoor
@@ -78,6 +79,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/search/tag/{tag:path}/values", api.tag_values),
         ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
         ("/api/services", api.services),
+        ("/api/explain", api.explain),
         ("/api/sql", SqlDoor(questions, settings.querier).sql),
         ("/api/tail", api.tail),
         ("/api/where/{trace_id}", api.where),
@@ -104,9 +106,11 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/ready", api.ready),
         ("/metrics", api.metrics),
     ]
-    return Starlette(
+    assistants = McpDoor(settings.querier.mcp_answer_bytes_max)
+    assistants.app = Starlette(
         routes=[
             *(Route(path, answered(handler), methods=ANY_METHOD) for path, handler in routes),
+            Route("/api/mcp", assistants),
             *(Route(path, handler, methods=ANY_METHOD) for path, handler in plain),
             Mount("/assets", bundle.Assets()),
         ],
@@ -115,6 +119,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
             Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=4),
         ],
     )
+    return assistants.app
 
 
 def need_of(path: str) -> Need:
@@ -261,6 +266,15 @@ class Api:
 
     async def _encoded(self, answer: tempo.Json) -> Response:
         return Response(await self._questions.in_thread(lambda: orjson.dumps(answer)), media_type=JSON)
+
+    async def explain(self, request: Request) -> Response:
+        """How a TraceQL query is answered: what was chosen and why, what was read, how long it took."""
+        began_s = time.monotonic()
+        question = explain.question_of(request.query_params, self._querier, self._questions.regex_error)
+        watch, answer = await self._questions.explain(self._tenants(request), question)
+        count_partial("explain", answer.reasons)
+        body = partial(explain.told, question, watch, answer, began_s, self._querier.explain_chunks_max)
+        return _json(await self._questions.in_thread(body))
 
     # ---- tags
 

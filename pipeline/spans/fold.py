@@ -7,7 +7,7 @@ IDs into attribute names would make a table of as many columns as there are name
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,18 +47,23 @@ def rare_columns(tables: Iterable[pa.Table], attribute_columns_max: int) -> froz
     for name in {name for table in tables for name in table.column_names}:
         if (parsed := schema.parse_column(name)) is not None:
             columns[parsed.scope].add(name)
+    many = {name for names in columns.values() if len(names) > attribute_columns_max for name in names}
+    return rarest(_values_in(tables, many), attribute_columns_max) if many else frozenset()
+
+
+def rarest(counts: Mapping[str, int], attribute_columns_max: int) -> frozenset[str]:
+    """The same, of columns and how many values each has."""
     rare: set[str] = set()
-    for names in columns.values():
-        if len(names) > attribute_columns_max:
-            counts = _values_in(tables, names)
-            # Services are counted by their column: it stays, however rare it is
-            ranked = sorted(names, key=lambda name: (name != schema.SERVICE_COLUMN, -counts[name], name))
-            rare.update(ranked[attribute_columns_max:])
+    for scope in schema.SCOPES:
+        names = [name for name in counts if name.startswith(f"{scope}.")]
+        # Services are counted by their column: it stays, however rare it is
+        ranked = sorted(names, key=lambda name: (name != schema.SERVICE_COLUMN, -counts[name], name))
+        rare.update(ranked[attribute_columns_max:])
     return frozenset(rare)
 
 
 def _values_in(tables: Sequence[pa.Table], names: set[str]) -> Counter[str]:
-    counts: Counter[str] = Counter()
+    counts: Counter[str] = Counter(dict.fromkeys(names, 0))
     for table in tables:
         for name in names.intersection(table.column_names):
             column = table.column(name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from topics.errors import DamagedChunkError, FormatVersionError
 FORMAT = 1
 FORMAT_KEY = b"spanstream.format"
 OUTLIERS_MAX = 1000  # of one chunk's entry; with more of them the chunk counts as of all times
+MORE_KEYS_MAX = 1000  # of map columns, in a chunk's entry
 NOT_STORED = ("tenant", "record_offset", "parent_span_id")
 # Times too: zstd finds more in plain ones than in delta-packed ones, and DuckDB reads BYTE_STREAM_SPLIT of floats only.
 PLAIN = (
@@ -69,8 +72,10 @@ def encode_chunk(
     services, attributes = index_of(spans)
     arranged = tree.arrange(spans)
     rows = _Rows(_with_small_dictionaries(spans, row_group_spans // 4), arranged)
-    traces = _traces(rows.take(0, spans.num_rows, TRACE_COLUMNS))
+    traces = traces_of(rows.take(0, spans.num_rows, TRACE_COLUMNS))
     distinct = schema.fixed_bytes(traces, "trace_id", 16)
+    times = Times()
+    times.add(spans, outlier)
     return EncodedChunk(
         parquet=_parquet(
             (rows.take(at, row_group_spans) for at in range(0, spans.num_rows, row_group_spans)), zstd_level
@@ -81,10 +86,10 @@ def encode_chunk(
         trace_filter=trace_filter.build(distinct),
         spans=spans.num_rows,
         traces_count=traces.num_rows,
-        **_times(spans, outlier),
+        **times.of_entry(),
         services=bounded(services[tenant], CHUNK_OPERATIONS_MAX),
         attributes=attributes[tenant],
-        more_keys=_more_keys(spans),
+        more_keys=more_keys(spans),
     )
 
 
@@ -106,11 +111,11 @@ class _Rows:
 
 def _with_small_dictionaries(spans: pa.Table, entries_max: int) -> pa.Table:
     """Texts of many values as plain strings: each row group would hold the whole dictionary."""
-    for at, field in enumerate(spans.schema):
-        if pa.types.is_dictionary(field.type):
+    for at, one in enumerate(spans.schema):
+        if pa.types.is_dictionary(one.type):
             column = spans.column(at)
             if sum(len(chunk.dictionary) for chunk in column.chunks) > entries_max:
-                spans = spans.set_column(at, field.name, column.cast(field.type.value_type))
+                spans = spans.set_column(at, one.name, column.cast(one.type.value_type))
     return spans
 
 
@@ -126,14 +131,26 @@ def read_chunk(parquet: bytes, columns: list[str] | None = None) -> pa.Table:
 
     Raises FormatVersionError for one of a later version, DamagedChunkError for bytes that are not a chunk's any more.
     """
+    with damage():
+        return opened(pa.BufferReader(parquet)).read(columns=columns)
+
+
+def opened(source: Path | pa.NativeFile, read_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
+    """A chunk, page checksums verified, within `damage`. read_dictionary: columns that are read as dictionaries."""
+    file = pq.ParquetFile(
+        source, page_checksum_verification=True, pre_buffer=False, read_dictionary=list(read_dictionary)
+    )
+    found = int((file.metadata.metadata or {}).get(FORMAT_KEY, b"1"))
+    if found > FORMAT:
+        raise FormatVersionError(f"a chunk has format {found}, this version reads up to {FORMAT}: upgrade spanstream")
+    return file
+
+
+@contextmanager
+def damage() -> Iterator[None]:
+    """What reading a chunk within may raise is DamagedChunkError; FormatVersionError passes."""
     try:
-        file = pq.ParquetFile(pa.BufferReader(parquet), page_checksum_verification=True)
-        found = int((file.metadata.metadata or {}).get(FORMAT_KEY, b"1"))
-        if found > FORMAT:
-            raise FormatVersionError(
-                f"a chunk has format {found}, this version reads up to {FORMAT}: upgrade spanstream"
-            )
-        return file.read(columns=columns)
+        yield
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:  # a damaged length asks for any memory
         raise DamagedChunkError(f"this is no chunk any more: {error}") from error
 
@@ -141,29 +158,47 @@ def read_chunk(parquet: bytes, columns: list[str] | None = None) -> pa.Table:
 def _parquet(row_groups: Iterable[pa.Table], zstd_level: int) -> bytes:
     """Plain Parquet: no Arrow schema inside, so that every engine sees the same types."""
     sink = pa.BufferOutputStream()
-    writer: pq.ParquetWriter | None = None
+    writer = Writer(sink, zstd_level)
     for rows in row_groups:
-        if writer is None:
-            writer = _writer(sink, rows.schema, zstd_level)
-        writer.write_table(rows.cast(writer.schema), row_group_size=rows.num_rows)
-    assert writer is not None
+        writer.write(rows)
     writer.close()
     return sink.getvalue().to_pybytes()
 
 
-def _writer(sink: pa.BufferOutputStream, fields: pa.Schema, zstd_level: int) -> pq.ParquetWriter:
-    coded = [field for field in fields if field.name not in PLAIN and not _is_split(field)]
+class Writer:
+    """A Parquet object written a row group at a time, at least one."""
+
+    def __init__(self, sink: Path | pa.NativeFile, zstd_level: int) -> None:
+        self._sink, self._zstd_level = sink, zstd_level
+        self._writer: pq.ParquetWriter | None = None
+        self.rows = 0
+
+    def write(self, rows: pa.Table) -> None:
+        """One row group; its columns are those of the first."""
+        if self._writer is None:
+            self._writer = _writer(self._sink, rows.schema, self._zstd_level)
+        self._writer.write_table(rows.cast(self._writer.schema), row_group_size=rows.num_rows)
+        self.rows += rows.num_rows
+
+    def close(self) -> None:
+        """The end."""
+        assert self._writer is not None
+        self._writer.close()
+
+
+def _writer(sink: Path | pa.NativeFile, fields: pa.Schema, zstd_level: int) -> pq.ParquetWriter:
+    coded = [one for one in fields if one.name not in PLAIN and not _is_split(one)]
     return pq.ParquetWriter(
         sink,
         fields.with_metadata({FORMAT_KEY: str(FORMAT).encode()}),
         compression="zstd",
         compression_level=zstd_level,
-        use_dictionary=[_leaf(field) for field in coded],
-        column_encoding={field.name: "BYTE_STREAM_SPLIT" for field in fields if _is_split(field)},
+        use_dictionary=[_leaf(one) for one in coded],
+        column_encoding={one.name: "BYTE_STREAM_SPLIT" for one in fields if _is_split(one)},
         write_page_index=False,  # a column has one page a row group: the row group's statistics say it all
         write_page_checksum=True,
         store_schema=False,
-        write_statistics=[field.name for field in fields if _is_pruned_by(field)],
+        write_statistics=[one.name for one in fields if _is_pruned_by(one)],
     )
 
 
@@ -184,21 +219,39 @@ def _leaf(field: pa.Field) -> str:
     return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
 
 
-def _times(spans: pa.Table, outlier: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    start, end = _starts_and_ends(spans)
-    odd = np.flatnonzero(outlier)
-    if len(odd) > OUTLIERS_MAX:
-        limits = {"start_min_unix_ns": 0, "start_max_unix_ns": 2**64 - 1, "end_max_unix_ns": 2**64 - 1}
-        return limits | {"outliers": ()}
-    usual = ~outlier
-    some = bool(usual.any())
-    trace_ids = spans.column("trace_id").take(pa.array(odd)).to_pylist()
-    return {
-        "start_min_unix_ns": int(start[usual].min()) if some else 0,
-        "start_max_unix_ns": int(start[usual].max()) if some else 0,
-        "end_max_unix_ns": int(end[usual & (end >= start)].max()) if some else 0,
-        "outliers": tuple((trace_id.hex(), int(start[row])) for trace_id, row in zip(trace_ids, odd, strict=True)),
-    }
+@dataclass(slots=True)
+class Times:
+    """What a chunk's entry says of its times; spans are added, a portion at a time."""
+
+    starts: tuple[int, int] | None = None
+    end_max_unix_ns: int = 0
+    outliers: list[tuple[str, int]] = field(default_factory=list)
+
+    def add(self, spans: pa.Table, outlier: npt.NDArray[np.bool_]) -> None:
+        """outlier: which of their starts cannot be, shape (n,)."""
+        start, end = _starts_and_ends(spans)
+        if len(self.outliers) <= OUTLIERS_MAX:
+            odd = np.flatnonzero(outlier)[: OUTLIERS_MAX + 1]
+            trace_ids = spans.column("trace_id").take(pa.array(odd)).to_pylist()
+            self.outliers += [(trace_id.hex(), int(start[row])) for trace_id, row in zip(trace_ids, odd, strict=True)]
+        usual = ~outlier
+        if usual.any():
+            low, high = int(start[usual].min()), int(start[usual].max())
+            self.starts = (min(low, self.starts[0]), max(high, self.starts[1])) if self.starts else (low, high)
+            self.end_max_unix_ns = max(self.end_max_unix_ns, int(end[usual & (end >= start)].max()))
+
+    def of_entry(self) -> dict[str, Any]:
+        """The values of a chunk's entry."""
+        if len(self.outliers) > OUTLIERS_MAX:
+            limits = {"start_min_unix_ns": 0, "start_max_unix_ns": 2**64 - 1, "end_max_unix_ns": 2**64 - 1}
+            return limits | {"outliers": ()}
+        low, high = self.starts or (0, 0)
+        return {
+            "start_min_unix_ns": low,
+            "start_max_unix_ns": high,
+            "end_max_unix_ns": self.end_max_unix_ns,
+            "outliers": tuple(self.outliers),
+        }
 
 
 def _starts_and_ends(rows: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
@@ -207,7 +260,7 @@ def _starts_and_ends(rows: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArra
     return start, np.maximum(start, start + rows.column("duration_ns").to_numpy().view(np.uint64))
 
 
-def _traces(rows: pa.Table) -> pa.Table:
+def traces_of(rows: pa.Table) -> pa.Table:
     """One row a trace of a chunk's rows; such tables of several chunks merge by minimum, maximum, sum and union.
 
     root_name and root_service: of the first span without a parent, null where the root is not here.
@@ -255,7 +308,7 @@ def _services(service: pa.Array, number: npt.NDArray[np.int64], traces: int) -> 
     return pa.ListArray.from_arrays(offsets, coded.dictionary.take(pa.array(pairs % len(coded.dictionary))))
 
 
-def _more_keys(rows: pa.Table, keys_max: int = 1000) -> tuple[str, ...]:
+def more_keys(rows: pa.Table, keys_max: int = MORE_KEYS_MAX) -> tuple[str, ...]:
     """The keys of the map columns, `scope.key`, at most `keys_max`."""
     found: set[str] = set()
     for scope in schema.SCOPES:

@@ -1,4 +1,4 @@
-"""Housekeeping of one partition, by its owner: what is too old goes, and what nothing names any more.
+"""Housekeeping of one partition, by its owner: what is too old goes, what nothing names any more, and small chunks.
 
 Each change is an edit first (pipeline.store.edits), so that of two owners' changes one counts, and readers know before
 an object is gone: it is deleted when no question can still be at it. Everything here may stop at any point and be begun
@@ -16,8 +16,9 @@ import structlog
 
 from pipeline import telemetry
 from pipeline.store import commit, edit_log
+from pipeline.store.compaction import Compactor
 from pipeline.store.edit_log import Listed
-from pipeline.store.edits import Edit, EditState, Removed
+from pipeline.store.edits import Added, Edit, EditState, Removed
 from pipeline.store.manifest import (
     ChunkEntry,
     Manifest,
@@ -32,6 +33,7 @@ log = structlog.get_logger(__name__)
 TOKEN_BYTES = 8
 CHUNKS_PREFIX = "chunks/"
 REMOVED_AT_ONCE = 1000  # chunks of one edit
+REMOVED_MAX = 20_000  # of a partition that manifests still name: readers hold them all; no more is merged then
 SECOND_NS = 1_000_000_000
 HOUR_NS = 3600 * SECOND_NS
 
@@ -42,6 +44,7 @@ class Kept:
 
     edited: bool = False
     chunks_removed: int = 0
+    chunks_merged: int = 0
     objects_deleted: int = 0
     orphans_deleted: int = 0
     gone: tuple[int, ...] = ()
@@ -54,9 +57,13 @@ class Retention:
     default_s: float
     of_tenants: Mapping[str, float] = field(default_factory=dict)
 
+    def kept_ns(self, tenant: str) -> int:
+        """How long a tenant's chunks are kept."""
+        return int(self.of_tenants.get(tenant, self.default_s) * SECOND_NS)
+
     def limit_ns(self, tenant: str, now_unix_ns: int) -> int:
         """What was written before is too old."""
-        return now_unix_ns - int(self.of_tenants.get(tenant, self.default_s) * SECOND_NS)
+        return now_unix_ns - self.kept_ns(tenant)
 
     def latest_ns(self, now_unix_ns: int) -> int:
         """What was written later is too old for nobody."""
@@ -66,10 +73,10 @@ class Retention:
 class Housekeeper:
     """Keeps the partitions of `topic` that a worker owns, one at a time; blocking, for a thread of its own.
 
-    retention: asked anew for each round.
+    retention: asked anew for each round; busy: whether the worker is storing a range.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it touches, each handed in
         self,
         settings: Settings,
         store: ObjectStore,
@@ -78,11 +85,13 @@ class Housekeeper:
         worker: str,
         clock_ns: Callable[[], int],
         retention: Callable[[], Retention],
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings, self._store = settings, store
         self._topic, self._worker = topic, worker
         self._clock_ns = clock_ns
         self._retention = retention
+        self._compactor = Compactor(settings, store, topic=topic, clock_ns=clock_ns, busy=busy)
         self._deleted: dict[int, set[str]] = {}  # partition -> names of chunks whose objects were deleted
         self._unnamed: dict[int, dict[str, int]] = {}  # partition -> object -> first seen without a name
         self._retired_unix_ns: dict[int, int] = {}
@@ -116,6 +125,8 @@ class Housekeeper:
         if now - self._swept_unix_ns.get(partition, 0) >= self._settings.housekeeping.sweep_every_h * HOUR_NS:
             self._sweep(partition, stop, done)
             self._swept_unix_ns[partition] = now
+        if not stop.is_set() and self._compactor.due(partition):
+            self._compact(partition, stop, done)
         return done
 
     # ---- retention
@@ -253,10 +264,51 @@ class Housekeeper:
                 named |= {chunk.name, chunk.traces_name, chunk.filter_name}
         return named
 
+    # ---- compaction
+
+    def _compact(self, partition: int, stop: threading.Event, done: Kept) -> None:
+        """Merge what is small and old, a group an edit. Refused: another owner is at it, and what was written goes.
+
+        After an unknown outcome the chunk stays, since the edit may stand, or come late; a sweep finds it out.
+        """
+        names, state = edit_log.read(self._store, self._topic, partition)
+        retention, keeping = self._retention(), self._settings.housekeeping
+        age_ns = max(self.grace_ns, int(keeping.compaction_after_h * HOUR_NS))
+        planned = self._compactor.plan(
+            partition,
+            lambda: self._from_oldest(names, state),
+            state,
+            self._window(partition),
+            kept_ns=retention.kept_ns,
+            old_unix_ns=self._clock_ns() - age_ns,
+        )
+        for group in planned:
+            if stop.is_set() or len(state.removed) > REMOVED_MAX:
+                return
+            compacted = self._compactor.merged(partition, group, state, stop)
+            if compacted is None:
+                continue
+            now = self._clock_ns()
+            removed = tuple(Removed.of(one, now) for one in compacted.parts)
+            edit = self._edit(partition, state, now, removed=removed, added=(compacted.added,))
+            if stop.is_set() or not edit_log.put(self._store, edit):
+                self._compactor.remove(compacted)
+                return
+            state = state.after(edit)
+            done.edited, done.chunks_merged = True, done.chunks_merged + len(removed)
+            self._compactor.count(compacted)
+
     # ---- both
 
     def _edit(
-        self, partition: int, state: EditState, now: int, *, oldest: int = 0, removed: tuple[Removed, ...] = ()
+        self,
+        partition: int,
+        state: EditState,
+        now: int,
+        *,
+        oldest: int = 0,
+        removed: tuple[Removed, ...] = (),
+        added: tuple[Added, ...] = (),
     ) -> Edit:
         return Edit(
             topic=self._topic,
@@ -267,6 +319,7 @@ class Housekeeper:
             written_unix_ns=now,
             oldest=oldest,
             removed=removed,
+            added=added,
         )
 
     def _from_oldest(self, names: Listed, state: EditState) -> Iterator[Manifest]:

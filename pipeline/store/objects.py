@@ -75,6 +75,20 @@ class ObjectStore:
         put = partial(self._writer.put_object, content_type=content_type, part_size=PART_BYTES, num_parallel_uploads=1)
         _asked("put", lambda: put(bucket, name, io.BytesIO(data), length), attempts=1)
 
+    def put_file(self, bucket: str, name: str, path: Path, content_type: str) -> None:
+        """Write a file's content as an object, in one request that holds no more of it than a piece."""
+        expires = timedelta(seconds=max(1, int(self.settings.put_timeout_s)))
+        url = self._writer.presigned_put_object(bucket, name, expires=expires)
+        headers = {"Content-Type": content_type, "Content-Length": str(path.stat().st_size)}
+
+        def put() -> None:
+            with path.open("rb") as file:
+                answer = self._puts.request("PUT", url, body=file, headers=headers)
+            if answer.status != 200:
+                raise StoreUnavailableError(f"the put of {name} was answered {answer.status}: {answer.data[:200]!r}")
+
+        _asked("put", put, attempts=1)
+
     def put_if_absent(self, bucket: str, name: str, data: bytes) -> None:
         """Write an object where none stands under its name: of several writers one wins.
 

@@ -1,6 +1,6 @@
 """A model of edits: two owners of one partition, one of them late, a bucket, questions; every order of their steps.
 
-The rules are those of pipeline.store.edits, edit_log and housekeeping, and of the compaction that will go by them. With
+The rules are those of pipeline.store.edits, edit_log, housekeeping and compaction. With
 all of them no order of steps may break an invariant; with one of them off some order does, and is printed.
 
     python -m tests.protocol.edits_model            each rule off, then all on, in longer scenes too
@@ -22,10 +22,16 @@ RULES = {
     "below": "a sweep leaves alone what begins at the mark or later",
     "aged": "objects are deleted when no question can be at them",
     "whole": "a merged chunk holds all rows of its parts",
+    "parts": "an edit removes the chunks that were merged, and no others that came meanwhile",
+    "once": "of copies of a row in what is merged one stays",
+    "left": "after an unknown outcome the merged chunk is left: its edit may stand, or come late",
+    "window": "chunks of the deduplication window are not merged: a new owner reads them where it looks",
+    "asked": "what is merged ends below the horizon of every question under way",
     "first": "a checkpoint stands before the edits below it are deleted",
     "newest": "retention keeps the newest manifest",
 }
-STATES_MAX = 60_000
+STATES_MAX = 150_000
+COPY = 100  # the row that is a late copy of row 0
 
 
 class Chunk(NamedTuple):
@@ -71,27 +77,31 @@ class World(NamedTuple):
     checkpoint: Folded | None
     owners: tuple[Owner, Owner]
     question: frozenset[Chunk] | None
+    horizon: int | None  # of a question that has not looked up its chunks
+    late: frozenset[Edit]  # puts without an answer, still on their way
     sealing: Chunk | None
     expired: frozenset[int]
     attempts: int
-    left: tuple[int, ...]  # merge, sweep, retire, draw together, ask, seal
+    left: tuple[int, ...]  # merge, sweep, retire, draw together, ask, seal, lose an answer
 
 
-MERGE, SWEEP, RETIRE, DRAW, ASK, SEAL = range(6)
+MERGE, SWEEP, RETIRE, DRAW, ASK, SEAL, LOSE = range(7)
 SCENES = {  # how often each may happen
-    "two owners merge": (2, 0, 0, 0, 1, 0),
-    "merge and sweep": (2, 1, 0, 0, 1, 0),
-    "sweep and seal": (0, 1, 0, 0, 0, 1),
-    "drawn together": (2, 0, 1, 1, 1, 0),
-    "swept after a checkpoint": (1, 1, 0, 1, 0, 0),
-    "one owner sleeps": (0, 2, 1, 1, 0, 0),
-    "one owner merges late": (3, 0, 0, 1, 0, 1),
-    "retention": (1, 0, 2, 0, 0, 1),
+    "two owners merge": (2, 0, 0, 0, 1, 0, 0),
+    "merge and sweep": (2, 1, 0, 0, 1, 0, 0),
+    "sweep and seal": (0, 1, 0, 0, 0, 1, 0),
+    "drawn together": (2, 0, 1, 1, 1, 0, 0),
+    "swept after a checkpoint": (1, 1, 0, 1, 0, 0, 0),
+    "one owner sleeps": (0, 2, 1, 1, 0, 0, 0),
+    "one owner merges late": (3, 0, 0, 1, 0, 1, 0),
+    "merged while a question goes on": (1, 0, 0, 0, 1, 2, 0),
+    "answers are lost": (1, 1, 0, 0, 0, 0, 1),
+    "retention": (1, 0, 2, 0, 0, 1, 0),
 }
 LONG_SCENES = {
-    "two sweeps": (2, 2, 0, 1, 1, 1),
-    "all of it": (2, 1, 1, 1, 1, 1),
-    "long retention": (1, 0, 3, 1, 1, 1),
+    "two sweeps": (2, 2, 0, 1, 1, 1, 0),
+    "all of it": (2, 1, 1, 1, 1, 1, 0),
+    "long retention": (1, 0, 3, 1, 1, 1, 0),
 }
 
 
@@ -106,8 +116,9 @@ class Model:
         self.off = off
 
     def start(self, left: tuple[int, ...]) -> World:
-        """Two ranges stored, and a chunk that nobody named."""
-        stored = tuple(Chunk(f"m{first}", first, frozenset([first])) for first in (0, 1))
+        """Three ranges stored, a late copy in the second, and a chunk that nobody named."""
+        rows = (0,), (1, COPY), (2,)
+        stored = tuple(Chunk(f"m{first}", first, frozenset(held)) for first, held in enumerate(rows))
         orphan = Chunk("orphan", 0, frozenset([0]))
         return World(
             stored,
@@ -116,6 +127,8 @@ class Model:
             None,
             (Owner(), Owner()),
             None,
+            None,
+            frozenset(),
             None,
             frozenset(),
             0,
@@ -152,8 +165,15 @@ class Model:
         """What may happen next."""
         for at in (0, 1):
             yield from self._owner(world, at)
-        if world.question is None and (asked := _spent(world, ASK)):
-            yield "a question begins", asked._replace(question=self.live(world))
+        if world.question is None and world.horizon is None and (asked := _spent(world, ASK)):
+            yield "a question begins", asked._replace(horizon=self.mark(world))
+        if world.horizon is not None:
+            chunks = frozenset(one for one in self.live(world) if _last(one) < world.horizon)
+            yield "it looks up its chunks", self._looked(world, chunks)
+        for late in world.late:
+            taken = any(one.number == late.number for one in world.edits)
+            came = world.edits if taken else world.edits | {late}
+            yield f"edit {late.number} comes late", world._replace(late=world.late - {late}, edits=came)
         if world.question is not None:
             yield "the question ends", world._replace(question=None)
         if world.sealing is None and (sealed := _spent(world, SEAL)):
@@ -164,6 +184,14 @@ class Model:
             named = world._replace(manifests=(*world.manifests, world.sealing), sealing=None)
             yield f"manifest {world.sealing.first} is put", named
 
+    @staticmethod
+    def _looked(world: World, chunks: frozenset[Chunk]) -> World:
+        assert world.horizon is not None
+        wanted = set(range(world.horizon)) - world.expired
+        if missing := wanted - {row for one in chunks for row in one.rows}:
+            raise BrokenError(f"a question misses row {min(missing)}")
+        return world._replace(question=chunks, horizon=None)
+
     def _owner(self, world: World, at: int) -> Iterator[tuple[str, World]]:
         owner, who = world.owners[at], f"owner {at}"
         if owner.at == "idle":
@@ -171,6 +199,7 @@ class Model:
             yield from self._delete(world, at)
         elif owner.at == "prepared":
             yield from self._put(world, at, f"{who} puts")
+            yield from self._lose(world, at)
         elif owner.at == "listed":
             edit = Edit(self.folded(world).number + 1, world.attempts)
             edits = world.edits | {edit} if self.on("fence") else world.edits
@@ -188,11 +217,13 @@ class Model:
 
     def _begin(self, world: World, at: int) -> Iterator[tuple[str, World]]:
         state, live, ident = self.folded(world), self.live(world), world.attempts
-        if len(live) > 1 and (merge := _spent(world, MERGE)):
-            rows = frozenset().union(*(one.rows for one in live))
-            kept = rows if self.on("whole") else rows - {max(rows)}
-            merged = Chunk(f"merged{ident}", min(one.first for one in live), kept)
-            edit = Edit(state.number + 1, ident, live, frozenset([merged]))
+        parts = frozenset(one for one in live if self._may_merge(world, one))
+        if len(parts) > 1 and (merge := _spent(world, MERGE)):
+            rows = frozenset().union(*(one.rows for one in parts))
+            kept = rows if self.on("whole") else rows - {max(rows - {COPY})}
+            kept = kept - {COPY} if self.on("once") and 0 in kept else kept
+            merged = Chunk(f"merged{ident}", min(one.first for one in parts), kept)
+            edit = Edit(state.number + 1, ident, parts, frozenset([merged]))
             merge = merge._replace(objects=world.objects | {merged}, attempts=ident + 1)
             yield f"owner {at} writes {merged.name}", _owned(merge, at, Owner("prepared", edit))
         if live and (retire := _spent(world, RETIRE)):
@@ -212,6 +243,19 @@ class Model:
         if kept_manifests != world.manifests and world.left[MERGE] == 0:
             yield f"owner {at} deletes manifests below {first}", world._replace(manifests=kept_manifests)
 
+    def _may_merge(self, world: World, chunk: Chunk) -> bool:
+        in_window = self.on("window") and _last(chunk) >= self.mark(world) - 1
+        asked = self.on("asked") and world.horizon is not None and _last(chunk) >= world.horizon
+        return not in_window and not asked
+
+    def _lose(self, world: World, at: int) -> Iterator[tuple[str, World]]:
+        """An edit is put, and its answer is lost: it is on its way."""
+        edit = world.owners[at].edit
+        if edit is not None and edit.added and (lost := _spent(world, LOSE)):
+            objects = world.objects if self.on("left") else world.objects - edit.added
+            lost = lost._replace(late=world.late | {edit}, objects=objects)
+            yield f"owner {at} puts {edit.number}, without an answer", _owned(lost, at, Owner())
+
     def _draw(self, world: World, at: int, state: Folded) -> Iterator[tuple[str, World]]:
         rest = frozenset(one for one in world.edits if one.number >= state.number)
         if self.on("first"):
@@ -224,6 +268,8 @@ class Model:
         assert edit is not None
         if not self.on("number"):
             edit = edit._replace(number=self.folded(world).number + 1)
+        if not self.on("parts") and edit.added:
+            edit = edit._replace(removed=self.live(world))
         if any(one.number == edit.number for one in world.edits):
             if self.on("anew"):
                 yield f"{who} {edit.number}, refused", _owned(world, at, Owner())
@@ -263,8 +309,17 @@ class Model:
             raise BrokenError(f"a question reads {min(away).name}, which is deleted")
         if world.sealing is not None and world.sealing not in world.objects:
             raise BrokenError(f"{world.sealing.name} is deleted before its manifest")
-        if self.mark(world) < 2:
+        if any({0, COPY} <= one.rows for one in live):
+            raise BrokenError("a merged chunk holds a copy")
+        newest = self.mark(world) - 1
+        if newest not in world.expired and not any(newest in one.rows and one.first >= newest for one in live):
+            raise BrokenError(f"a new owner's window lacks row {newest}")
+        if self.mark(world) < 3:
             raise BrokenError("the mark goes back")
+
+
+def _last(chunk: Chunk) -> int:
+    return max((row for row in chunk.rows if row != COPY), default=chunk.first)
 
 
 def _spent(world: World, what: int) -> World | None:
@@ -294,16 +349,23 @@ def explore(model: Model, left: tuple[int, ...], states_max: int = STATES_MAX) -
         try:
             model.check(world)
         except BrokenError as error:
-            history, at = [], world
-            while (back := came[at])[0] is not None:
-                history.append(back[1])
-                at = back[0]
-            return Found(len(came), str(error), tuple(reversed(history)), False)
-        for label, after in model.steps(world):
-            if after not in came and len(came) < states_max:
-                came[after] = (world, label)
-                queue.append(after)
+            return Found(len(came), str(error), _history(came, world), False)
+        try:
+            for label, after in model.steps(world):
+                if after not in came and len(came) < states_max:
+                    came[after] = (world, label)
+                    queue.append(after)
+        except BrokenError as error:
+            return Found(len(came), str(error), _history(came, world), False)
     return Found(len(came), "", (), len(came) < states_max)
+
+
+def _history(came: dict[World, tuple[World | None, str]], at: World) -> tuple[str, ...]:
+    history = []
+    while (back := came[at])[0] is not None:
+        history.append(back[1])
+        at = back[0]
+    return tuple(reversed(history))
 
 
 def broken_without(rule: str) -> Found:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from pipeline.store import chunk
+from pipeline.store.edits import Edit, edit_number
 from pipeline.store.manifest import ChunkEntry, Manifest, parse_manifest_name
 from tests.simulation.kafka import Entry, SpanKey
 from tests.simulation.querier import Answer, keys_of
@@ -28,7 +29,9 @@ class Invariants:
         self.marks = [0] * len(world.kafka.logs)
         self.manifests: list[list[Manifest]] = [[] for _ in world.kafka.logs]
         self.lost: set[tuple[int, int]] = set()  # named in a manifest
-        self.named: set[str] = set()  # objects that a manifest names
+        self.named: set[str] = set()  # objects that count
+        self.spans: dict[str, list[SpanKey]] = {}  # of chunks that count
+        self.merged = 0
         self.stored: dict[SpanKey, list[int]] = defaultdict(list)  # record times of what was stored, as late as can be
         self.answers: Counter[str] = Counter()
         self.horizons: dict[int, int] = {}
@@ -40,13 +43,35 @@ class Invariants:
         """An object begins to exist, or to be another one."""
         if parse_manifest_name(name):
             self._manifest(name, Manifest.from_json(data))
+        elif edit_number(name):
+            self._edit(Edit.from_json(data))
         elif name in self.named and self._world.object(name) != data:
             raise Violation(f"{name}, which a manifest names, is written over")
 
     def removed(self, name: str) -> None:
         """An object is deleted."""
         if name in self.named:
-            raise Violation(f"{name}, which a manifest names, is deleted")
+            raise Violation(f"{name}, which a manifest or an edit names, is deleted")
+
+    def _edit(self, edit: Edit) -> None:
+        """Chunks in others' place hold what those held, each span once. What they held may be deleted."""
+        gone = {one.name: one.objects for one in edit.removed}
+        if strange := gone.keys() - self.spans.keys():
+            raise Violation(f"{edit.name} removes {min(strange)}, which does not count")
+        held = [span for name in gone for span in self.spans[name]]
+        for one in edit.added:
+            objects = {one.chunk.name, one.chunk.traces_name, one.chunk.filter_name}
+            if any(self._world.object(name) is None for name in objects):
+                raise Violation(f"{edit.name} stands before its chunk {one.chunk.name}")
+            self.named |= objects
+            self.merged += 1
+            content = self._world.object(one.chunk.name) or b""
+            found = self.spans[one.chunk.name] = keys_of(chunk.read_chunk(content, chunk.KEY_COLUMNS), one.chunk.tenant)
+            if sorted(found) != sorted(set(held)):
+                raise Violation(f"{one.chunk.name} holds {len(found)} spans, its parts {len(set(held))}")
+        for name, objects in gone.items():
+            del self.spans[name]
+            self.named -= set(objects)
 
     def _manifest(self, name: str, manifest: Manifest) -> None:
         partition, log = manifest.partition, self._world.kafka.logs[manifest.partition]
@@ -77,6 +102,7 @@ class Invariants:
             raise Violation(f"{name} stands before its chunk {entry.name}")
         self.named |= objects
         found = keys_of(chunk.read_chunk(self._world.object(entry.name) or b"", chunk.KEY_COLUMNS), entry.tenant)
+        self.spans[entry.name] = found
         if len(found) != len(set(found)) or len(found) != entry.spans:
             raise Violation(f"{entry.name}: a span stands twice in it, or {entry.spans} is not their number")
         for span in found:

@@ -16,7 +16,7 @@ import agents.worker
 from pipeline.partition import batch
 from pipeline.query import live, owners, tail, tail_rows
 from pipeline.spans import from_otlp, validate
-from pipeline.store import catalog, catalog_feed, chunk, commit, filter_groups, housekeeping, tables
+from pipeline.store import catalog, catalog_feed, chunk, commit, compaction, filter_groups, housekeeping, merge, tables
 from tests.simulation import plain
 
 if TYPE_CHECKING:
@@ -39,11 +39,12 @@ def patched(world: World) -> Iterator[None]:
         def put(where: Any, name: str, value: Any) -> None:
             stack.enter_context(mock.patch.object(where, name, value))
 
-        for module in (owners, live, tail, tail_rows, catalog_feed):
+        for module in (owners, live, tail, tail_rows, catalog_feed, compaction):
             put(module, "time", clock)
         put(catalog_feed, "admin", admin)
-        for module in (commit, housekeeping):
+        for module in (commit, compaction, housekeeping):
             put(module, "secrets", SimpleNamespace(token_hex=lambda n: scheduler.rng.randbytes(n).hex()))
+        put(compaction, "HALF", 1)  # a seed has few chunks of one tenant: any two are merged
         put(agents.worker, "release_memory", lambda **_: None)
         put(agents.worker, "log", Log(world.problems))
         if not world.real:
@@ -67,6 +68,8 @@ def _put_plain(world: World, put: Callable[[Any, str, Any], None]) -> None:
     put(batch, "indexes_of", plain.indexes_of)
     put(chunk, "encode_chunk", plain.encode_chunk)
     put(chunk, "read_chunk", plain.read_chunk)
+    put(merge, "Part", plain.PlainPart)
+    put(merge, "merge", plain.merge)
 
 
 def _no_sleep(_seconds: float) -> NoReturn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from pipeline.spans.from_otlp import Decoded
 from pipeline.spans.index import index_of
 from pipeline.spans.record import BadRecord, Record
 from pipeline.spans.validate import Checked
-from pipeline.store import trace_filter
+from pipeline.store import chunk, trace_filter
 from pipeline.store.chunk import EncodedChunk
+from pipeline.store.merge import PARQUET, TRACES, Merged
 
 Disk = dict[str, dict[str, dict[bytes, bytes]]]  # folder -> column family -> rows
 
@@ -175,6 +177,40 @@ def read_chunk(content: bytes, columns: list[str] | None = None) -> pa.Table:
     """pipeline.store.chunk.read_chunk of such a chunk."""
     rows = pa.ipc.open_stream(content).read_all()
     return rows if columns is None else rows.select(columns)
+
+
+class PlainPart:
+    """pipeline.store.merge.Part of such a chunk."""
+
+    group_bytes, damaged = 1, False
+
+    def __init__(self, path: Path) -> None:
+        self.table = read_chunk(path.read_bytes())
+
+
+def merge(parts: Sequence[PlainPart], *_: Any, folder: Path, pause: Callable[[], None], **__: Any) -> Merged:
+    """pipeline.store.merge.merge of such chunks."""
+    pause()
+    rows = pa.concat_tables([part.table for part in parts]).combine_chunks()
+    seen: dict[tuple[Any, ...], int] = {}
+    for at, key in enumerate(zip(*(rows.column(name).to_pylist() for name in chunk.KEY_COLUMNS), strict=True)):
+        seen.setdefault(key, at)
+    kept = rows.take(pa.array(sorted(seen.values())))
+    encoded = encode_chunk(kept, row_group_spans=0, zstd_level=0, outlier=None)
+    (folder / PARQUET).write_bytes(encoded.parquet)
+    (folder / TRACES).write_bytes(encoded.traces)
+    times = chunk.Times()
+    times.add(kept, np.zeros(kept.num_rows, dtype=bool))
+    return Merged(
+        trace_filter=encoded.trace_filter,
+        spans=kept.num_rows,
+        copies=rows.num_rows - kept.num_rows,
+        traces_count=encoded.traces_count,
+        times=times,
+        services={},
+        attributes={},
+        more_keys=(),
+    )
 
 
 def query(content: bytes, text: str, values: Sequence[Any], tables: Mapping[str, pa.Table]) -> pa.Table:

@@ -171,7 +171,7 @@ class Engine:
     def __init__(self, querier: SimulatedQuerier) -> None:
         self._querier = querier
 
-    async def run(self, work: Callable[[Any], T]) -> T:
+    async def run(self, work: Callable[[Any], T], *, prompt: bool = False) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, work, Statements(self._querier))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from pipeline.store.objects import ObjectInfo, ObjectStore
 from tests.simulation.scheduler import Condition, Mutex, Process, Scheduler
@@ -66,6 +67,14 @@ class SimulatedStore(ObjectStore):
     def put_if_absent(self, bucket: str, name: str, data: bytes) -> None:
         if not self._ask("put_if_absent", name, lambda: self._buckets.put_if_absent(bucket, name, data)):
             raise StoreConflictError(f"{name} exists")
+
+    def put_file(self, bucket: str, name: str, path: Path, content_type: str) -> None:
+        data = path.read_bytes()
+        self._ask("put", name, lambda: self._buckets.put(bucket, name, data))
+
+    def download(self, bucket: str, name: str, file: BinaryIO) -> int | None:
+        content = self.get(bucket, name)
+        return None if content is None else file.write(content)
 
     def get(self, bucket: str, name: str) -> bytes | None:
         found: bytes | None = self._ask("get", name, lambda: self._buckets.objects.get((bucket, name)))

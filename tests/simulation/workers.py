@@ -213,11 +213,13 @@ class SimulatedWorker:
             await self.worker.tick()
 
     async def _keep_house(self) -> None:
-        """Sweeps, as often as fits into a seed; retention takes nothing in so short a time."""
+        """Sweeps and merges, as often as fits into a seed; retention takes nothing in so short a time."""
         short = {"query_timeout_s": 2.0, "catalog_refresh_s": 1.0}
         settings = self.settings.model_copy(
             update={
-                "housekeeping": HousekeepingSettings(removed_kept_s=0, sweep_every_h=2 / 3600, checkpoint_edits=3),
+                "housekeeping": HousekeepingSettings(
+                    removed_kept_s=0, sweep_every_h=2 / 3600, checkpoint_edits=3, compaction_chunk_bytes=0
+                ),
                 "querier": self.settings.querier.model_copy(update=short),
             }
         )

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
 from pipeline.query.questions import Kafka, Questions
 from pipeline.serve.app import make_app
+from pipeline.serve.querier import Querier
 from tests.pipeline.query.world import LiveServer, MemoryStored, MemoryTail, OneSpan, otlp
 from tests.waiting import wait_until_async
 from topics.partitioner import partition_of
@@ -82,3 +83,31 @@ def with_api(
             return await test(client, world)
 
     return with_questions(settings, prepare, asked)
+
+
+def with_querier(
+    settings: Settings,
+    spans: Sequence[OneSpan],
+    test: Callable[[Querier, Questions], Awaitable[None]],
+    questions_of: type[Questions] = Questions,
+) -> None:
+    """A querier that listens, over a topic in memory."""
+
+    async def main() -> None:
+        world = World(settings, MemoryStored(), MemoryTail(settings, PARTITIONS), {}, LiveServer())
+        world.send(spans)
+        kafka = Kafka(partitions=lambda: PARTITIONS, owners=dict, tail=lambda _count: world.tail)
+        questions = questions_of(settings, world.stored, kafka)
+        querier = Querier(settings, questions)
+        await querier.start()
+        try:
+            await wait_until_async(lambda: not any(word in questions.missing() for word in ("Kafka", "looked at")))
+            await test(querier, questions)
+        finally:
+            await querier.stop()
+
+    asyncio.run(main())
+
+
+def ports(tmp_path: Path, **changes: Any) -> Settings:
+    return settings_of(tmp_path, http_port=0, grpc_port=0, **changes)

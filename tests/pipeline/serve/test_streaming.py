@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,14 @@ from google.protobuf import json_format
 from grpc_tools import protoc
 from pydantic import SecretStr
 
-from pipeline.query.questions import Kafka, Questions
+from pipeline.query.questions import Questions
 from pipeline.query.search import Heard, SearchAnswer, SearchQuestion
 from pipeline.serve import messages
 from pipeline.serve.querier import Querier
 from tests.doors import new_token
 from tests.pages import ROOT
-from tests.pipeline.query.world import T0, LiveServer, MemoryStored, MemoryTail, OneSpan, trace_id
-from tests.pipeline.serve.api import PARTITIONS, World, settings_of
+from tests.pipeline.query.world import T0, OneSpan, trace_id
+from tests.pipeline.serve.api import ports, with_querier
 from tests.waiting import wait_until_async
 from topics.settings import DoorSettings, Settings
 
@@ -52,34 +52,6 @@ def tempo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield made
     finally:
         sys.path.remove(str(folder))
-
-
-def with_querier(
-    settings: Settings,
-    test: Callable[[Querier, Questions], Awaitable[None]],
-    questions_of: type[Questions] = Questions,
-    spans: Sequence[OneSpan] = SPANS,
-) -> None:
-    """A querier that listens, over a topic in memory."""
-
-    async def main() -> None:
-        world = World(settings, MemoryStored(), MemoryTail(settings, PARTITIONS), {}, LiveServer())
-        world.send(spans)
-        kafka = Kafka(partitions=lambda: PARTITIONS, owners=dict, tail=lambda _count: world.tail)
-        questions = questions_of(settings, world.stored, kafka)
-        querier = Querier(settings, questions)
-        await querier.start()
-        try:
-            await wait_until_async(lambda: not any(word in questions.missing() for word in ("Kafka", "looked at")))
-            await test(querier, questions)
-        finally:
-            await querier.stop()
-
-    asyncio.run(main())
-
-
-def ports(tmp_path: Path, **changes: Any) -> Settings:
-    return settings_of(tmp_path, http_port=0, grpc_port=0, **changes)
 
 
 async def told(tempo: Any, port: int, method: str, request: Any, metadata: Any = ()) -> list[Any]:
@@ -144,7 +116,7 @@ def test_every_method_answers_as_http_does_on_both_ports(tempo: Any, tmp_path: P
                     same = json_format.MessageToDict(last)
                     assert settled(same) == settled(plain), method
 
-    with_querier(ports(tmp_path), test)
+    with_querier(ports(tmp_path), SPANS, test)
 
 
 def settled(answer: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +159,7 @@ def test_what_is_new_is_told_on_the_way_and_all_of_it_in_the_end(tempo: Any, tmp
         assert [one for one in heard if one] == [newest[:1], newest[1:2], newest]
         assert (completed[-1], set(completed[:-1])) == (1, {0})
 
-    with_querier(ports(tmp_path, grpc_every_s=0.02), test, Slow)
+    with_querier(ports(tmp_path, grpc_every_s=0.02), SPANS, test, Slow)
 
 
 async def rest_of(call: Any) -> None:
@@ -224,7 +196,7 @@ def test_a_caller_that_leaves_ends_its_query_and_so_does_who_may_cancel(tempo: A
         # Both have left the engine: it has one thread here, which is free
         await asyncio.wait_for(questions._engine.run(lambda session: session.sql("SELECT 1")), 10)
 
-    with_querier(ports(tmp_path, grpc_every_s=0.02, queries_max=1), test, Endless)
+    with_querier(ports(tmp_path, grpc_every_s=0.02, queries_max=1), SPANS, test, Endless)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +220,7 @@ def test_what_is_wrong_is_a_status_with_the_sentence(
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert sentence in (caught.value.details() or "")
 
-    with_querier(ports(tmp_path), test)
+    with_querier(ports(tmp_path), SPANS, test)
 
 
 def test_bytes_that_are_no_message_and_methods_that_are_none_are_refused(tempo: Any, tmp_path: Path) -> None:
@@ -259,7 +231,7 @@ def test_bytes_that_are_no_message_and_methods_that_are_none_are_refused(tempo: 
                     await channel.unary_stream(f"/tempopb.StreamingQuerier/{method}")(b"\xff\xff").read()
                 assert caught.value.code() is grpc.StatusCode[code]
 
-    with_querier(ports(tmp_path), test)
+    with_querier(ports(tmp_path), SPANS, test)
 
 
 def test_a_call_says_whose_spans_and_who_asks(tempo: Any, tmp_path: Path) -> None:
@@ -287,7 +259,7 @@ def test_a_call_says_whose_spans_and_who_asks(tempo: Any, tmp_path: Path) -> Non
         assert await status("ss_none") == "UNAUTHENTICATED"
         assert await status(tokens["b"], "a/b") == "INVALID_ARGUMENT"
 
-    with_querier(settings, test)
+    with_querier(settings, SPANS, test)
 
 
 def test_a_large_answer_comes_in_parts(tempo: Any, tmp_path: Path) -> None:
@@ -301,7 +273,7 @@ def test_a_large_answer_comes_in_parts(tempo: Any, tmp_path: Path) -> None:
         assert sorted(whole) == sorted(trace_id(n).hex() for n in range(100))
         assert {part.metrics.totalJobs for part in parts} == {1}
 
-    with_querier(ports(tmp_path, grpc_message_bytes_max=2048, grpc_every_s=60), test, spans=spans)
+    with_querier(ports(tmp_path, grpc_message_bytes_max=2048, grpc_every_s=60), spans, test)
 
 
 @pytest.mark.parametrize("start", [b"PRI", b"PROPFIND / HTTP/1.1\r\n\r\n", b"P", b""])
@@ -318,4 +290,4 @@ def test_what_only_begins_like_http2_is_http1(tmp_path: Path, start: bytes) -> N
         writer.close()
         await writer.wait_closed()
 
-    with_querier(ports(tmp_path), test)
+    with_querier(ports(tmp_path), SPANS, test)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.store.manifest import ChunkEntry, Manifest, chunk_name
 from pipeline.store.objects import ObjectInfo, ObjectStore
@@ -28,6 +30,9 @@ class MemoryStore(ObjectStore):
     def put(self, bucket: str, name: str, data: bytes | memoryview, content_type: str) -> None:
         self.objects[bucket, name] = bytes(data)
 
+    def put_file(self, bucket: str, name: str, path: Path, content_type: str) -> None:
+        self.put(bucket, name, path.read_bytes(), content_type)
+
     def put_if_absent(self, bucket: str, name: str, data: bytes) -> None:
         if (bucket, name) in self.objects:
             raise StoreConflictError(f"{name} exists")
@@ -39,6 +44,10 @@ class MemoryStore(ObjectStore):
     def get(self, bucket: str, name: str) -> bytes | None:
         self.reads.append(name)
         return self.objects.get((bucket, name))
+
+    def download(self, bucket: str, name: str, file: BinaryIO) -> int | None:
+        content = self.objects.get((bucket, name))
+        return None if content is None else file.write(content)
 
     def list(self, bucket: str, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
         self.listings += 1
