@@ -116,6 +116,7 @@ QUERIER = {
     bundle.PLAIN: [Asked(f"{bundle.PLAIN}?{AROUND}", tells=True)],
     "/assets": [Asked("/assets/none.js"), Asked("/assets/%2e%2e/%2e%2e/pyproject.toml")],
     "/api/echo": [Asked("/api/echo")],
+    "/api/openapi.json": [Asked("/api/openapi.json")],
     "/api/status/buildinfo": [Asked("/api/status/buildinfo")],
     "/ready": [Asked("/ready")],
     "/metrics": [Asked("/metrics")],

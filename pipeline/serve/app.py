@@ -24,7 +24,7 @@ from pipeline.doors.door import Door, Need
 from pipeline.query.questions import Questions
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import explain, messages, params, search_events, search_rows, tail_events, tempo
+from pipeline.serve import explain, messages, openapi, params, search_events, search_rows, tail_events, tempo
 from pipeline.serve.answers import Answers, count_partial
 from pipeline.serve.formats import form_of
 from pipeline.serve.gone import unless_gone
@@ -47,6 +47,7 @@ ALLOW = {"allow": "DELETE"}
 GZIP_BYTES_MIN = 1000
 NEEDS = {
     "/api/echo": Need.NOTHING,
+    openapi.PATH: Need.NOTHING,
     "/api/status/buildinfo": Need.NOTHING,
     "/ready": Need.NOTHING,
     "/metrics": Need.ADMIN,
@@ -102,6 +103,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
     ]
     plain: list[tuple[str, Handler]] = [
         ("/api/echo", api.echo),
+        (openapi.PATH, api.openapi),
         ("/api/status/buildinfo", api.buildinfo),
         ("/ready", api.ready),
         ("/metrics", api.metrics),
@@ -343,6 +345,10 @@ class Api:
     async def echo(self, _request: Request) -> Response:
         """What Grafana's "Test datasource" asks."""
         return Response("echo\n", media_type="text/plain; charset=utf-8")
+
+    async def openapi(self, _request: Request) -> Response:
+        """What there is to ask, for programs."""
+        return Response(openapi.document(), media_type=JSON)
 
     async def buildinfo(self, _request: Request) -> Response:
         """What Grafana reads the version from."""
