@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, TypeVar
 import aiohttp
 import orjson
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from agents.app import Handler
 from agents.owned import Owned
 from agents.worker import Worker
 from agents.worker_door import CALLER
-from pipeline import drops
+from pipeline import drops, telemetry
 from pipeline.doors.door import Caller
 from pipeline.doors.outgoing import Outgoing
 from pipeline.partition.segment import Segment, rows_from, rows_of_trace
@@ -203,9 +203,10 @@ class TableEndpoint:
             return web.Response(status=503, text=f"{why}\n")
         return web.Response(text="ready\n")
 
-    async def metrics(self, _request: web.Request) -> web.StreamResponse:
-        """Prometheus text."""
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(self, request: web.Request) -> web.StreamResponse:
+        """Prometheus text; `?name[]=`: of these samples alone."""
+        body = telemetry.page(request.query.getall("name[]", []))
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def show_drops(self, request: web.Request) -> web.StreamResponse:
         """What of the asking tenants' spans this worker did not keep as it was sent."""

@@ -7,6 +7,6 @@ import urllib.request
 
 def metric(url: str, name: str) -> float:
     """A metric, its labels summed; 0 where it was never counted."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}/metrics?name[]={name}", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)

@@ -23,6 +23,9 @@ class QuerierSettings(Section):
     memory_bytes_max: int = setting(
         256 * MIB, "Memory of the query engine, its cache of chunks included; beyond, it spills", ge=64 * MIB
     )
+    traces_memory_bytes_max: int = setting(
+        64 * MIB, "Memory of the engine for traces by ID, its cache of chunks included", ge=16 * MIB
+    )
     copies_bytes_max: int = setting(
         2048 * MIB, "Chunks copied to <data_dir>/chunks, the least recently used go first; 0: none", ge=0
     )

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from topics.errors import SettingsError
 from topics.querier_settings import QuerierSettings as QuerierSettings  # what is imported from here, as the others
 from topics.section import KIB, MIB, Section, setting
+from topics.terminal_settings import TerminalSettings as TerminalSettings
 
 ENV_PREFIX = "SPANSTREAM_"
 CONFIG_VARIABLE = "SPANSTREAM_CONFIG"
@@ -279,6 +280,7 @@ class Settings(Section):
     querier: QuerierSettings = QuerierSettings()
     stack: StackSettings = StackSettings()
     doors: DoorSettings = DoorSettings()
+    terminal: TerminalSettings = TerminalSettings()
     log: LogSettings = LogSettings()
 
 

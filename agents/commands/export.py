@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +21,7 @@ from agents.commands.terminal import notes, say, write_json
 from agents.trace_answer import TraceAnswer
 from topics.errors import BadQuestionError, NotFoundError
 
-PAGE_TRACES = 100
+SETTINGS = tuple(f"terminal.export_{name}" for name in ("page_traces", "portion_bytes", "attribute_columns_max"))
 
 
 @click.command()
@@ -30,7 +31,7 @@ PAGE_TRACES = 100
 @click.option("--format", "kind", type=click.Choice(list(FORMATS)), help="Default: what the file's name ends with")
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), help="The newest N traces (default all)")
 @click.option("--force", is_flag=True, help="Replace FILE where it exists")
-@asks_querier
+@partial(asks_querier, settings=SETTINGS)
 def export(querier: Querier, *, file: Path, force: bool, as_json: bool, **asked: Any) -> None:
     """Whole traces into FILE, from live segments and the store alike: .parquet, .otlp, .json or .jsonl.
 
@@ -42,7 +43,7 @@ def export(querier: Querier, *, file: Path, force: bool, as_json: bool, **asked:
         raise BadQuestionError(f"{file} exists: --force replaces it")
     counts = {"traces": 0, "spans": 0, "partial": 0, "bytes": 0}
     with written_whole(file) as target:
-        out = span_file(kind, target, file.parent)
+        out = span_file(kind, target, file.parent, querier.terminal)
         with out, _progress() as progress:
             task = progress.add_task("traces", total=asked["limit"])
             for answer in _traces(querier, asked["query"], seconds_of(asked["since"]), asked["limit"]):
@@ -80,7 +81,8 @@ def _traces(querier: Querier, query: str, since_s: int, limit: int | None) -> It
     end = int(time.time()) + 1
     cursor, left = None, limit
     while left is None or left > 0:
-        size = PAGE_TRACES if left is None else min(PAGE_TRACES, left)
+        page = querier.terminal.export_page_traces
+        size = page if left is None else min(page, left)
         asked = {"q": query, "start": end - 1 - since_s, "end": end, "limit": size, "cursor": cursor, "spss": 1}
         answer = querier.ask("/api/search", asked)
         if answer.get("status") == "PARTIAL":

@@ -16,16 +16,18 @@ from pipeline.spans import to_otlp
 from pipeline.store.chunk import decode_rows
 from topics.errors import BadQuestionError, NotFoundError, SpanstreamError
 
-FILE_BYTES_MAX = 256 << 20
 VALUES_MAX = 50_000_000
 PARQUET_MAGIC = b"PAR1"
 proto: Any = trace_pb2
 
 
-def read_spans(file: Path) -> Any:
+def read_spans(file: Path, bytes_max: int) -> Any:
     """TracesData of a Parquet chunk or export, or of OTLP JSON (one document, or one a line). BadQuestionError."""
-    if file.stat().st_size > FILE_BYTES_MAX:
-        raise BadQuestionError(f"{file} is larger than {FILE_BYTES_MAX >> 20} MiB: `spanstream export --limit` a part")
+    if file.stat().st_size > bytes_max:
+        raise BadQuestionError(
+            f"{file} is larger than terminal.tui_file_bytes_max ({bytes_max} bytes): raise it, or export fewer traces:"
+            " `spanstream export --limit`"
+        )
     body = file.read_bytes()
     try:
         if body.startswith(PARQUET_MAGIC):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import httpx
 import rich_click as click
 
-from agents.commands.querier import TIMEOUT_S, Querier, asks_querier_without_json
+from agents.commands.querier import Querier, asks_querier_without_json
 from pipeline.serve.mcp_door import asking
 from pipeline.serve.mcp_server import make_server
 from pipeline.serve.mcp_tools import Json
@@ -30,7 +30,7 @@ async def _speak(querier: Querier) -> None:
     from mcp.server.stdio import stdio_server
 
     async with httpx.AsyncClient(
-        base_url=querier.url, headers=querier.headers, timeout=TIMEOUT_S, verify=querier.tls
+        base_url=querier.url, headers=querier.headers, timeout=querier.terminal.querier_timeout_s, verify=querier.tls
     ) as client:
 
         async def ask(path: str, params: Mapping[str, str]) -> Json:

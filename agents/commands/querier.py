@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -16,21 +16,24 @@ from agents.commands.outgoing import OUTGOING, querier_url
 from agents.trace_answer import TraceAnswer, read_answer
 from pipeline.doors.outgoing import Outgoing, named
 from topics.errors import BadQuestionError, NotFoundError, QuerierUnavailableError, SpanstreamError
-from topics.settings import Settings
+from topics.settings import Settings, TerminalSettings
 
-TIMEOUT_S = 90.0  # beyond the querier's own
 TRACE_ID_DIGITS = 32
 
 
 class Querier:
     """One querier. Answers are parsed JSON, or a trace. Use it in a `with` statement."""
 
-    def __init__(self, url: str, tenant: str = "", outgoing: Outgoing | None = None) -> None:
+    def __init__(
+        self, url: str, tenant: str = "", outgoing: Outgoing | None = None, terminal: TerminalSettings | None = None
+    ) -> None:
         """outgoing: what it shows, and how it checks the querier."""
+        self.terminal = terminal or TerminalSettings()
         self.url = url.rstrip("/")
         self.headers = named(tenant, outgoing)
         self.tls = outgoing.tls if outgoing else True
-        self._http = httpx.Client(base_url=self.url, headers=self.headers, timeout=TIMEOUT_S, verify=self.tls)
+        timeout_s = self.terminal.querier_timeout_s
+        self._http = httpx.Client(base_url=self.url, headers=self.headers, timeout=timeout_s, verify=self.tls)
 
     def __enter__(self) -> Querier:
         return self
@@ -112,21 +115,23 @@ def checked_trace_id(text: str) -> str:
     return digits.zfill(TRACE_ID_DIGITS)
 
 
-def asks_querier(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --url, --tenant, --json and a Querier as its first argument."""
-    decorated = asks_querier_without_json(function)
+def asks_querier(function: Callable[..., Any], settings: Sequence[str] = ()) -> Callable[..., Any]:
+    """Give a command --url, --tenant, --json, the flags of more settings, and a Querier as its first argument."""
+    decorated = asks_querier_without_json(function, settings)
     return click.option("--json", "as_json", is_flag=True, help="For scripts")(decorated)
 
 
-def asks_querier_without_json(function: Callable[..., Any]) -> Callable[..., Any]:
+def asks_querier_without_json(function: Callable[..., Any], settings: Sequence[str] = ()) -> Callable[..., Any]:
     """Likewise, for what is no answer but a screen."""
 
-    def run(settings: Settings, *, url: str | None, tenant: str, **given: Any) -> Any:
-        with Querier(url or querier_url(settings), tenant, Outgoing.of_command(settings)) as querier:
+    def run(loaded: Settings, *, url: str | None, tenant: str, **given: Any) -> Any:
+        asked = url or querier_url(loaded)
+        with Querier(asked, tenant, Outgoing.of_command(loaded), loaded.terminal) as querier:
             return function(querier, **given)
 
     decorated: Callable[..., Any] = functools.update_wrapper(run, function)
-    decorated = with_settings("querier.host", "querier.http_port", *OUTGOING, "log")(decorated)
+    own = (*settings, "terminal.querier_timeout_s")
+    decorated = with_settings("querier.host", "querier.http_port", *OUTGOING, *own, "log")(decorated)
     for option in (
         click.option("--tenant", default="", help="X-Scope-OrgID, where there are tenants; a|b asks for both"),
         click.option("--url", help="The querier (default: http://querier.host:querier.http_port)"),

@@ -15,10 +15,9 @@ from agents.commands.ask import otlp_json
 from pipeline.spans import from_otlp, schema
 from pipeline.spans.record import Record
 from topics.errors import BadQuestionError
+from topics.settings import TerminalSettings
 
 FORMATS = {"parquet": ".parquet", "otlp": ".otlp", "json": ".json", "jsonl": ".jsonl"}
-PORTION_BYTES = 16 << 20
-ATTRIBUTE_COLUMNS_MAX = 500
 NOT_TOLD = ("tenant", "record_offset")
 
 
@@ -50,10 +49,10 @@ def format_of(file: Path) -> str:
     raise BadQuestionError(f"{file.name} does not say its format: --format is one of {', '.join(FORMATS)}")
 
 
-def span_file(kind: str, target: BinaryIO, folder: Path) -> SpanFile:
+def span_file(kind: str, target: BinaryIO, folder: Path, terminal: TerminalSettings) -> SpanFile:
     """An empty file of this format. folder: for what has to be put down meanwhile."""
     if kind == "parquet":
-        return _Parquet(target, folder)
+        return _Parquet(target, folder, terminal)
     if kind == "otlp":
         return _Otlp(target)
     return _Json(target) if kind == "json" else _JsonLines(target)
@@ -85,8 +84,9 @@ class _JsonLines(SpanFile):
 class _Parquet(SpanFile):
     """Portions are put down as they are decoded; their columns differ, and the file has those of all."""
 
-    def __init__(self, target: BinaryIO, folder: Path) -> None:
+    def __init__(self, target: BinaryIO, folder: Path, terminal: TerminalSettings) -> None:
         super().__init__(target)
+        self._terminal = terminal
         self._folder = tempfile.TemporaryDirectory(prefix=".export-", dir=folder)
         self._records: list[Record] = []
         self._bytes = 0
@@ -96,7 +96,7 @@ class _Parquet(SpanFile):
         otlp = traces_data.SerializeToString()
         self._records.append(Record("", len(self._records), otlp))
         self._bytes += len(otlp)
-        if self._bytes >= PORTION_BYTES:
+        if self._bytes >= self._terminal.export_portion_bytes:
             self._put_down()
 
     def close(self, *, complete: bool) -> None:
@@ -120,7 +120,8 @@ class _Parquet(SpanFile):
     def _put_down(self) -> None:
         if not self._records:
             return
-        spans = from_otlp.decode(self._records, attribute_columns_max=ATTRIBUTE_COLUMNS_MAX).spans
+        columns_max = self._terminal.export_attribute_columns_max
+        spans = from_otlp.decode(self._records, attribute_columns_max=columns_max).spans
         path = Path(self._folder.name) / f"{len(self._portions)}.parquet"
         pq.write_table(_told(spans), path)
         self._portions.append(path)

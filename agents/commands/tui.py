@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,9 @@ from agents.commands.file_source import FileSource, read_spans
 from agents.commands.querier import Querier, asks_querier_without_json
 from topics.errors import BadQuestionError
 
-LIMIT = 100
+SETTINGS = tuple(
+    f"terminal.tui_{name}" for name in ("every_s", "traces_max", "spans_max", "value_chars_max", "file_bytes_max")
+)
 
 
 class Source(Protocol):
@@ -44,7 +47,8 @@ class QuerierSource:
     def search(self, query: str) -> list[dict[str, Any]]:
         """The newest of the last `since_s`."""
         now = int(time.time())
-        asked = {"q": query or "{}", "start": now - self._since_s, "end": now + 1, "limit": LIMIT}
+        limit = self._querier.terminal.tui_traces_max
+        asked = {"q": query or "{}", "start": now - self._since_s, "end": now + 1, "limit": limit}
         found: list[dict[str, Any]] = self._querier.ask("/api/search", asked).get("traces", [])
         return found
 
@@ -66,7 +70,7 @@ class QuerierSource:
     help="A Parquet chunk or export, or OTLP JSON: no server is asked",
 )
 @click.option("--since", default="1h", help="How far back, such as 15m, 2h, 7d (default 1h)")
-@asks_querier_without_json
+@partial(asks_querier_without_json, settings=SETTINGS)
 def tui(querier: Querier, *, file: Path | None, since: str) -> None:
     """Newest traces, search, waterfall, span details and services, with the keyboard. `?` shows the keys."""
     from agents.commands.tui_app import TracesApp
@@ -78,5 +82,5 @@ def tui(querier: Querier, *, file: Path | None, since: str) -> None:
     else:
         if not file.is_file():
             raise BadQuestionError(f"there is no file {file}")
-        source = FileSource(file.name, read_spans(file))
-    TracesApp(source).run()
+        source = FileSource(file.name, read_spans(file, querier.terminal.tui_file_bytes_max))
+    TracesApp(source, querier.terminal).run()

@@ -17,19 +17,17 @@ from agents.commands.ask import summary_of
 from agents.commands.tui import Source
 from agents.commands.waterfall import ERROR, Row, bar, colour_of, duration, rows_of
 from topics.errors import SpanstreamError
+from topics.settings import TerminalSettings
 
-REFRESH_S = 2.0
 BAR_WIDTH = 24
 NAME_WIDTH = 34
-ROWS_MAX = 20_000
-TEXT_MAX = 4000
 KEYS = """\
 /        search (TraceQL with a querier, a text in a file)
 enter    open the trace, or the span's details
 esc, q   back; q in the list ends
 j k      down, up
 r        ask again
-l        follow: ask again each 2 s, on or off
+l        follow: ask again and again, on or off
 s        services and their operations
 n p      next and previous failed span of a trace
 ?        these keys"""
@@ -50,14 +48,14 @@ class Details(Screen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "app.pop_screen", "Back")]
 
-    def __init__(self, row: Row, resource: Any) -> None:
+    def __init__(self, row: Row, resource: Any, value_chars_max: int) -> None:
         super().__init__()
-        self._row, self._resource = row, resource
+        self._row, self._resource, self._value_chars_max = row, resource, value_chars_max
 
     def compose(self) -> ComposeResult:
         """Plain text: what senders write is no markup."""
         with VerticalScroll():
-            yield Static(details(self._row, self._resource), id="details")
+            yield Static(details(self._row, self._resource, self._value_chars_max), id="details")
         yield Footer()
 
 
@@ -72,8 +70,9 @@ class Waterfall(Screen[None]):
         ("k", "move(-1)", ""),
     ]
 
-    def __init__(self, traces_data: Any) -> None:
+    def __init__(self, traces_data: Any, terminal: TerminalSettings) -> None:
         super().__init__()
+        self._terminal = terminal
         self._rows = rows_of(traces_data)
         self._resources = {
             id(span): resource.resource
@@ -90,7 +89,8 @@ class Waterfall(Screen[None]):
         start = min(row.span.start_time_unix_nano for row in self._rows)
         failed = sum(row.span.status.code == ERROR for row in self._rows)
         line = f"{first.trace_id.hex()}  {duration(end - start)}  {len(self._rows):,} spans  {failed:,} errors"
-        more = f"  the first {ROWS_MAX:,} are shown" if len(self._rows) > ROWS_MAX else ""
+        shown = self._terminal.tui_spans_max
+        more = f"  the first {shown:,} are shown" if len(self._rows) > shown else ""
         yield Static(Text(line + more, "bold"))
         yield DataTable(cursor_type="row", zebra_stripes=True)
         yield Footer()
@@ -103,7 +103,7 @@ class Waterfall(Screen[None]):
         table.add_column("duration", width=10)
         start = min(row.span.start_time_unix_nano for row in self._rows)
         end = max(row.span.end_time_unix_nano for row in self._rows)
-        for row in self._rows[:ROWS_MAX]:
+        for row in self._rows[: self._terminal.tui_spans_max]:
             failed, colour = row.span.status.code == ERROR, colour_of(row.service)
             name = Text("  " * min(row.depth, 10) + ("⋯ " if row.orphan else ""), "dim")
             name.append("✗ " if failed else "", "red").append(f"{row.service} ", colour)
@@ -132,7 +132,8 @@ class Waterfall(Screen[None]):
     def open_span(self, chosen: DataTable.RowSelected) -> None:
         """Its details."""
         row = self._rows[chosen.cursor_row]
-        self.app.push_screen(Details(row, self._resources.get(id(row.span))))
+        resource = self._resources.get(id(row.span))
+        self.app.push_screen(Details(row, resource, self._terminal.tui_value_chars_max))
 
 
 class Services(Screen[None]):
@@ -181,8 +182,9 @@ class TracesApp(App[None]):
         ("q", "quit", "End"),
     ]
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, terminal: TerminalSettings) -> None:
         super().__init__()
+        self._terminal = terminal
         self._source = source
         self._following = source.live
         self._query = ""
@@ -202,7 +204,7 @@ class TracesApp(App[None]):
             table.add_column(title, width=width)
         table.focus()
         self.action_refresh()
-        self.set_interval(REFRESH_S, self._again)
+        self.set_interval(self._terminal.tui_every_s, self._again)
 
     def _again(self) -> None:
         if self._following and len(self.screen_stack) == 1:
@@ -258,7 +260,7 @@ class TracesApp(App[None]):
         except SpanstreamError as exc:
             self.call_from_thread(self._say, str(exc))
         else:
-            self.call_from_thread(self.push_screen, Waterfall(data))
+            self.call_from_thread(self.push_screen, Waterfall(data, self._terminal))
 
     def action_search(self) -> None:
         """To the search line."""
@@ -295,30 +297,32 @@ class TracesApp(App[None]):
             self.query_one(DataTable).focus()
 
 
-def details(row: Row, resource: Any) -> Text:
-    """A span as text, each value cut at `TEXT_MAX`."""
+def details(row: Row, resource: Any, value_chars_max: int) -> Text:
+    """A span as text, each value cut where it is long."""
     span, text = row.span, Text()
     text.append(f"{_clean(span.name)}\n", "bold").append(f"{row.service}\n", colour_of(row.service))
     lasted = duration(span.end_time_unix_nano - span.start_time_unix_nano)
     text.append(f"span {span.span_id.hex()}  parent {span.parent_span_id.hex() or 'none'}  {lasted}\n")
     if span.status.code == ERROR:
         text.append(f"error {_clean(span.status.message)}\n", "red")
-    _attributes(text, "attributes", span.attributes)
-    _attributes(text, "resource", resource.attributes if resource is not None else [])
+    _attributes(text, "attributes", span.attributes, value_chars_max)
+    _attributes(text, "resource", resource.attributes if resource is not None else [], value_chars_max)
     for event in span.events:
         after = duration(event.time_unix_nano - span.start_time_unix_nano)
-        _attributes(text, f"event {_clean(event.name)} after {after}", event.attributes, always=True)
+        title = f"event {_clean(event.name)} after {after}"
+        _attributes(text, title, event.attributes, value_chars_max, always=True)
     for link in span.links:
-        _attributes(text, f"link {link.trace_id.hex()} {link.span_id.hex()}", link.attributes, always=True)
+        title = f"link {link.trace_id.hex()} {link.span_id.hex()}"
+        _attributes(text, title, link.attributes, value_chars_max, always=True)
     return text
 
 
-def _attributes(text: Text, title: str, found: Any, *, always: bool = False) -> None:
+def _attributes(text: Text, title: str, found: Any, value_chars_max: int, *, always: bool = False) -> None:
     if found or always:
         text.append(f"\n{title}\n", "bold dim")
     for one in found:
         value = next(iter(MessageToDict(one.value).values()), "")
-        text.append(f"  {_clean(one.key)} ", "cyan").append(f"{_clean(str(value))[:TEXT_MAX]}\n")
+        text.append(f"  {_clean(one.key)} ", "cyan").append(f"{_clean(str(value))[:value_chars_max]}\n")
 
 
 def _clean(text: str) -> str:

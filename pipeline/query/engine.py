@@ -112,10 +112,11 @@ class Session:
 
 
 class Engine:
-    """The process's one DuckDB, and the threads that use it: `queries_max` at a time, further ones wait.
+    """The process's DuckDB, and the threads that use it: `queries_max` at a time, further ones wait.
 
     What is short and asked by people who wait, a trace by ID, has `traces_max` threads of its own, which go first where
-    the CPU is scarce.
+    the CPU is scarce, and a DuckDB that works in them alone: one row group shared among threads costs half as much
+    again.
     """
 
     def __init__(self, querier: QuerierSettings, store: StoreSettings) -> None:
@@ -123,29 +124,13 @@ class Engine:
         self._timeout_s = querier.query_timeout_s
         self._threads = ThreadPoolExecutor(querier.queries_max, "query", stand_back, (querier.niceness,))
         self._prompt_threads = ThreadPoolExecutor(querier.traces_max, "trace")
-        spill = querier.data_dir / "spill"
-        spill.mkdir(parents=True, exist_ok=True)
-        config: dict[str, Any] = {
-            "memory_limit": f"{querier.memory_bytes_max >> 10}KiB",
-            "temp_directory": str(spill),
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-        if querier.threads:
-            config["threads"] = querier.threads
+        (querier.data_dir / "spill").mkdir(parents=True, exist_ok=True)
         # The engine's own threads inherit how far the one that starts them stands back
-        self._connection = self._threads.submit(duckdb.connect, config=config).result()
+        self._connection = self._threads.submit(
+            _opened, querier, store, threads=querier.threads, bytes_max=querier.memory_bytes_max
+        ).result()
         self._threads.submit(self._connection.execute, "SELECT count(*) FROM range(1000000)").result()
-        load_httpfs(self._connection)
-        # A chunk never changes under its name: its footer and bytes need not be looked at again
-        for setting in ("parquet_metadata_cache = true", "enable_http_metadata_cache = true"):
-            self._connection.execute(f"SET {setting}")
-        self._connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
-        self._connection.execute(f"SET http_timeout = {max(1, int(store.get_timeout_s))}")
-        create_secret(self._connection, store)
-        self._connection.create_function("array_elements", array_elements, ["BLOB", "VARCHAR"], "VARCHAR[]")
-        special = FunctionNullHandling.SPECIAL  # it may answer null
-        self._connection.create_function("int_power", int_power, ["BIGINT", "BIGINT"], "BIGINT", null_handling=special)
+        self._prompt_connection = _opened(querier, store, threads=1, bytes_max=querier.traces_memory_bytes_max)
         self._copies = Copies(querier.data_dir / "chunks", ObjectStore(store), querier.copies_bytes_max)
 
     async def run(self, work: Callable[[Session], T], *, prompt: bool = False, watch: Watch | None = None) -> T:
@@ -157,7 +142,7 @@ class Engine:
         session: list[Session] = []
 
         def job() -> T:
-            current = Session(self._connection, deadline_s, self._copies, watch)
+            current = Session(connection, deadline_s, self._copies, watch)
             session.append(current)
             try:
                 current.check()
@@ -166,6 +151,7 @@ class Engine:
                 current.close()
 
         threads = self._prompt_threads if prompt else self._threads
+        connection = self._prompt_connection if prompt else self._connection
         future = asyncio.get_running_loop().run_in_executor(threads, job)
         try:
             return await asyncio.wait_for(asyncio.shield(future), self._timeout_s)
@@ -192,10 +178,13 @@ class Engine:
 
     def nbytes(self) -> int:
         """Memory that the engine holds, its cache of chunks included."""
-        cursor = self._connection.cursor()
-        (held,) = cursor.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchone() or (0,)
-        cursor.close()
-        return int(held or 0)
+        held = 0
+        for connection in (self._connection, self._prompt_connection):
+            cursor = connection.cursor()
+            (some,) = cursor.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchone() or (0,)
+            cursor.close()
+            held += int(some or 0)
+        return held
 
     def copied_bytes(self) -> int:
         """What copies of chunks take on the local disk."""
@@ -207,6 +196,31 @@ class Engine:
             threads.shutdown(wait=True, cancel_futures=True)
         self._copies.close()
         self._connection.close()
+        self._prompt_connection.close()
+
+
+def _opened(querier: QuerierSettings, store: StoreSettings, *, threads: int, bytes_max: int) -> Any:
+    """A DuckDB in memory that reads the store's chunks. threads: 0 for one a core."""
+    config: dict[str, Any] = {
+        "memory_limit": f"{bytes_max >> 10}KiB",
+        "temp_directory": str(querier.data_dir / "spill"),
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    if threads:
+        config["threads"] = threads
+    connection = duckdb.connect(config=config)
+    load_httpfs(connection)
+    # A chunk never changes under its name: its footer and bytes need not be looked at again
+    for setting in ("parquet_metadata_cache = true", "enable_http_metadata_cache = true"):
+        connection.execute(f"SET {setting}")
+    connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
+    connection.execute(f"SET http_timeout = {max(1, int(store.get_timeout_s))}")
+    create_secret(connection, store)
+    connection.create_function("array_elements", array_elements, ["BLOB", "VARCHAR"], "VARCHAR[]")
+    special = FunctionNullHandling.SPECIAL  # it may answer null
+    connection.create_function("int_power", int_power, ["BIGINT", "BIGINT"], "BIGINT", null_handling=special)
+    return connection
 
 
 def stand_back(niceness: int) -> None:

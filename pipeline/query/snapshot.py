@@ -261,13 +261,17 @@ class Snapshots:
         if before is not None and before.task is not None:
             await asyncio.wait([before.task])
         self._current, self._next = shared, None
-        return await self._take(Snapshot(unpacked=self.unpacked, reasons=shared.reasons), shared.ends, b"")
+        horizons = self.horizons(range(self._partitions))
+        answers = await self._ask(horizons, b"")
+        snapshot = Snapshot(unpacked=self.unpacked, reasons=shared.reasons)
+        return await self._complete(snapshot, shared.ends, (horizons, answers), b"")
 
     async def take_trace(self, partition: int, trace_id: bytes) -> Snapshot:
-        """The rows after H of one trace."""
+        """The rows after H of one trace. The owner is asked while the topic's end is found out."""
         snapshot = Snapshot(unpacked=self.unpacked)
-        ends = await self._ends([partition], snapshot.reasons)
-        return await self._take(snapshot, ends, trace_id, [partition])
+        horizons = self.horizons([partition])
+        ends, answers = await asyncio.gather(self._ends([partition], snapshot.reasons), self._ask(horizons, trace_id))
+        return await self._complete(snapshot, ends, (horizons, answers), trace_id)
 
     def horizons(self, partitions: Iterable[int]) -> dict[int, int]:
         """H of each partition as the catalog knows it; 0 where nothing is stored."""
@@ -278,11 +282,11 @@ class Snapshots:
         """Run what blocks off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    async def _take(
-        self, snapshot: Snapshot, ends: Ends, trace_id: bytes, partitions: Iterable[int] | None = None
+    async def _complete(
+        self, snapshot: Snapshot, ends: Ends, asked: tuple[dict[int, int], dict[int, LiveAnswer]], trace_id: bytes
     ) -> Snapshot:
-        horizons = self.horizons(range(self._partitions) if partitions is None else partitions)
-        answers = await self._ask(horizons, trace_id)
+        """asked: H of each partition, and what its owner answered."""
+        horizons, answers = asked
         for _attempt in range(CATALOG_TRIES):
             # The worker has dropped what is stored: the catalog is behind the bucket.
             behind = [p for p, a in answers.items() if a.state == "held" and a.low > horizons[p]]

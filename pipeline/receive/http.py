@@ -6,10 +6,11 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import parse_qs
 
 import orjson
 from google.rpc import code_pb2, status_pb2
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from pipeline import telemetry
 from pipeline.doors.asgi import Receive, Scope, Send, headers_of
@@ -77,9 +78,10 @@ class HttpReceiver:
         missing = self._ready()
         await _answer(send, 200 if missing is None else 503, TEXT, (missing or "ready").encode() + b"\n")
 
-    async def _show_metrics(self, _caller: Caller, _scope: Scope, _receive: Receive, send: Send) -> None:
+    async def _show_metrics(self, _caller: Caller, scope: Scope, _receive: Receive, send: Send) -> None:
         telemetry.INFLIGHT_BYTES.set(self._ingest.inflight.bytes)
-        await _answer(send, 200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], generate_latest())
+        names = parse_qs(scope["query_string"].decode("latin-1")).get("name[]", [])
+        await _answer(send, 200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], telemetry.page(names))
 
     async def _show_drops(self, caller: Caller, _scope: Scope, _receive: Receive, send: Send) -> None:
         """What of the asking tenants' spans this receiver did not take as they were sent."""

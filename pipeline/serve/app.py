@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.datastructures import QueryParams
 from starlette.middleware import Middleware
@@ -359,10 +359,11 @@ class Api:
         missing = self._questions.missing()
         return Response(f"{missing or 'ready'}\n", 503 if missing else 200, media_type="text/plain; charset=utf-8")
 
-    async def metrics(self, _request: Request) -> Response:
-        """Prometheus text."""
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text; `?name[]=`: of these samples alone."""
         self._questions.observe()
-        return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+        body = telemetry.page(request.query_params.getlist("name[]"))
+        return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _tenants(self, request: Request) -> list[str]:
         return tenants_of(request.scope)

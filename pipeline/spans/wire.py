@@ -135,16 +135,22 @@ def cut_by_trace(payload: bytes, partitions: int, limits: CutLimits) -> Cut:
 
 
 def span_count(payload: bytes) -> int:
-    """How many spans a record holds, counted on the wire: 0.05 us a span. Raises MalformedRecordError for garbage."""
+    """How many spans a record holds, counted on the wire: 0.05 us a span. Raises MalformedRecordError for garbage.
+
+    Read as if there were one resource and one scope: protobuf merges what stands more often than its field says.
+    """
     try:
-        message = _OPAQUE.FromString(payload)
+        message = _MERGED.FromString(payload)
     except DecodeError as exc:
         raise MalformedRecordError(f"no OTLP TracesData: {exc}") from exc
-    return sum(len(scope.spans) for resource in message.resources for scope in resource.scopes)
+    return len(message.resources.scopes.spans)
 
 
-def _shallow_messages(package: str, *, ids: bool) -> Any:
-    """A class that parses TracesData down to spans; with `ids` spans are messages that know their IDs, else bytes."""
+def _shallow_messages(package: str, *, ids: bool = False, merged: bool = False) -> Any:
+    """A class that parses TracesData down to spans; with `ids` spans are messages that know their IDs, else bytes.
+
+    merged: all resources become one, and all scopes.
+    """
     kind = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
 
@@ -158,15 +164,16 @@ def _shallow_messages(package: str, *, ids: bool) -> Any:
 
     define("Span", (1, "trace_id", "bytes", False), (2, "span_id", "bytes", False))
     define("ScopeSpans", (2, "spans", "Span" if ids else "bytes", True))
-    define("ResourceSpans", (2, "scopes", "ScopeSpans", True))
-    define("TracesData", (1, "resources", "ResourceSpans", True))
+    define("ResourceSpans", (2, "scopes", "ScopeSpans", not merged))
+    define("TracesData", (1, "resources", "ResourceSpans", not merged))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.TracesData"))
 
 
 _WITH_IDS: Any = _shallow_messages("spanstream.ids", ids=True)
-_OPAQUE: Any = _shallow_messages("spanstream.opaque", ids=False)
+_OPAQUE: Any = _shallow_messages("spanstream.opaque")
+_MERGED: Any = _shallow_messages("spanstream.merged", merged=True)
 
 
 def _take_apart(payload: bytes) -> tuple[list[_Block], list[bytes]]:

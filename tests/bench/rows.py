@@ -126,7 +126,6 @@ class Bench:
         sent = load.spans + Load(1000, SEED + 1).spans
         with self.process("worker", settings) as worker:
             stored = "spanstream_worker_stored_spans_total"
-            # a page of metrics costs a worker 8 ms: asked for at each turn, it would be a sixth of the figure
             until(lambda: worker.metric(stored) >= sent, 600, "all is stored", poll_s=1.0)
             assert worker.metric(stored) == sent
             cpu_s = worker.cpu_s() - min(idle)

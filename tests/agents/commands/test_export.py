@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from agents.commands import span_files
 from agents.commands.export import export
 from tests.agents.commands.answers import Answers
 from tests.agents.commands.test_tags_diff_tail import serve_trace, trace_of
@@ -19,11 +18,11 @@ from tests.agents.commands.test_tags_diff_tail import serve_trace, trace_of
 proto: Any = trace_pb2
 
 
-def two_traces() -> None:
+def two_traces(text: str = "a") -> None:
     """The second has an attribute that the first lacks."""
     first, second = trace_of(1, [("root", 100, 0), ("db", 5, 0)]), trace_of(2, [("root", 7, 2)])
     attribute = second.resource_spans[0].scope_spans[0].spans[0].attributes.add(key="user")
-    attribute.value.string_value = "a"
+    attribute.value.string_value = text
     serve_trace(1, first)
     serve_trace(2, second)
     Answers.table["/api/search"] = (200, json.dumps({"traces": [{"traceID": "2"}, {"traceID": "1"}]}).encode())
@@ -33,16 +32,15 @@ def run(querier: str, file: Path, *more: str) -> Any:
     return CliRunner().invoke(export, [str(file), "--url", querier, *more])
 
 
-def test_parquet_has_the_columns_of_all_portions(querier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(span_files, "PORTION_BYTES", 1)
-    two_traces()
+def test_parquet_has_the_columns_of_all_portions(querier: str, tmp_path: Path) -> None:
+    two_traces(text="a" * 1024)  # each a portion
 
-    told = run(querier, tmp_path / "x.parquet", "--json")
+    told = run(querier, tmp_path / "x.parquet", "--json", "--terminal-export-portion-bytes", "1024")
 
     assert told.exit_code == 0, told.stderr
     assert json.loads(told.stdout)["spans"] == 3
     rows = duckdb.sql(f"SELECT name, duration_ns, \"span.user\" FROM '{tmp_path}/x.parquet' ORDER BY 2").fetchall()
-    assert rows == [("db", 5 * 10**6, None), ("root", 7 * 10**6, "a"), ("root", 100 * 10**6, None)]
+    assert rows == [("db", 5 * 10**6, None), ("root", 7 * 10**6, "a" * 1024), ("root", 100 * 10**6, None)]
     assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
 
 

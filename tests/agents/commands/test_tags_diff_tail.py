@@ -10,7 +10,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from agents.commands.diff import diff, differences
 from agents.commands.tags import tags, values
-from agents.commands.tail import SEEN_MAX, Follower, tail
+from agents.commands.tail import Follower, tail
 from agents.commands.waterfall import rows_of
 from tests.agents.commands.answers import Answers
 
@@ -105,10 +105,11 @@ def test_tail_shows_each_trace_once_and_counts_what_is_too_much(querier: str) ->
 
 
 def test_what_tail_remembers_is_bounded() -> None:
-    follower = Follower()
+    seen_max = 1000
+    follower = Follower(seen_max)
 
-    for at in range(0, SEEN_MAX + 400, 200):
+    for at in range(0, seen_max + 400, 200):
         assert len(follower.new({"traceID": str(at + more)} for more in range(200))) == 200
 
-    assert not follower.new([{"traceID": str(SEEN_MAX + 1)}])
+    assert not follower.new([{"traceID": str(seen_max + 1)}])
     assert follower.new([{"traceID": "0"}])

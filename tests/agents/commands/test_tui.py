@@ -25,6 +25,10 @@ from pipeline.spans.record import Record
 from tests.agents.commands.test_tags_diff_tail import trace_of
 from tests.waiting import wait_until, wait_until_async
 from topics.errors import BadQuestionError, QuerierUnavailableError
+from topics.settings import TerminalSettings
+
+LIMITS = TerminalSettings()
+FILE_BYTES_MAX = LIMITS.tui_file_bytes_max
 
 
 def shop() -> Any:
@@ -39,7 +43,7 @@ def shop() -> Any:
 
 def driven(source: Any, test: Callable[[TracesApp, Pilot[None]], Awaitable[None]]) -> None:
     async def main() -> None:
-        app = TracesApp(source)
+        app = TracesApp(source, LIMITS)
         async with app.run_test(size=(80, 24)) as pilot:
             await test(app, pilot)
 
@@ -107,7 +111,7 @@ def test_a_file_is_read_in_every_format_that_spans_come_in(tmp_path: Path, kind:
         record = Record("t", 0, shop().SerializeToString())
         pq.write_table(from_otlp.decode([record], attribute_columns_max=10).spans, file)
 
-    found = FileSource(file.name, read_spans(file)).search("")
+    found = FileSource(file.name, read_spans(file, FILE_BYTES_MAX)).search("")
 
     assert {one["traceID"] for one in found} == {f"{1:032x}", f"{2:032x}"}
 
@@ -116,7 +120,10 @@ def test_a_chunk_is_read_with_the_parents_of_its_spans() -> None:
     golden = Path(__file__).parents[2] / "pipeline" / "store" / "golden" / "chunk-1.parquet"
 
     spans = [
-        span for resource in read_spans(golden).resource_spans for scope in resource.scope_spans for span in scope.spans
+        span
+        for resource in read_spans(golden, FILE_BYTES_MAX).resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
     ]
 
     known = {span.span_id for span in spans}
@@ -129,7 +136,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, body: bytes) -> Non
     (tmp_path / "x").write_bytes(body)
 
     with pytest.raises(BadQuestionError):
-        read_spans(tmp_path / "x")
+        read_spans(tmp_path / "x", FILE_BYTES_MAX)
 
 
 @pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux: apt-get install tmux")

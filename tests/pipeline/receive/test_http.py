@@ -274,5 +274,13 @@ async def test_metrics_tell_what_was_taken_and_refused() -> None:
     assert "spanstream_receiver_inflight_bytes 0.0" in metrics
 
 
+async def test_metrics_of_some_names_alone() -> None:
+    names = {"name[]": ["spanstream_receiver_inflight_bytes", "spanstream_receiver_records_total"]}
+
+    lines = (await ReceiverInProcess().client.get("/metrics", params=names)).text.splitlines()
+
+    assert {line.split()[0] for line in lines if not line.startswith("#")} == set(names["name[]"])
+
+
 async def test_other_paths_are_not_found() -> None:
     assert (await ReceiverInProcess().client.get("/v1/metrics")).status_code == 404
