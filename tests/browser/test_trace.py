@@ -12,6 +12,7 @@ from tests.browser.conftest import PHONE, BrowserStack, axe_findings
 from tests.browser.large import send_large_trace
 from tests.browser.shop import HOSTILE_NAMES, BuiltTrace, send
 
+KEYS_HELD = 400  # browsers take 200 changes of the history in 10 s
 SHOWN_S_MAX = 20.0  # the bench has the limit of 2 s; here two cores do everything else as well
 
 
@@ -196,6 +197,29 @@ def test_a_phone_shows_the_span_above_its_trace(page: Page, stack: BrowserStack)
 
     expect(page.get_by_label("Span", exact=True)).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_a_key_that_is_held_down_goes_on_through_hundreds_of_spans(page: Page, stack: BrowserStack) -> None:
+    rng, now_ns = random.Random(12), time.time_ns()
+    long = BuiltTrace(rng.randbytes(16), rng)
+    root = long.add("batch", "root", now_ns - 10**9, 900)
+    for number in range(KEYS_HELD):
+        long.add("batch", f"step {number}", now_ns - 10**9 + number * 1000, 1, root)
+    send(stack.otlp_url, [long])
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"/trace/{long.trace_id.hex()}")
+    expect(page.get_by_role("treeitem").first).to_be_visible()
+
+    press = "key => dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}))"
+    for _ in range(KEYS_HELD + 1):
+        page.evaluate(press, "j")
+
+    last = page.get_by_role("treeitem", selected=True)
+    expect(last).to_contain_text(f"step {KEYS_HELD - 1}")
+    (*_, span) = next(iter(long.spans.values()))
+    expect(page).to_have_url(re.compile(f"span={span.span_id.hex()}"))
+    assert len([url for url in asked if "/spans/" in url]) < KEYS_HELD
 
 
 def test_a_large_trace_opens_and_scrolls_with_few_rows_in_the_document(page: Page, stack: BrowserStack) -> None:

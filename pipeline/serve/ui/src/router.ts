@@ -8,9 +8,27 @@ export interface Place {
 type Changes = Readonly<Record<string, string | null | undefined>>;
 
 const MOVED = "placechange";
+const WRITE_EVERY_MS = 150; // browsers take 200 changes of the history in 10 s, and drop further ones
+let ahead: string | null = null; // a URL that the history gets soon
+let writtenMs = 0;
+let timer = 0;
+
+function current(): string {
+  return ahead ?? location.pathname + location.search;
+}
 
 export function place(): Place {
-  return { path: location.pathname, params: new URLSearchParams(location.search) };
+  const [path = "", query = ""] = current().split("?", 2);
+  return { path, params: new URLSearchParams(query) };
+}
+
+function write(): void {
+  clearTimeout(timer);
+  timer = 0;
+  if (ahead === null) return;
+  history.replaceState(null, "", ahead);
+  ahead = null;
+  writtenMs = performance.now();
 }
 
 /** The place of now; renders again when it changes. */
@@ -31,16 +49,22 @@ export function usePlace(): Place {
 
 /** Go to a URL of this page. replace: the back button skips where we were. */
 export function go(url: string, replace = false): void {
-  if (url !== location.pathname + location.search) {
-    if (replace) history.replaceState(null, "", url);
-    else history.pushState(null, "", url);
-    dispatchEvent(new Event(MOVED));
+  if (url === current()) return;
+  if (replace) {
+    ahead = url;
+    if (performance.now() - writtenMs >= WRITE_EVERY_MS) write();
+    else timer ||= setTimeout(write, WRITE_EVERY_MS);
+  } else {
+    write();
+    history.pushState(null, "", url);
   }
+  dispatchEvent(new Event(MOVED));
 }
 
 /** Stay on this view with some parameters changed; null, undefined and "" remove one. */
 export function change(changes: Changes, replace = false): void {
-  go(urlOf(location.pathname, changes, new URLSearchParams(location.search)), replace);
+  const { path, params } = place();
+  go(urlOf(path, changes, params), replace);
 }
 
 /** A URL from a path and parameters, on top of others. */
@@ -54,8 +78,10 @@ export function urlOf(path: string, changes: Changes, onto?: URLSearchParams): s
   return query ? `${path}?${query}` : path;
 }
 
-/** Clicks on links to views of ours change the place without loading the page again. */
+/** Clicks on links to views of ours, and the browser's buttons, change the place without loading the page again. */
 export function followLinks(): void {
+  addEventListener("popstate", () => (ahead = null));
+  addEventListener("pagehide", write);
   const clicked = (event: MouseEvent) => {
     const link = (event.target as Element | null)?.closest?.("a");
     const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;

@@ -1,5 +1,5 @@
 /** The query as text: coloured, completed, with its error underlined where it is. */
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { ApiError } from "../api/client";
 import { errorOffset, tokens } from "../query";
 import type { Range } from "../range";
@@ -28,7 +28,7 @@ export function QueryBox({ query, error, range, run, placeholder, action }: Prop
   const area = useRef<HTMLInputElement>(null);
   const turn = useRef(0);
   const id = useId();
-  useEffect(() => setText(oneLine(query)), [query]);
+  useLayoutEffect(() => setText(oneLine(query)), [query]); // before the next key comes
 
   const suggest = async () => {
     const mine = ++turn.current;

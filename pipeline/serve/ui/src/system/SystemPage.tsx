@@ -29,8 +29,8 @@ export function SystemPage(_props: ViewProps) {
       {state && (
         <div class="cards">
           <Processes state={state} />
-          <Queries state={state} again={() => setTurn((before) => before + 1)} />
           <Canaries canaries={state.canaries} />
+          <Queries state={state} again={() => setTurn((before) => before + 1)} />
           <Stored days={state.days} />
           <DropsCard drops={state.drops} />
           <Partitions rows={state.partitions} />

@@ -7,7 +7,7 @@ import { useKeys } from "../keys";
 import { CopyButton } from "../parts/CopyButton";
 import { Service } from "../parts/Service";
 import { Empty, ErrorBox, Loading, PartialNote } from "../parts/States";
-import { change, go } from "../router";
+import { change, go, urlOf } from "../router";
 import { type DifferenceRow, type Side, changeOf, differenceOf, weightOf } from "./difference";
 import { type TraceColumns, type Tree, rootOf, treeOf } from "./model";
 
@@ -28,7 +28,7 @@ export function DifferencePage(props: { a: string; b: string; params: URLSearchP
   const second = useTree(props.b);
   const isRanked = props.params.get("sort") === "most";
   const isChanged = props.params.get("changed") === "1";
-  const swap = () => go(differenceUrl(props.b, props.a) + location.search);
+  const swap = () => go(urlOf(differenceUrl(props.b, props.a), {}, props.params));
   useKeys("Two traces", [
     { keys: "s", does: "the other way round", run: swap },
     { keys: "o", does: "most different first, or as a tree", run: () => change({ sort: isRanked ? null : "most" }, true) },

@@ -13,6 +13,7 @@ import { KINDS, STATUS_ERROR, type Tree } from "./model";
 
 const NEW_MS = 50 * 60e3;
 const AROUND_S = 1800;
+const STAYS_MS = 80; // a span that a held key passes by is not asked for
 const LINKS_MAX = 200;
 const SHOWN_MAX = 2000; // characters of a value; the copy has all
 
@@ -22,7 +23,11 @@ export function SpanPanel(props: { tree: Tree; row: number; query: string; copie
   const id = columns.spanId[row]!;
   const kind = columns.kind[row]!;
   const path = `/api/trace-view/${columns.traceId}/spans/${id}`;
-  const found = useAnswer((signal) => ask<TraceAnswer>(path, { kind }, signal), [path, kind]);
+  const found = useAnswer(async (signal) => {
+    await new Promise((done) => setTimeout(done, STAYS_MS));
+    signal.throwIfAborted();
+    return ask<TraceAnswer>(path, { kind }, signal);
+  }, [path, kind]);
   const batch = found.value?.trace.resourceSpans?.[0];
   const scope = batch?.scopeSpans?.[0];
   const span = scope?.spans?.[0];

@@ -1,5 +1,5 @@
 /** One trace: waterfall, flame graph, table of operations, events in order, one span in full, and filters inside. */
-import { useMemo, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { ask, fetchApi } from "../api/client";
 import type { Partial } from "../api/types";
 import { useAnswer } from "../api/useAnswer";
@@ -117,10 +117,16 @@ function Trace(props: { tree: Tree; params: URLSearchParams; again: () => void }
     if (tree.size[selected]! > 1 && !collapsed.has(selected)) toggle(selected);
     else select(tree.columns.parent[selected]!);
   };
+  const isToWrite = useRef(false); // before the next key comes
   const openCondition = () => {
     setConditionOpen(true);
-    requestAnimationFrame(() => document.getElementById("query")?.focus());
+    if (isConditionOpen) document.getElementById("query")?.focus();
+    else isToWrite.current = true;
   };
+  useLayoutEffect(() => {
+    if (isToWrite.current) document.getElementById("query")?.focus();
+    isToWrite.current = false;
+  }, [isConditionOpen]);
   useKeys("Trace", [
     { keys: "j", does: "next span", run: () => step(1) },
     { keys: "ArrowDown", does: "next span", run: () => step(1) },
