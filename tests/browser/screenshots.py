@@ -19,6 +19,7 @@ PICTURES = {
     "compare": (COMPARED, ".compared .panel", "light"),
     "services": ("/services?service=payment", ".operations tbody tr", "dark"),
     "map": ("/services?show=map", ".map .box", "light"),
+    "two-traces": ("/trace/{good}/against/{failed}", ".differences tbody tr", "light"),
     "trace": ("/trace/{failed}?q=%7B+status+%3D+error+%7D&span={span}", ".span-panel .pairs", "light"),
 }
 
@@ -40,7 +41,7 @@ def test_a_picture_of_the_page_is_taken_and_small(name: str, context: BrowserCon
     path, shown, scheme = PICTURES[name]
     page = context.new_page()
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    page.goto(path.format(failed=stack.shop.failed[0], span=_failed_span(stack)))
+    page.goto(path.format(good=stack.shop.good[-1], failed=stack.shop.failed[0], span=_failed_span(stack)))
     expect(page.locator(shown).first).to_be_visible()
     expect(page.locator(".loading")).to_have_count(0)
     page.wait_for_load_state("networkidle")
