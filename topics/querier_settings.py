@@ -34,11 +34,11 @@ class QuerierSettings(Section):
         8, "Queries at a time, traces by ID and SQL not counted; further ones wait, the tenants in turn", ge=1
     )
     traces_max: int = setting(8, "Traces by ID at a time, in places and threads of their own", ge=1)
-    tenant_queries_max: int = setting(6, "Queries, and traces by ID, of one tenant at a time; further ones wait", ge=1)
+    tenant_queries_max: int = setting(4, "Queries, and traces by ID, of one tenant at a time; further ones wait", ge=1)
     tenant_waiting_max: int = setting(64, "Queries of one tenant that wait; further ones get 429", ge=0)
     waiting_max: int = setting(512, "Queries of all tenants that wait; further ones get 503", ge=0)
     niceness: int = setting(
-        10, "How far threads of queries stand back where the CPU is scarce, behind traces by ID; 0: not", ge=0, le=19
+        15, "How far threads of queries stand back where the CPU is scarce, behind traces by ID; 0: not", ge=0, le=19
     )
     query_timeout_s: float = setting(60.0, "A query is ended after so long with 504", gt=0)
     live_bytes_max: int = setting(

@@ -122,7 +122,7 @@ class Engine:
     def __init__(self, querier: QuerierSettings, store: StoreSettings) -> None:
         """Opens the engine in memory; it spills to `<data_dir>/spill`. Raises duckdb.Error if it cannot be set up."""
         self._timeout_s = querier.query_timeout_s
-        self._threads = ThreadPoolExecutor(querier.queries_max, "query", _stand_back, (querier.niceness,))
+        self._threads = ThreadPoolExecutor(querier.queries_max, "query", stand_back, (querier.niceness,))
         self._prompt_threads = ThreadPoolExecutor(querier.traces_max, "trace")
         (querier.data_dir / "spill").mkdir(parents=True, exist_ok=True)
         # The engine's own threads inherit how far the one that starts them stands back
@@ -223,7 +223,7 @@ def _opened(querier: QuerierSettings, store: StoreSettings, *, threads: int, byt
     return connection
 
 
-def _stand_back(niceness: int) -> None:
+def stand_back(niceness: int) -> None:
     """Give this thread, and those that it starts, less of a scarce CPU. Where threads have no such rank of their own,
     nothing: it would be the process's.
     """

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.query.chunks import ChunkRef, refs_of
+from pipeline.query.engine import stand_back
 from pipeline.query.sandbox import BASE_COLUMNS, TenantRows, sandbox
 from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.query.statement import Statement
@@ -61,7 +62,7 @@ class TenantSql:
     ) -> None:
         self._catalog, self._snapshots = catalog, snapshots
         self._querier, self._store = querier, store
-        self._threads = ThreadPoolExecutor(querier.sql_queries_max, "sql")
+        self._threads = ThreadPoolExecutor(querier.sql_queries_max, "sql", stand_back, (querier.niceness,))
 
     async def ask(
         self, tenants: Sequence[str], statement: Statement, range_ns: tuple[int, int], left: Callable[[], None]

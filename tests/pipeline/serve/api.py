@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import uvloop
 
 from pipeline.query.questions import Kafka, Questions
 from pipeline.serve.app import make_app
@@ -106,7 +107,7 @@ def with_querier(
         finally:
             await querier.stop()
 
-    asyncio.run(main())
+    uvloop.run(main())  # as the command does
 
 
 def ports(tmp_path: Path, **changes: Any) -> Settings:
