@@ -33,7 +33,7 @@ DEMO: dict[str, Any] = {
     "kafka.session_timeout_s": 6.0,
 }
 PORTS = (
-    *("receiver.grpc_port", "receiver.http_port", "querier.http_port", "worker.port"),
+    *("receiver.grpc_port", "receiver.http_port", "querier.http_port", "querier.grpc_port", "worker.port"),
     *("stack.kafka_port", "stack.kafka_controller_port", "stack.store_port"),
 )
 SHOP_SPANS = 9

@@ -11,6 +11,7 @@ import orjson
 from pipeline.query.order import ORDERS
 from pipeline.serve.formats import FORMATS
 from pipeline.serve.search_rows import SEARCH_FORMATS
+from pipeline.serve.sql import SQL_FORMATS
 
 PATH = "/api/openapi.json"
 Json = dict[str, Any]
@@ -84,7 +85,7 @@ ROUTES = {
     "/api/search": Route(
         "Traces by TraceQL or tags",
         (*_SEARCH, "format"),
-        (*(FORMATS[form].partition(";")[0] for form in SEARCH_FORMATS), PROTOBUF, EVENTS),
+        (*(FORMATS[form].partition(";")[0] for form in SEARCH_FORMATS), PROTOBUF),
     ),
     "/api/metrics/query_range": Route(
         "Series of a TraceQL metrics query", (*_METRICS, "step", "exemplars", "maxSeries")
@@ -104,7 +105,7 @@ ROUTES = {
     "/api/sql": Route(
         "Rows of one SELECT in DuckDB's SQL over spans and traces; q or the body",
         ("q", *TIMES, "format"),
-        tuple(form.partition(";")[0] for form in FORMATS.values()),
+        tuple(FORMATS[form].partition(";")[0] for form in SQL_FORMATS),
         ("get", "post"),
     ),
     "/api/tail": Route("Spans that q= holds of, as they arrive", ("q",), (EVENTS,)),

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 
 from pipeline.serve import openapi, params
+from pipeline.serve.search_rows import SEARCH_FORMATS
+from pipeline.serve.sql import SQL_FORMATS
 from tests.pipeline.query.world import OneSpan, span_id, trace_id
 from tests.pipeline.serve.api import World, settings_of, with_api
 from tests.test_isolation import QUERIER
@@ -48,6 +50,13 @@ def test_a_searchs_parameters_are_those_that_it_reads() -> None:
     (search,) = [one for path, _, one in operations() if path == "/api/search"]
 
     assert {one["name"] for one in search["parameters"] if one.get("in") == "query"} == params.SEARCH_PARAMETERS
+
+
+def test_the_forms_of_an_answer_are_those_that_it_can_be_asked_for() -> None:
+    for path, forms in (("/api/search", SEARCH_FORMATS), ("/api/sql", SQL_FORMATS)):
+        for operation in DOCUMENT["paths"][path].values():
+            (named,) = [one["schema"]["enum"] for one in operation["parameters"] if one.get("name") == "format"]
+            assert named == list(forms)
 
 
 def test_every_route_answers_with_a_status_and_a_form_that_is_described(tmp_path: Path) -> None:

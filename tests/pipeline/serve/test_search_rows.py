@@ -87,4 +87,4 @@ def test_another_form_is_refused_with_those_that_there_are(tmp_path: Path, form:
     answer = search(tmp_path, f"&format={form}")
 
     assert answer.status_code == 400
-    assert answer.text == f"invalid format: {form!r} is none of json, ndjson, csv\n"
+    assert answer.text == f"invalid format: {form!r} is none of json, ndjson, csv, events\n"
