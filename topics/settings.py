@@ -214,7 +214,7 @@ class HousekeepingSettings(Section):
     compaction_every_s: float = setting(3600.0, "What could be merged is looked for so often", ge=0)
     compaction_round_s: float = setting(60.0, "A partition's turn begins no merge after so long", gt=0)
     compaction_share: float = setting(0.5, "Part of its time that merging is at work; it waits for seals", gt=0, le=1)
-    compaction_memory_bytes: int = setting(32 * MIB, "Memory of rows that are being merged, about", ge=MIB)
+    compaction_memory_bytes: int = setting(12 * MIB, "Memory of rows that are being merged, about", ge=MIB)
 
 
 class StackSettings(Section):

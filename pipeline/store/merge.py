@@ -124,7 +124,7 @@ def _complete(parts: Sequence[Part], layout: Layout) -> Iterator[pa.Table]:
         taken += pieces
         count += sum(piece.num_rows for piece in pieces)
         nbytes += sum(piece.nbytes for piece in pieces)
-        if count >= layout.row_group_spans or nbytes >= layout.bytes_max // 4:
+        if count >= layout.row_group_spans or nbytes >= layout.bytes_max // 2:
             yield _each_once(taken)
             taken, count, nbytes = [], 0, 0
     if taken:
