@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.bench.compaction import compaction_rows
 from tests.bench.page import large_trace_rows
 from tests.bench.queries import QueryBench
 from tests.bench.report import Report
@@ -20,6 +21,7 @@ SPANS = 2_000_000
 UNSEALED_SPANS = 1_000_000
 PROBES = 1_000
 ASKED_ABOUT = 5_000_000
+MERGED = 200_000
 
 
 def main() -> int:
@@ -31,7 +33,7 @@ def main() -> int:
     options.add_argument("--asked-about", type=int, default=ASKED_ABOUT, help="spans that questions are asked about")
     options.add_argument("--json", type=Path, default=Path("build/bench.json"))
     options.add_argument(
-        "--only", default="cost,fresh,restart,start,events,queries,trace", help="groups of rows, comma-separated"
+        "--only", default="cost,fresh,restart,start,events,queries,trace,compaction", help="groups, comma-separated"
     )
     asked = options.parse_args()
     groups, report = set(asked.only.split(",")), Report()
@@ -51,6 +53,8 @@ def main() -> int:
                 QueryBench(bench, asked.asked_about).measure(report)
             if "trace" in groups:
                 large_trace_rows(report, bench)
+            if "compaction" in groups:
+                compaction_rows(report, bench, MERGED)
     return report.finish(asked.json)
 
 

@@ -71,6 +71,14 @@ ROWS = (
     Row("page, scrolling it: a frame, on average", "ms", 20.0),  # 50 frames a second
     Row("page, a span of it in full", "ms", 300.0),
     Row("page, memory after a minute of live tail", "MB", 200.0),
+    Row("compaction, chunks before", "", None),
+    Row("compaction, chunks after", "", None),
+    Row("compaction, bytes before", "bytes/span", None),
+    Row("compaction, bytes after", "bytes/span", None),
+    Row("compaction, trace by ID before, p50", "ms", None),
+    Row("compaction, trace by ID after, p50", "ms", None),
+    Row("compaction, CPU", "us/span", None),
+    Row("compaction, memory beside an idle worker's", "MB", None),
 )
 
 
