@@ -271,11 +271,11 @@ class Snapshots:
         return await self._complete(snapshot, shared.ends, (horizons, answers), b"")
 
     async def take_trace(self, partition: int, trace_id: bytes) -> Snapshot:
-        """The rows after H of one trace. The owner is asked while the topic's end is found out."""
+        """The rows after H of one trace."""
         snapshot = Snapshot(unpacked=self.unpacked)
+        ends = await self._ends([partition], snapshot.reasons)
         horizons = self.horizons([partition])
-        ends, answers = await asyncio.gather(self._ends([partition], snapshot.reasons), self._ask(horizons, trace_id))
-        return await self._complete(snapshot, ends, (horizons, answers), trace_id)
+        return await self._complete(snapshot, ends, (horizons, await self._ask(horizons, trace_id)), trace_id)
 
     def horizons(self, partitions: Iterable[int]) -> dict[int, int]:
         """H of each partition as the catalog knows it; 0 where nothing is stored."""
