@@ -265,17 +265,13 @@ class Snapshots:
         if before is not None and before.task is not None:
             await asyncio.wait([before.task])
         self._current, self._next = shared, None
-        horizons = self.horizons(range(self._partitions))
-        answers = await self._ask(horizons, b"")
-        snapshot = Snapshot(unpacked=self.unpacked, reasons=shared.reasons)
-        return await self._complete(snapshot, shared.ends, (horizons, answers), b"")
+        return await self._take(Snapshot(unpacked=self.unpacked, reasons=shared.reasons), shared.ends, b"")
 
     async def take_trace(self, partition: int, trace_id: bytes) -> Snapshot:
         """The rows after H of one trace."""
         snapshot = Snapshot(unpacked=self.unpacked)
         ends = await self._ends([partition], snapshot.reasons)
-        horizons = self.horizons([partition])
-        return await self._complete(snapshot, ends, (horizons, await self._ask(horizons, trace_id)), trace_id)
+        return await self._take(snapshot, ends, trace_id, [partition])
 
     def horizons(self, partitions: Iterable[int]) -> dict[int, int]:
         """H of each partition as the catalog knows it; 0 where nothing is stored."""
@@ -297,11 +293,11 @@ class Snapshots:
         """Run what blocks off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    async def _complete(
-        self, snapshot: Snapshot, ends: Ends, asked: tuple[dict[int, int], dict[int, LiveAnswer]], trace_id: bytes
+    async def _take(
+        self, snapshot: Snapshot, ends: Ends, trace_id: bytes, partitions: Iterable[int] | None = None
     ) -> Snapshot:
-        """asked: H of each partition, and what its owner answered."""
-        horizons, answers = asked
+        horizons = self.horizons(range(self._partitions) if partitions is None else partitions)
+        answers = await self._ask(horizons, trace_id)
         for _attempt in range(CATALOG_TRIES):
             # The worker has dropped what is stored: the catalog is behind the bucket.
             behind = [p for p, a in answers.items() if a.state == "held" and a.low > horizons[p]]

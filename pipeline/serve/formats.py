@@ -28,6 +28,6 @@ def form_of(asked: QueryParams, accept: str, forms: Sequence[str]) -> str:
     return form or next(named, "json")
 
 
-def reasons_header(reasons: list[str]) -> dict[str, str]:
-    """Why rows of a stream may be missing; no header where none is."""
+def reasons_header(reasons: list[str] | str | None) -> dict[str, str]:
+    """Why rows of a stream may be missing, in a list or a sentence; no header where none is."""
     return {REASONS_HEADER: orjson.dumps(reasons).decode("ascii", "replace")} if reasons else {}

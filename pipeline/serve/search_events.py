@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import structlog
 from starlette.responses import StreamingResponse
 
-from pipeline import telemetry
 from pipeline.query.search import Heard, SearchAnswer
-from pipeline.query.summary import TraceSummary
 from pipeline.serve import tempo
+from pipeline.serve.answers import count_partial
+from pipeline.serve.asked import Asked
 from pipeline.serve.tail_events import HEADERS, MEDIA_TYPE, event
 from topics.errors import SpanstreamError
 
@@ -32,25 +31,15 @@ async def stream(find: Find, every_s: float, in_thread: InThread) -> StreamingRe
 
 async def _events(find: Find, every_s: float, in_thread: InThread) -> AsyncIterator[bytes]:
     """every_s: what is found meanwhile is looked at so often; nothing is kept for a slow reader."""
-    newest: list[list[TraceSummary]] = [[]]
-    told: list[TraceSummary] = newest[0]
-
-    def heard(found: list[TraceSummary]) -> None:
-        newest[0] = found
-
-    finding = asyncio.ensure_future(find(heard))
-    try:
-        while not (await asyncio.wait([finding], timeout=every_s))[0]:
-            if newest[0] is not told:
-                told = newest[0]
+    async with Asked(find) as asked:
+        told = asked.found
+        async for found in asked.so_far(every_s):
+            if found is not told:
+                told = found
                 yield event("found", {"traces": [tempo.search_hit(one) for one in told[:FOUND_MAX]]})
-        answer = await finding
-        if answer.reasons:
-            telemetry.PARTIAL_ANSWERS.labels(question="search").inc()
+        answer = await asked.answer
+        count_partial("search", answer.reasons)
         yield await in_thread(lambda: event("answer", tempo.search(answer)))
-    finally:
-        finding.cancel()
-        await asyncio.wait([finding])
 
 
 async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import grpc
-import orjson
 import structlog
 from google.protobuf.message import DecodeError
 from starlette.datastructures import QueryParams
@@ -21,6 +21,8 @@ from pipeline.query.search import Heard
 from pipeline.query.summary import TraceSummary
 from pipeline.serve import messages, tempo
 from pipeline.serve.answers import Answers
+from pipeline.serve.asked import Asked
+from pipeline.serve.formats import reasons_header
 from pipeline.serve.statuses import status_of
 from pipeline.serve.tempo import Json
 from topics.errors import BadQuestionError, SpanstreamError
@@ -29,7 +31,6 @@ from topics.settings import QuerierSettings
 log = structlog.get_logger("querier")
 SERVICE = "tempopb.StreamingQuerier"
 STOP_GRACE_S = 10
-REASONS = "x-spanstream-incomplete"  # trailing metadata: Tempo's messages of searches and tags cannot say it
 REQUEST_BYTES_MAX = 1 << 20
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -174,24 +175,15 @@ class GrpcApi:
             request = messages.message(method.of).FromString(body)
         except DecodeError as exc:
             raise BadQuestionError(f"the request is no {method.of}: {exc}") from exc
-        newest: list[list[TraceSummary]] = [[]]
-
-        def heard(found: list[TraceSummary]) -> None:
-            newest[0] = found
-
-        asking = asyncio.ensure_future(method.ask(self._answers, tenants, request, heard))
         news = News()
-        try:
-            while not (await asyncio.wait([asking], timeout=self._querier.grpc_every_s))[0]:
-                for packet in self._split(method, WORKING | news.of(newest[0])):
+        async with Asked(partial(method.ask, self._answers, tenants, request)) as asked:
+            async for found in asked.so_far(self._querier.grpc_every_s):
+                for packet in self._split(method, WORKING | news.of(found)):
                     yield packet
-            answer = await asking
-        finally:
-            if not asking.done():
-                asking.cancel()
-                await asyncio.wait([asking])
-        if reasons := answer.get("message"):
-            context.set_trailing_metadata(((REASONS, orjson.dumps(reasons).decode("ascii", "replace")),))
+            answer = await asked.answer
+        # Trailing metadata: Tempo's messages of searches and tags cannot say it
+        if reasons := reasons_header(answer.get("message")):
+            context.set_trailing_metadata(tuple(reasons.items()))
         for packet in await asyncio.to_thread(lambda: list(self._split(method, answer))):
             yield packet
 

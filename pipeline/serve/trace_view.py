@@ -22,6 +22,7 @@ from pipeline.query.questions import Questions
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
 from pipeline.serve import params, tempo
+from pipeline.serve.answers import count_partial
 from pipeline.serve.seen_traces import SeenTraces, key_of
 from pipeline.serve.traces import JSON
 from pipeline.serve.ui import pages
@@ -76,8 +77,7 @@ class TraceViewDoor:
         found = await self._questions.trace(*asked)
         self._seen.put(key_of(*asked), found)
         telemetry.VIEW_CACHE_BYTES.set(self._seen.nbytes)
-        if found.reasons:
-            telemetry.PARTIAL_ANSWERS.labels(question="trace").inc()
+        count_partial("trace", found.reasons)
         return found
 
     async def _answer(self, told: partial[bytes]) -> Response:

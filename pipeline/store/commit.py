@@ -277,7 +277,7 @@ def _sleeper(stop: threading.Event) -> Callable[[float], None]:
 
 def _remove(store: ObjectStore, entries: list[ChunkEntry]) -> None:
     for entry in entries:
-        for name in (entry.name, entry.traces_name, entry.filter_name):
+        for name in entry.objects:
             try:
                 store.remove(entry.bucket, name)
             except StoreUnavailableError as error:

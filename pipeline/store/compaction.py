@@ -204,7 +204,7 @@ class Compactor:
     def remove(self, compacted: Compacted) -> None:
         """Delete a chunk that nobody can name any more: another's edit stands."""
         chunk = compacted.added.chunk
-        for name in (chunk.name, chunk.traces_name, chunk.filter_name):
+        for name in chunk.objects:
             with suppress(StoreUnavailableError):  # it is swept then
                 self._store.remove(chunk.bucket, name)
 

@@ -258,10 +258,10 @@ class Housekeeper:
         """Every object that counts, or did and is deleted in its own time."""
         named = {name for one in marked.edits.removed.values() for name in one.objects}
         for one in marked.edits.added:
-            named |= {one.chunk.name, one.chunk.traces_name, one.chunk.filter_name}
+            named.update(one.chunk.objects)
         for manifest in map(self._read, marked.names):
             for chunk in manifest.chunks if manifest else ():
-                named |= {chunk.name, chunk.traces_name, chunk.filter_name}
+                named.update(chunk.objects)
         return named
 
     # ---- compaction

@@ -46,6 +46,11 @@ class ChunkEntry:
     attributes: dict[str, int] = field(default_factory=dict)
     more_keys: tuple[str, ...] = ()
 
+    @property
+    def objects(self) -> tuple[str, str, str]:
+        """The names of its objects."""
+        return self.name, self.traces_name, self.filter_name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:

@@ -27,7 +27,7 @@ def whole() -> tuple[MemoryStore, Manifest]:
         entry = replace(named.chunks[0], spans=CHUNK.spans, traces=CHUNK.traces_count)
         manifests.append(store.keep(replace(named, chunks=(entry,))))
         contents = (CHUNK.parquet, CHUNK.traces, CHUNK.trace_filter)
-        for name, content in zip((entry.name, entry.traces_name, entry.filter_name), contents, strict=True):
+        for name, content in zip(entry.objects, contents, strict=True):
             store.put(entry.bucket, name, content, "")
     return store, manifests[1]
 
