@@ -120,7 +120,8 @@ class Decoder:
         due_s = now_s if self._hurries else self._decoded_s + self._settings.worker.take_gather_s
         wait_s = max(GATHER_MIN_S, due_s - now_s)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._enough.wait(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await self._enough.wait()
         self._enough.clear()
         self._decoded_s = asyncio.get_running_loop().time()
 

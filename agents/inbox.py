@@ -33,7 +33,8 @@ class Inbox:
         await self._filled.wait()
         if wait_s:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._full.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._full.wait()
         events, self._events, self._bytes = self._events, [], 0
         self._filled.clear()
         self._full.clear()

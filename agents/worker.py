@@ -205,7 +205,8 @@ class Worker:
             if owned.state.next >= offset or left_s <= 0:
                 return
             with self._decoder.hurried(), contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(owned.moved.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await owned.moved.wait()
 
     async def _in_order(
         self, owned: Owned, state: Partition, records: Sequence[SourceRecord]

@@ -97,8 +97,7 @@ def test_chunks_are_merged_and_removed_under_a_querier_that_goes_on(
         with asking(url, lambda: load.traces) as asker:
             worker = workers.start("one", variables=variables(COMPACTION))
             wait_until(lambda: bucket.span_ids() == Counter(load.sent), 120, "late copies are merged away")
-            named = 3 * sum(map(len, bucket.chunks()))
-            wait_until(lambda: bucket.objects() == named, 120, "the parts are deleted")
+            wait_until(lambda: bucket.objects() == 3 * sum(map(len, bucket.chunks())), 120, "the parts are deleted")
             asked = asker.complete
             wait_until(lambda: asker.complete > asked + 20, 60, "the querier goes on")
 

@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from confluent_kafka import Producer
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from pipeline.store.buckets import bucket_of_partition
 from pipeline.store.objects import ObjectStore
 from tests.queriers import Trace, asking, querier
 from tests.waiting import wait_until
@@ -121,13 +123,19 @@ def test_workers_that_join_leave_and_die_change_no_answer_and_store_every_span_o
         assert stored_span_ids(store, settings) == Counter(load.sent)
 
 
+def with_one_more(buckets: tuple[str, ...], partitions: int) -> tuple[str, ...]:
+    """The buckets and one that gets a partition: of few partitions, not each new bucket does."""
+    wider = ((*buckets, f"{buckets[0]}-new-{number}") for number in count())
+    return next(one for one in wider if one[-1] in {bucket_of_partition(n, partitions, one) for n in range(partitions)})
+
+
 def test_chunks_of_before_a_bucket_was_added_are_still_read(settings: Settings, tmp_path: Path) -> None:
     with running(settings, tmp_path) as (load, workers, store):
         workers.start("one")
         load.send(40)
         wait_until(lambda: everything_is_stored(store, settings), timeout_s=60)
         workers.end("one", signal.SIGTERM)
-    buckets = (*settings.store.buckets, f"{settings.store.buckets[0]}-new")
+    buckets = with_one_more(settings.store.buckets, settings.kafka.partitions)
     before, wider = (
         load.traces,
         settings.model_copy(update={"store": settings.store.model_copy(update={"buckets": buckets})}),

@@ -99,7 +99,8 @@ class Session:
     def stop(self) -> None:
         """End the statement under way; it raises QueryTimeoutError in its thread."""
         self._stopped.set()
-        self._cursor.interrupt()
+        with suppress(duckdb.ConnectionException):  # it has just ended, and is closed
+            self._cursor.interrupt()
 
     def close(self) -> None:
         """Free the cursor and the copies."""
@@ -154,7 +155,8 @@ class Engine:
         connection = self._prompt_connection if prompt else self._connection
         future = asyncio.get_running_loop().run_in_executor(threads, job)
         try:
-            return await asyncio.wait_for(asyncio.shield(future), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                return await asyncio.shield(future)
         except (TimeoutError, asyncio.CancelledError) as exc:
             future.add_done_callback(_heard)
             if session:

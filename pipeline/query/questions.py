@@ -260,7 +260,8 @@ class Questions:
                 while not (end.is_set() or self._tails_ended):
                     yield await tail.next()
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(end.wait(), every_s)
+                        async with asyncio.timeout(every_s):
+                            await end.wait()
         finally:
             self._tails.remove(end)
 

@@ -159,7 +159,8 @@ class _Run:
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         self._step = future
         try:
-            return await asyncio.wait_for(asyncio.shield(future), self._deadline_s - time.monotonic())
+            async with asyncio.timeout(self._deadline_s - time.monotonic()):
+                return await asyncio.shield(future)
         except TimeoutError as exc:
             self._interrupt()
             raise QueryTimeoutError(TIMEOUT) from exc

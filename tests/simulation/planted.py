@@ -19,6 +19,7 @@ from pipeline.partition.batch import SourceRecord
 from pipeline.partition.state import Partition
 from pipeline.partition.window import Keys, Window
 from pipeline.query import settled, snapshot
+from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.query.tail_rows import TailRows
 from pipeline.store import commit, compaction, housekeeping
 from pipeline.store.catalog import Catalog
@@ -89,8 +90,22 @@ def _removes_the_winners(store: ObjectStore, entries: Iterable[ChunkEntry], real
     real(store, list(entries))
 
 
-def _uncut(rows: pa.Table, _horizon: int, *given: Any, real: Real = snapshot.filtered) -> pa.Table:
-    return real(rows, 0, *given)
+@contextmanager
+def _uncut() -> Iterator[None]:
+    """Owners are asked for all that they hold, and all of it counts, whether it is stored or not."""
+
+    async def ask(snapshots: Snapshots, horizons: dict[int, int], *given: Any, real: Real = Snapshots._ask) -> Any:
+        return await real(snapshots, dict.fromkeys(horizons, 0), *given)
+
+    def filtered(rows: pa.Table, _horizon: int, *given: Any, real: Real = snapshot.filtered) -> pa.Table:
+        return real(rows, 0, *given)
+
+    def rows_of(one: Snapshot, segment: Any, _horizon: int, *given: Any, real: Real = Snapshot._rows_of) -> Any:
+        return real(one, segment, 0, *given)
+
+    asks, cuts = mock.patch.object(Snapshots, "_ask", ask), mock.patch.object(snapshot, "filtered", filtered)
+    with asks, cuts, mock.patch.object(Snapshot, "_rows_of", rows_of):
+        yield
 
 
 def _any_gap_is_a_loss(state: Partition, log_start: int, now_unix_ns: int, real: Real = Partition.skip_lost) -> Any:
@@ -144,7 +159,7 @@ PLANTED: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "a loser removes its own chunks only": _of(commit, "_remove", _removes_the_winners),
     "rows are held until they are stored": _of(Partition, "drop", lambda state, *_, **__: state.segments),
     "the horizon is where manifests end": _of(Catalog, "horizons", _one_further),
-    "live rows are cut at the horizon": _of(snapshot, "filtered", _uncut),
+    "live rows are cut at the horizon": _uncut,
     "a sweep knows what manifests name": _of(Housekeeper, "_named", lambda *_: set()),
     "a sweep lets alone what is being stored": _sweeps_all,
     "a question is asked again when its chunks were merged": _of(settled, "TRIES", 1),

@@ -72,6 +72,25 @@ def test_waiting_for_its_turn_counts(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("later", range(6))
+def test_a_query_cancelled_as_its_answer_comes_is_cancelled(tmp_path: Path, later: int) -> None:
+    async def main() -> None:
+        engine = Engine(QuerierSettings(data_dir=tmp_path, threads=1), StoreSettings())
+        answered = threading.Event()
+        asked = asyncio.create_task(engine.run(lambda _session: answered.set()))
+        await asyncio.sleep(0)
+        assert answered.wait(10)
+        for _ in range(later):
+            await asyncio.sleep(0)
+
+        if asked.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+        engine.close()
+
+    asyncio.run(main())
+
+
 def test_a_query_that_needs_too_much_memory_says_so(tmp_path: Path) -> None:
     def work(session: Session) -> pa.Table:
         session._cursor.execute("SET temp_directory = ''")
