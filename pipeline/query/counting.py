@@ -7,8 +7,9 @@ chunks came to is kept: a question asked again reads new chunks alone.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,13 @@ class Kept(NamedTuple):
     urls: frozenset[str]
     counts: ValueCounts
     few: ValueCounts
+
+
+class Marked(NamedTuple):
+    """Rows, and what counts of them."""
+
+    rows: pa.Table
+    marks: Marks
 
 
 class CountsCache:
@@ -129,9 +137,6 @@ class Counting:
             for one in self._told(self._columns[name], column, some.columns.get(name, column))
         ]
 
-    def _is_far_from(self, base: int) -> bool:
-        return abs(base + BEFORE - self._first) > BEFORE // 2
-
     def _second(self, few: ValueCounts, sources: dict[str, list[ChunkRef]], done: set[str]) -> ValueCounts:
         """The intervals of chosen values."""
         found = few.copy()
@@ -141,17 +146,20 @@ class Counting:
             self._add_chunk(found, ref, whole=True, names=names)
         return found
 
-    def _add_others(self, counts: ValueCounts, others: Sequence[ChunkRef], live: pa.Table | None = None) -> pa.Table:
+    def _add_others(self, counts: ValueCounts, others: Sequence[ChunkRef], live: Marked | None = None) -> Marked:
         """Chunks that do not lie in the range as a whole, and what is live."""
         for ref in others:
             self._add_chunk(counts, ref, whole=False)
-        if live is None:
-            live = self._spans.live(sorted({*self._read, *self._columns}))
-        numbered = live.append_column("file_row_number", pa.array(np.arange(live.num_rows)))
-        text, values = self._marking(Sql("SELECT * FROM {live}"), inside=True)
-        marks = Marks.of(self._spans.reader.session.sql(text, values, live=numbered), live.num_rows)
-        self._add_rows(counts, live, marks, list(counts.only or self._columns))
+        live = live or self._live()
+        self._add_rows(counts, live.rows, live.marks, list(counts.only or self._columns))
+        counts.together()
         return live
+
+    def _live(self) -> Marked:
+        rows = self._spans.live(sorted({*self._read, *self._columns}))
+        numbered = rows.append_column("file_row_number", pa.array(np.arange(rows.num_rows)))
+        text, values = self._marking(Sql("SELECT * FROM {live}"), inside=True)
+        return Marked(rows, Marks.of(self._spans.reader.session.sql(text, values, live=numbered), rows.num_rows))
 
     # ---- rows of one source
 
@@ -198,7 +206,9 @@ class Counting:
         return True
 
     def _add_rows(self, counts: ValueCounts, rows: pa.Table, marks: Marks, names: Sequence[str]) -> None:
-        for name in names:
+        """Columns side by side, one a core: most of the work on one leaves Python's lock alone."""
+
+        def add(name: str) -> None:
             counted = self._columns[name]
             if name in rows.column_names:
                 values = rows.column(name)
@@ -207,6 +217,9 @@ class Counting:
                 counts.add(name, values, marks, blank=bool(counted.scope) or counted.type in WORDS)
             elif counted.type in WORDS:
                 counts.add(name, pa.chunked_array([pa.repeat(pa.scalar(0, pa.int32()), rows.num_rows)]), marks)
+
+        with ThreadPoolExecutor(pa.cpu_count(), "count") as threads:
+            deque(threads.map(add, names), maxlen=0)
 
     # ---- what is told
 

@@ -103,13 +103,13 @@ class Column:
         numbers, counts = Cells.added(self.cells)
         mine = (numbers & 1) == side
         totals = np.bincount(numbers[mine] >> POINT_BITS, weights=counts[mine], minlength=len(self.values))
-        least = np.sort(totals)[::-1][:count][-1:] if len(totals) else totals
-        candidates = np.flatnonzero(totals >= max(1.0, least.max(initial=1.0)))
+        least = np.partition(totals, -count)[-count] if len(totals) > count else 1.0
+        candidates = np.flatnonzero(totals >= max(1.0, least))
         values = self.values.take(pa.array(candidates))
         values = values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values
         table = pa.table({"total": totals[candidates], "value": values})
-        order = pc.sort_indices(table, sort_keys=[("total", "descending"), ("value", "ascending")])
-        return pa.array(candidates[order.to_numpy()[:count]])
+        order = pc.select_k_unstable(table, count, sort_keys=[("total", "descending"), ("value", "ascending")])
+        return pa.array(candidates[order.to_numpy()])
 
     @property
     def nbytes(self) -> int:
