@@ -10,7 +10,7 @@ LOCK := $(LOCK_VENV)/bin/uv pip compile --universal --python-version 3.11 --gene
 	--no-annotate --no-header --quiet pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev ui demo up minio test test-browser screenshots test-long check lint fmt bench lock clean
+.PHONY: help venv venv-dev ui demo up minio test test-browser screenshots test-long check lint fmt bench bench-long lock clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ fmt: venv-dev ## format the code, repair what ruff can
 
 bench: venv-dev ui minio ## measure; prints a table, writes build/bench.json
 	@$(PY) -m tests.bench $(ARGS)
+
+bench-long: venv-dev minio ## what the same questions cost with 20 M spans stored in the place of 5 M; half an hour
+	@$(PY) -m tests.bench.growth $(ARGS)
 
 # A lock that exists keeps its versions: make lock ARGS=--upgrade for newer ones. The second is a part of the first.
 lock: ## resolve pyproject.toml into requirements-dev.lock and requirements.lock: names, versions, hashes, no URLs

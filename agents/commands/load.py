@@ -14,7 +14,7 @@ from rich.text import Text
 from agents.commands.options import FAILED, with_settings
 from agents.commands.outgoing import OUTGOING, querier_url, receiver_url
 from agents.commands.terminal import notes, screen, write_json
-from agents.load.blocks import Load
+from agents.load.blocks import AGE_S, Load
 from agents.load.check import Counted, Question, check
 from agents.load.send import Sent, Target, send
 from pipeline.doors.outgoing import Outgoing
@@ -40,6 +40,13 @@ SEED_MAX = 2**31
     metavar="N",
     type=click.IntRange(0, SEED_MAX),
     help="Decides everything but the times (default: any, told)",
+)
+@click.option(
+    "--age-s",
+    metavar="X",
+    type=click.FloatRange(0, 366 * 86_400),
+    default=AGE_S,
+    help="Traces start so long before they are sent (default 2)",
 )
 @click.option(
     "--check", "do_check", is_flag=True, help="Count back every span; exit code 1 where one is not there once"
@@ -73,7 +80,7 @@ def load(settings: Settings, **given: Any) -> None:
     merged count as doubled. --check-store counts the rows of the chunks themselves, without any querier.
     """
     seed = given["seed"] if given["seed"] is not None else secrets.randbelow(SEED_MAX)
-    work = Load(given["spans"], seed)
+    work = Load(given["spans"], seed, given["age_s"])
     outgoing = Outgoing.of_command(settings)
     target = Target(
         url=(given["otlp_url"] or receiver_url(settings)).rstrip("/"),

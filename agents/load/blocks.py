@@ -23,7 +23,7 @@ SPANS_PER_REQUEST_MAX = 500
 SPANS_PER_TRACE = 20.3  # the mean of the drawn traces
 WHOLE_BLOCKS_SPANS = 200_000  # a smaller load has smaller blocks, to come near the number that was asked for
 TRACE_ID_TAG, START_TAG, END_TAG, EVENT_TIME_TAG = b"\x0a\x10", b"\x39", b"\x41", b"\x09"  # protobuf field and length
-AGE_NS = 2 * 10**9  # a block's traces start so long before it is made
+AGE_S = 2.0  # a block's traces start so long before it is made
 
 Bytes2 = npt.NDArray[np.uint8]
 _proto: Any = trace_service_pb2
@@ -129,10 +129,14 @@ class Block:
 
 
 class Load:
-    """A whole load: `blocks` blocks of about `spans` spans, all of it but the times decided by `seed`."""
+    """A whole load: `blocks` blocks of about `spans` spans, all of it but the times decided by `seed`.
 
-    def __init__(self, spans: int, seed: int) -> None:
+    age_s: a block's traces start so long before it is made.
+    """
+
+    def __init__(self, spans: int, seed: int, age_s: float = AGE_S) -> None:
         self.seed = seed
+        self._age_ns = int(age_s * 1e9)
         self.blocks = math.ceil(spans / SPANS_PER_TRACE / TRACES_PER_BLOCK)
         self._traces = max(1, round(spans / SPANS_PER_TRACE / self.blocks))
         if spans >= WHOLE_BLOCKS_SPANS:
@@ -168,8 +172,8 @@ class Load:
         return ids
 
     def block(self, index: int, now_unix_ns: int) -> Block:
-        """The bytes of a block whose traces start two seconds before now."""
+        """The bytes of a block that is made now."""
         template, trace_ids = self.template(index), self.trace_ids(index)
-        shift_ns = now_unix_ns - AGE_NS - BASE_UNIX_NS
+        shift_ns = now_unix_ns - self._age_ns - BASE_UNIX_NS
         bodies = [request.patched(trace_ids, shift_ns) for request in template.requests]
         return Block(index, template, trace_ids, bodies)

@@ -84,9 +84,10 @@ def until(condition: object, timeout_s: float, what: str, *, poll_s: float = 0.0
         time.sleep(poll_s)
 
 
-def send_load(url: str, spans: int, seed: int, rate: float = 0.0) -> dict[str, Any]:
-    """Send a load with `spanstream load` in a process of its own; returns what it tells."""
-    done = subprocess.run(load_command(url, spans, seed, rate), check=True, capture_output=True, timeout=1200)
+def send_load(url: str, spans: int, seed: int, rate: float = 0.0, *more: str) -> dict[str, Any]:
+    """Send a load with `spanstream load` in a process of its own; returns what it tells. more: its options."""
+    command = [*load_command(url, spans, seed, rate), *more]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=1200)
     told: dict[str, Any] = json.loads(done.stdout)
     return told
 

@@ -117,23 +117,23 @@ class QueryBench:
     def _refresh(self, settings: Settings, start_s: int, end_s: int) -> Figures:
         """The same question as a panel asks it again, each time a second further on."""
         rate = next(one for one in questions("", start_s, end_s) if one.name == "rate() by service")
-        urls = [_url(rate, {"start": start_s + later, "end": end_s + later}) for later in range(1 + WARM)]
+        urls = [url_of(rate, {"start": start_s + later, "end": end_s + later}) for later in range(1 + WARM)]
         with self._bench.process("serve", settings) as querier:
-            times_ms = asyncio.run(_times([querier.url + url for url in urls], rate.right))
+            times_ms = asyncio.run(times_of([querier.url + url for url in urls], rate.right))
         return {"rate() by service again, its range moved on": median(times_ms[1:])}
 
     def _ask(self, settings: Settings, asked: Asked, peaks: list[float]) -> Figures:
         with self._bench.process("serve", settings) as querier:
-            times_ms = asyncio.run(_times([querier.url + _url(asked)] * (1 + WARM), asked.right))
+            times_ms = asyncio.run(times_of([querier.url + url_of(asked)] * (1 + WARM), asked.right))
             peaks.append(querier.peak_mb())
         return {f"{asked.name}, cold": times_ms[0], f"{asked.name}, warm": median(times_ms[1:])}
 
 
-def _url(asked: Asked, more: dict[str, int] | None = None) -> str:
+def url_of(asked: Asked, more: dict[str, int] | None = None) -> str:
     return f"{asked.path}?{urlencode(asked.parameters | (more or {}))}"
 
 
-async def _times(urls: list[str], right: Check) -> list[float]:
+async def times_of(urls: list[str], right: Check) -> list[float]:
     """Milliseconds of each answer, one after the other; each is looked at."""
     times_ms = []
     async with aiohttp.ClientSession() as session:

@@ -65,6 +65,12 @@ def test_times_are_moved_to_the_time_of_sending() -> None:
     assert all(span.end_time_unix_nano >= span.start_time_unix_nano for span in spans)
 
 
+def test_older_traces_start_so_much_earlier() -> None:
+    starts = [span.start_time_unix_nano for span in spans_of(Load(300, 5, age_s=3600).block(0, NOW).bodies)]
+
+    assert NOW - 3600 * 10**9 <= min(starts) < max(starts) < NOW - 3540 * 10**9
+
+
 @pytest.mark.parametrize("spans", [1, 100, 3000])
 def test_a_load_has_about_as_many_spans_as_were_asked_for(spans: int) -> None:
     load = Load(spans, 1)
