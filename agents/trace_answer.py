@@ -10,7 +10,6 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from topics.errors import QuerierUnavailableError
 
-COPIES_HEADER = "x-spanstream-copies"
 _TRACE, _STATUS, _MESSAGE = 1, 3, 4
 _VARINT, _BYTES = 0, 2
 

@@ -10,11 +10,10 @@ from typing import Any
 
 import rich_click as click
 from google.protobuf.json_format import MessageToDict
-from rich.table import Table
 from rich.text import Text
 
 from agents.commands.querier import Querier, asks_querier
-from agents.commands.terminal import say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, write_json
 from agents.commands.waterfall import colour_of, duration, rows_of, waterfall
 from agents.trace_answer import TraceAnswer
 from topics.errors import BadQuestionError
@@ -78,7 +77,7 @@ def search(querier: Querier, *, since: str, limit: int, as_json: bool, **given: 
     if as_json:
         write_json(answer)
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = bare_table()
     for title in ("trace", "start", "duration", "spans", "errors", "root"):
         table.add_column(title, justify="right" if title in ("duration", "spans", "errors") else "left")
     for one in answer.get("traces", []):
@@ -96,7 +95,7 @@ def services(querier: Querier, *, as_json: bool) -> None:
     if as_json:
         write_json(answer)
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = bare_table()
     table.add_column("service")
     table.add_column("operation")
     table.add_column("spans", justify="right")
@@ -117,7 +116,7 @@ def drops(querier: Querier, *, as_json: bool) -> None:
     if as_json:
         write_json(answer)
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = bare_table()
     for title in ("tenant", "what", "reason", "count"):
         table.add_column(title, justify="right" if title == "count" else "left", overflow="fold")
     for tenant, kinds in sorted(answer["tenants"].items()):

@@ -8,11 +8,10 @@ from typing import Any
 import rich_click as click
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
-from rich.table import Table
 from rich.text import Text
 
 from agents.commands.options import ALL, FAILED, INTERRUPTED, WRONG_USE, given_by, with_settings
-from agents.commands.terminal import screen, write_json
+from agents.commands.terminal import bare_table, screen, write_json
 from topics.settings import Settings, allowed, fields, flag_of, is_secret, origins, variable_of
 
 HIDDEN = "(hidden)"
@@ -55,7 +54,7 @@ def config(context: click.Context, settings: Settings, *, as_json: bool, markdow
     if as_json:
         write_json({name: {"value": value, "origin": origin} for name, value, origin in rows})
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = bare_table("bold")
     for title in ("setting", "value", "from"):
         table.add_column(title, overflow="fold")
     for name, value, origin in rows:

@@ -9,12 +9,11 @@ from typing import Any
 
 import rich_click as click
 from confluent_kafka import Message
-from rich.table import Table
 from rich.text import Text
 
 from agents import dead_letters
 from agents.commands.options import FAILED, with_settings
-from agents.commands.terminal import say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, write_json
 from agents.dead_letters import ORIGIN, read
 from topics import spans_dead
 from topics.admin import watermarks
@@ -42,7 +41,7 @@ def list_(settings: Settings, *, limit: int, as_json: bool) -> None:
     if as_json:
         write_json(rows)
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = bare_table()
     for title in ("letter", "time", "topic", "partition", "offset", "bytes", "first bytes", "replayed", "reason"):
         table.add_column(title, justify="right" if title in ("letter", "partition", "offset", "bytes") else "left")
     shown = ("letter", "time", *ORIGIN[:3], "bytes", "first_bytes", "replayed", ORIGIN[3])

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import rich_click as click
-from rich.table import Table
 from rich.text import Text
 
 from agents.commands.querier import Querier, asks_querier
-from agents.commands.terminal import say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, write_json
 from agents.commands.waterfall import ERROR, Row, colour_of, duration, rows_of
 
 
@@ -105,7 +104,7 @@ def _show(before: list[Row], after: list[Row], found: list[Difference]) -> None:
     for name, whole in (("A", _whole(before)), ("B", _whole(after))):
         line = Text(f"{name}  {whole['traceID']}  ", "bold").append(duration(whole["durationNanos"]))
         screen().print(line.append(f"  {whole['spans']:,} spans  {whole['errors']:,} errors"))
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = bare_table()
     for title in ("", "service", "operation", "spans A", "B", "errors A", "B", "duration A", "B", "B - A"):
         table.add_column(title, justify="left" if title in ("", "service", "operation") else "right")
     signs = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow"), "same": (" ", "")}

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from agents.commands.ask import ORDERS, seconds_of
 from agents.commands.querier import Querier, asks_querier
-from agents.commands.terminal import say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, write_json
 
 VERDICTS = {"read": "green", "kept": "cyan", "left out": "dim", "not reached": "dim"}
 SQL_SHOWN = 300
@@ -60,7 +60,7 @@ def _show_plan(answer: dict[str, Any]) -> None:
         ("chunks", f"{chunks['known']:,} stored, {_size(chunks['knownBytes'])}: {_counted(chunks)}"),
         ("answer", f"{found} in {answer['totalMs']:,.1f} ms"),
     ]
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = bare_table(show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, text in lines:
@@ -114,7 +114,7 @@ def _show_steps(answer: dict[str, Any], *, with_sql: bool) -> None:
 
 
 def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = bare_table()
     for title in titles:
         right = title in ("partition", "spans", "bytes", "ms", "chunks", "rows")
         table.add_column(title, justify="right" if right else "left", overflow="fold")

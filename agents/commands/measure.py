@@ -12,7 +12,7 @@ from rich.text import Text
 
 from agents.commands.ask import seconds_of
 from agents.commands.querier import Querier, asks_querier
-from agents.commands.terminal import say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, write_json
 
 BARS = "▁▂▃▄▅▆▇█"
 CHART_WIDTH = 40
@@ -62,7 +62,7 @@ def _values(answer: dict[str, Any]) -> Table:
 
 
 def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = bare_table()
     for title in titles:
         table.add_column(title, justify="left" if title in ("series", "") else "right")
     return table

@@ -7,11 +7,10 @@ import sys
 from typing import Any
 
 import rich_click as click
-from rich.table import Table
 from rich.text import Text
 
 from agents.commands.querier import Querier, asks_querier
-from agents.commands.terminal import say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, write_json
 from topics.errors import BadQuestionError
 
 STREAMS = ("ndjson", "csv", "arrow")
@@ -57,7 +56,7 @@ def sql(querier: Querier, *, query: str, since: str, form: str, rows: int, as_js
 
 
 def _show(answer: dict[str, Any], rows_max: int) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = bare_table()
     for column in answer["columns"]:
         justify: Any = "right" if column["type"].startswith(NUMBERS) else "left"
         table.add_column(Text(column["name"]), justify=justify, overflow="fold")

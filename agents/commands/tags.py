@@ -7,12 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 import rich_click as click
-from rich.table import Table
 from rich.text import Text
 
 from agents.commands.ask import seconds_of
 from agents.commands.querier import Querier, asks_querier
-from agents.commands.terminal import say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, write_json
 
 SCOPES = ("resource", "span", "event", "link", "instrumentation", "intrinsic")
 
@@ -54,7 +53,7 @@ def values(querier: Querier, *, tag: str, query: str | None, since: str, limit: 
     if as_json:
         write_json(answer)
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = bare_table()
     table.add_column("value", overflow="fold")
     table.add_column("type", style="dim")
     found = [(str(one.get("type", "")), str(one.get("value", ""))) for one in answer.get("tagValues", [])]

@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableT
 from rich.control import Control
 from rich.measure import Measurement
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from topics.visible import visible
@@ -52,6 +53,11 @@ class _SafeHook(RenderHook):
 def _safe(console: Console) -> Console:
     console.push_render_hook(_SafeHook())
     return console
+
+
+def bare_table(header_style: str = "dim", *, show_header: bool = True) -> Table:
+    """A table without lines, as all commands show theirs."""
+    return Table(box=None, pad_edge=False, header_style=header_style, show_header=show_header)
 
 
 def say(line: str) -> None:

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import rich_click as click
-from rich.table import Table
 from rich.text import Text
 
 from agents.commands.options import with_settings
-from agents.commands.terminal import say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, write_json
 from pipeline.doors import tokens
 from pipeline.doors.token_file import add_token, read_tokens, revoke_token
 from topics.errors import SettingsError
@@ -64,7 +63,7 @@ def list_(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         write_json([one.model_dump(exclude={"sha256"}) for one in known])
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = bare_table()
     for title in ("id", "scopes", "tenants", "made", "note"):
         table.add_column(title, overflow="fold")
     for one in known:

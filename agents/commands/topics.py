@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import rich_click as click
-from rich.table import Table
 from rich.text import Text
 
 from agents.commands.options import FAILED, with_settings
-from agents.commands.terminal import say_error, screen, write_json
+from agents.commands.terminal import bare_table, say_error, screen, write_json
 from topics.admin import TopicState
 from topics.settings import Settings
 
@@ -51,7 +50,7 @@ def tell(states: Sequence[TopicState], *, as_json: bool) -> None:
     if as_json:
         write_json([as_row(state) for state in states])
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = bare_table("bold")
     for title in ("topic", "partitions", "copies", "retention", "key"):
         table.add_column(title, overflow="fold", justify="right" if title in ("partitions", "copies") else "left")
     for state in states:

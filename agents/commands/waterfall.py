@@ -10,6 +10,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from agents.commands.terminal import bare_table
+
 BAR_WIDTH = 40
 ERROR = 2
 COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
@@ -71,7 +73,7 @@ def waterfall(rows: list[Row], rows_max: int) -> Table:
     """The first rows_max rows as a table: name, service, bar, duration."""
     start = min((row.span.start_time_unix_nano for row in rows), default=0)
     end = max((row.span.end_time_unix_nano for row in rows), default=0)
-    table = Table(box=None, pad_edge=False, header_style="dim", show_edge=False)
+    table = bare_table()
     table.add_column("span", no_wrap=True, overflow="ellipsis", ratio=2)
     table.add_column("service", no_wrap=True, overflow="ellipsis")
     table.add_column("", no_wrap=True, width=BAR_WIDTH)

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
-from rich.table import Table
 from rich.text import Text
 
 from agents.commands.ask import when
 from agents.commands.options import with_settings
 from agents.commands.querier import Querier, asks_querier, checked_trace_id
-from agents.commands.terminal import say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, write_json
 from topics.errors import NotFoundError
 from topics.settings import Settings
 
@@ -60,7 +59,7 @@ def chunks(settings: Settings, *, partition: int | None, tenant: str | None, lim
     if as_json:
         write_json([as_row(manifest, chunk) for manifest, chunk in stored[:limit]])
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = bare_table()
     for title in ("written", "partition", "offsets", "tenant", "spans", "traces", "bytes", "a span", "bucket", "chunk"):
         right = title in ("partition", "offsets", "spans", "traces", "bytes", "a span")
         table.add_column(title, justify="right" if right else "left", overflow="fold")

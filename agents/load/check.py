@@ -15,8 +15,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from agents.load.blocks import Load
 from agents.load.tasks import first_error
-from agents.trace_answer import COPIES_HEADER, TraceAnswer, read_answer
+from agents.trace_answer import TraceAnswer, read_answer
 from pipeline.doors.outgoing import Outgoing, named
+from pipeline.serve.headers import COPIES_HEADER
 from topics.errors import QuerierUnavailableError
 
 EXAMPLES_MAX = 20

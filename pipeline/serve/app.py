@@ -28,6 +28,7 @@ from pipeline.serve import explain, messages, openapi, params, search_events, se
 from pipeline.serve.answers import Answers, count_partial
 from pipeline.serve.formats import form_of
 from pipeline.serve.gone import unless_gone
+from pipeline.serve.headers import COPIES_HEADER
 from pipeline.serve.mcp_door import McpDoor
 from pipeline.serve.sql import SqlDoor
 from pipeline.serve.statuses import status_of
@@ -41,7 +42,6 @@ from topics.settings import Settings
 log = structlog.get_logger("querier")
 PROTOBUF, JSON = "application/protobuf", "application/json"
 ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-COPIES_HEADER = "x-spanstream-copies"
 RETRY_AFTER = {"retry-after": "5"}
 ALLOW = {"allow": "DELETE"}
 GZIP_BYTES_MIN = 1000

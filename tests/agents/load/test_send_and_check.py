@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from agents.load.blocks import Load
 from agents.load.check import Counted, Question, check
 from agents.load.send import Sent, Target, send
-from agents.trace_answer import COPIES_HEADER
+from pipeline.serve.headers import COPIES_HEADER
 from topics.errors import LoadRefusedError, QuerierUnavailableError
 
 LOAD = Load(400, 11)
