@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 
 import httpx
@@ -35,6 +35,7 @@ LATER = {"HOUSEKEEPING_COMPACTION_CHUNK_BYTES": "0"}
 COMPACTION = {
     "HOUSEKEEPING_COMPACTION_AFTER_H": "0",
     "HOUSEKEEPING_COMPACTION_PARTS_MIN": "2",
+    "HOUSEKEEPING_COMPACTION_PARTS_MAX": "64",
     "HOUSEKEEPING_COMPACTION_EVERY_S": "0",
 }
 RETENTION = {"HOUSEKEEPING_CHUNK_RETENTION_H": "0.0005"}
@@ -83,14 +84,19 @@ def test_chunks_are_merged_and_removed_under_a_querier_that_goes_on(
     bucket, workers = Bucket(store, settings), Workers(settings, tmp_path, seal_age_s=1, variables=variables(SOON))
     with workers, querier(settings, tmp_path) as url:
         workers.start("one", variables=variables(LATER))
-        for number in count():
+
+        def store_more(copies: int) -> None:
             before = marks(store, settings)
             load.send(40)
-            if number >= 3:
-                load.send_again(30)  # after the window: stored again, unless it holds them yet
-            wait_until(lambda before=before: all(map(int.__lt__, before, marks(store, settings))), 60)
-            if number >= 5 and bucket.span_ids().total() > len(load.sent):
-                break
+            load.send_again(copies)
+            wait_until(lambda: all(map(int.__lt__, before, marks(store, settings))), 60)
+
+        for _ in range(3):
+            store_more(copies=0)
+        while bucket.span_ids().total() <= len(load.sent):
+            store_more(copies=30)  # after the window: stored again, unless it is held yet
+        for _ in range(2):
+            store_more(copies=0)  # the newest chunks are not merged
         wait_until(lambda: everything_is_stored(store, settings), 60)
         small, twice = bucket.chunks(), bucket.span_ids()
         workers.end("one", signal.SIGTERM)
