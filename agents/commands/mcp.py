@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 
 import httpx
 import rich_click as click
@@ -13,11 +14,10 @@ from pipeline.serve.mcp_door import asking
 from pipeline.serve.mcp_server import make_server
 from pipeline.serve.mcp_tools import Json
 from topics.errors import QuerierUnavailableError
-from topics.settings import QuerierSettings
 
 
 @click.command()
-@asks_querier_without_json
+@partial(asks_querier_without_json, settings=("querier.mcp_answer_bytes_max",))
 def mcp(querier: Querier) -> None:
     """Speak the Model Context Protocol on standard input and output, and ask a querier.
 
@@ -39,6 +39,6 @@ async def _speak(querier: Querier) -> None:
             except httpx.HTTPError as exc:
                 raise QuerierUnavailableError(f"the querier at {querier.url} does not answer ({exc})") from exc
 
-        server = make_server(ask, QuerierSettings().mcp_answer_bytes_max)
+        server = make_server(ask, querier.settings.querier.mcp_answer_bytes_max)
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())

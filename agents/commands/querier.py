@@ -16,7 +16,7 @@ from agents.commands.outgoing import OUTGOING, querier_url
 from agents.trace_answer import TraceAnswer, read_answer
 from pipeline.doors.outgoing import Outgoing, named
 from topics.errors import BadQuestionError, NotFoundError, QuerierUnavailableError, SpanstreamError
-from topics.settings import Settings, TerminalSettings
+from topics.settings import Settings
 
 TRACE_ID_DIGITS = 32
 
@@ -25,10 +25,11 @@ class Querier:
     """One querier. Answers are parsed JSON, or a trace. Use it in a `with` statement."""
 
     def __init__(
-        self, url: str, tenant: str = "", outgoing: Outgoing | None = None, terminal: TerminalSettings | None = None
+        self, url: str, tenant: str = "", outgoing: Outgoing | None = None, settings: Settings | None = None
     ) -> None:
         """outgoing: what it shows, and how it checks the querier."""
-        self.terminal = terminal or TerminalSettings()
+        self.settings = settings or Settings()
+        self.terminal = self.settings.terminal
         self.url = url.rstrip("/")
         self.headers = named(tenant, outgoing)
         self.tls = outgoing.tls if outgoing else True
@@ -126,7 +127,7 @@ def asks_querier_without_json(function: Callable[..., Any], settings: Sequence[s
 
     def run(loaded: Settings, *, url: str | None, tenant: str, **given: Any) -> Any:
         asked = url or querier_url(loaded)
-        with Querier(asked, tenant, Outgoing.of_command(loaded), loaded.terminal) as querier:
+        with Querier(asked, tenant, Outgoing.of_command(loaded), loaded) as querier:
             return function(querier, **given)
 
     decorated: Callable[..., Any] = functools.update_wrapper(run, function)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browser.conftest import BrowserStack, axe_findings
+from tests.browser.conftest import DESKTOP, PHONE, BrowserStack, axe_findings
 from tests.browser.held import held_search
 from tests.browser.shop import FAILING_MINUTES, HOSTILE_NAMES
 
@@ -46,19 +47,31 @@ def test_traces_stand_there_while_the_search_goes_on_and_all_of_them_in_the_end(
         expect(rows.first.get_by_role("link")).to_have_attribute("href", re.compile(stack.shop.slow))
 
 
-def test_what_fails_and_what_the_failures_have_in_common_is_found_from_the_first_screen(page: Page) -> None:
+def test_what_fails_since_when_and_what_failures_have_in_common_is_found_from_the_first_screen(
+    page: Page, stack: BrowserStack
+) -> None:
+    broke_s = stack.shop.started_unix_ns / 1e9 - FAILING_MINUTES * 60
     page.goto("/")
-    expect(page.get_by_label("Errors", exact=True)).to_contain_text("% of the spans")
-    page.get_by_role("link", name="Services").click()
+    errors = page.get_by_label("Errors", exact=True)
+    expect(errors).to_contain_text("% of the spans")
+
+    page.get_by_role("link", name="Services").click()  # which service fails
     first = page.locator(".services-table tbody tr").first
     expect(first).to_contain_text("payment")
 
-    first.get_by_role("link", name="Compare").click()
+    first.get_by_role("link", name="Errors").click()  # since when
+    page.wait_for_url("**q=*payment*error*")
+    since = errors.locator("time")
+    expect(errors).to_contain_text("100 % of the spans")
+    began_s = datetime.fromisoformat(since.get_attribute("datetime") or "").timestamp()
+    assert broke_s - 60 <= began_s <= broke_s + 120
 
+    errors.get_by_role("link", name="Compare errors").click()  # what they have in common
     expect(page.get_by_label("resource.service.version")).to_contain_text("2.1.0")
-    provider = page.get_by_label("span.payment.provider")
-    expect(provider.locator("li").first).to_contain_text("acme-bank")
-    expect(provider.locator("li").first).to_contain_text("selection 100 %")
+    provider = page.get_by_label("span.payment.provider").locator("li").first
+    expect(provider).to_contain_text("acme-bank")
+    expect(provider).to_contain_text("selection 100 %")
+    expect(provider).not_to_contain_text("baseline 0 %")
     assert not axe_findings(page)
 
 
@@ -249,3 +262,48 @@ def test_an_empty_time_says_how_to_send_the_first_span(page: Page) -> None:
     expect(page.get_by_role("heading", name="No trace in this time")).to_be_visible()
     expect(page.locator("main")).to_contain_text("OTEL_EXPORTER_OTLP_ENDPOINT")
     assert not axe_findings(page)
+
+
+def test_two_traces_of_the_list_are_picked_and_compared_and_the_link_keeps_them(
+    page: Page, stack: BrowserStack
+) -> None:
+    page.goto("/?sort=longest")
+    bar, rows = page.get_by_label("Picked traces"), page.locator(".traces tbody tr")
+    longest = rows.filter(has=page.locator(f'a[href*="{stack.shop.slow}"]'))
+    longest.get_by_role("checkbox").check()
+    expect(bar).to_contain_text("Pick a second trace")
+    expect(bar.get_by_role("button", name="Compare")).to_be_disabled()
+    second = rows.nth(2).get_by_role("link").get_attribute("href")
+    page.keyboard.press("j")  # the checkbox has the focus, and is no field to write in
+    for key in ("j", "j", "x"):
+        page.keyboard.press(key)
+
+    assert second is not None
+    other = second.split("/")[2].split("?")[0]
+    page.wait_for_url(f"**pick={stack.shop.slow}-{other}")
+    page.reload()
+    expect(bar.get_by_role("listitem")).to_have_count(2)
+    expect(bar).to_contain_text("2.6 s")
+    for size in (DESKTOP, PHONE):
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        expect(bar).to_be_in_viewport(ratio=1)
+        assert not axe_findings(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    page.keyboard.press("c")
+
+    page.wait_for_url(f"**/trace/{stack.shop.slow}/against/{other}")
+    expect(page.get_by_label("Differences")).to_be_visible()
+    page.go_back()
+    expect(bar.get_by_role("listitem")).to_have_count(2)
+
+
+def test_of_three_picked_traces_the_first_one_goes(page: Page) -> None:
+    page.goto("/?sort=longest")
+    boxes = page.locator(".traces tbody").get_by_role("checkbox")
+    for at in range(3):
+        boxes.nth(at).check()
+
+    expect(boxes.nth(0)).not_to_be_checked()
+    expect(page.locator(".traces tr.picked")).to_have_count(2)
+    page.get_by_label("Picked traces").get_by_role("button", name="Pick none").click()
+    expect(page.locator(".picks, tr.picked")).to_have_count(0)

@@ -26,7 +26,7 @@ from tests.browser.shop import ShopData, order, send
 from tests.queriers import querier
 from tests.shop_stack import ShopStack
 from tests.waiting import wait_until_async
-from topics.settings import TerminalSettings
+from topics.settings import Settings, TerminalSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 BY_SERVICE = "SELECT service, count(*) AS spans, max(start_time) AS last FROM spans GROUP BY ALL ORDER BY 2 DESC, 1"
@@ -181,7 +181,7 @@ def test_the_terminal_interface_shows_no_more_than_its_settings_say(shop: ShopSt
     limits = TerminalSettings(tui_traces_max=5, tui_spans_max=2, tui_value_chars_max=7)
 
     async def main() -> None:
-        with Querier(shop.url, terminal=limits) as asked:
+        with Querier(shop.url, settings=Settings(terminal=limits)) as asked:
             app = TracesApp(QuerierSource(asked, 3600), limits)
             async with app.run_test(size=(100, 30)) as pilot:
                 await wait_until_async(lambda: [one.row_count for one in app.screen.query(DataTable)] == [5], 30)

@@ -13,7 +13,7 @@ import httpx
 import httpx2
 import pytest
 from mcp.client.client import Client
-from mcp.client.stdio import StdioServerParameters
+from mcp.client.stdio import StdioServerParameters, get_default_environment
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import SecretStr
 
@@ -211,6 +211,26 @@ def test_the_command_speaks_on_stdio_and_asks_a_querier(tmp_path: Path) -> None:
             assert "does not answer" in await refused(client, "services")
 
     with_querier(ports(tmp_path), SPANS, test)
+
+
+@pytest.mark.parametrize("given_by", ["flag", "environment", "file"])
+def test_the_command_cuts_answers_at_the_bound_of_its_settings(tmp_path: Path, given_by: str) -> None:
+    file = tmp_path / "spanstream.toml"
+    file.write_text("[querier]\nmcp_answer_bytes_max = 4096\n")
+    arguments = {"flag": ["--querier-mcp-answer-bytes-max", "4096"], "file": ["--config", str(file)]}.get(given_by, [])
+    environment = {"SPANSTREAM_QUERIER_MCP_ANSWER_BYTES_MAX": "4096"} if given_by == "environment" else {}
+    spans = [OneSpan(one, one, name="x" * 200, start_ms=one) for one in range(1, 41)]
+
+    async def test(running: Querier, _questions: Questions) -> None:
+        command = ["-m", "agents.cli", "mcp", "--url", f"http://127.0.0.1:{running.http_port}", *arguments]
+        spoken = StdioServerParameters(
+            command=sys.executable, args=command, cwd=ROOT, env={**get_default_environment(), **environment}
+        )
+        async with Client(spoken) as client:
+            result = await client.call_tool("traceql-search", {"query": "{}", "limit": "40", **AROUND})
+            assert len(result.content[0].text) <= 4096  # type: ignore[union-attr]
+
+    with_querier(ports(tmp_path), spans, test)
 
 
 def test_a_querier_that_no_assistant_asks_does_not_load_the_package() -> None:

@@ -60,5 +60,6 @@ function pressed(event: KeyboardEvent): void {
 
 function isWriting(target: EventTarget | null): boolean {
   const element = target as HTMLElement | null;
+  if (element instanceof HTMLInputElement && element.type === "checkbox") return false;
   return !!element && (element.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(element.tagName ?? ""));
 }

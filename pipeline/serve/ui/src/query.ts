@@ -74,6 +74,13 @@ export function spanset(conditions: readonly Condition[]): string {
   return conditions.length ? `{ ${conditions.map(conditionText).join(" && ")} }` : "";
 }
 
+/** The query without a condition of it, so that there is something to compare with; as it is where it is no simple one. */
+export function withoutCondition(query: string, one: Condition): string {
+  const text = conditionText(one);
+  const conditions = conditionsOf(query);
+  return conditions ? spanset(conditions.filter((each) => conditionText(each) !== text)) : query;
+}
+
 /** The inside of a query that is one spanset; null for anything else. */
 export function insideOf(query: string): string | null {
   const all = tokens(query);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { attributeName, conditionsOf, errorOffset, insideOf, measuring, quoted, selecting, spanset, tokens, typedLiteral, unquoted, withCondition } from "../src/query";
+import { attributeName, conditionsOf, errorOffset, insideOf, measuring, quoted, selecting, spanset, tokens, typedLiteral, unquoted, withCondition, withoutCondition } from "../src/query";
 
 test("a query is cut into tokens, whole or not", () => {
   const texts = tokens('{ span."a b".c =~ "x\\"}" && .n>=1.5 } | count() > 2').map((one) => one.text);
@@ -35,6 +35,13 @@ test("a condition is added to a spanset, and beside anything else", () => {
   assert.equal(withCondition("{ (.a = 1 || .b = 2) && .c = 3 }", ".d = 4"), "{ (.a = 1 || .b = 2) && .c = 3 && .d = 4 }");
   assert.equal(withCondition("{ .a = 1 } >> {}", "status = error"), "({ .a = 1 } >> {}) && { status = error }");
   assert.equal(withCondition('{ .a = "}" }', ".b = 1"), '{ .a = "}" && .b = 1 }');
+});
+
+test("a condition is taken out of a simple query only", () => {
+  const failed = { name: "status", op: "=", value: "error" } as const;
+  assert.equal(withoutCondition("{ .a = 1 && status = error }", failed), "{ .a = 1 }");
+  assert.equal(withoutCondition("{ status = error }", failed), "");
+  assert.equal(withoutCondition("{ status = error || .a = 1 }", failed), "{ status = error || .a = 1 }");
 });
 
 test("simple queries are read back as conditions, all others are not", () => {

@@ -15,6 +15,7 @@ import { apiRange, type Range, rangeOf } from "../range";
 import { change } from "../router";
 import { ColumnPicker } from "./ColumnPicker";
 import { Panels } from "./Panels";
+import { PickBar, picksOf } from "./Picks";
 import { QueryBox } from "./QueryBox";
 import { QueryForm } from "./QueryForm";
 import { type Sort, SORTS, TraceList } from "./TraceList";
@@ -26,6 +27,7 @@ export function ExplorePage({ params }: ViewProps) {
   const query = params.get("q") ?? "";
   const sort = (params.get("sort") ?? "newest") as Sort;
   const columns = useMemo(() => (params.get("cols") ?? "").split("\t").filter(Boolean), [params]);
+  const picks = useMemo(() => picksOf(params), [params]);
   const isForm = params.get("form") === "1";
   const isAuto = params.get("auto") === "1";
   const [turn, setTurn] = useState(0);
@@ -84,7 +86,7 @@ export function ExplorePage({ params }: ViewProps) {
       </div>
       {found.first.loading && !found.first.value && !found.soFar && <Loading what="Traces are being looked for" />}
       {found.first.value && !traces.length && !found.soFar && <Nothing query={query} />}
-      {traces.length > 0 && <TraceList traces={traces} query={query} columns={columns} />}
+      {traces.length > 0 && <TraceList traces={traces} query={query} columns={columns} picks={picks} />}
       {found.more && (
         <p>
           <button type="button" onClick={found.more} disabled={found.loadingMore}>
@@ -92,6 +94,7 @@ export function ExplorePage({ params }: ViewProps) {
           </button>
         </p>
       )}
+      {picks.length > 0 && <PickBar picks={picks} traces={traces} />}
     </div>
   );
 }

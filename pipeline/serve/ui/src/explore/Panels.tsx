@@ -4,13 +4,16 @@ import type { ApiError } from "../api/client";
 import { heatCells, measureRange, summed, timesOf } from "../api/measure";
 import { labelOf } from "../api/types";
 import { type Answer, useAnswer } from "../api/useAnswer";
-import { percentText, rateText, threeDigits } from "../format";
+import { clockText, percentText, rateText, threeDigits } from "../format";
+import { Ago } from "../parts/Ago";
 import { HeatMap, type HeatBox } from "../parts/HeatMap";
 import { LineChart } from "../parts/LineChart";
+import { type Condition, spanset, withoutCondition } from "../query";
 import { change, go, urlOf } from "../router";
 import { type Range, rangeParams } from "../range";
 
 const POINTS = 75;
+const FAILED: Condition = { name: "status", op: "=", value: "error" };
 
 interface Props {
   readonly query: string;
@@ -46,7 +49,12 @@ export function Panels({ query, range, about }: Props) {
         <h2>
           Errors{" "}
           <span class={share > 0 ? "bad-text" : "dim"}>{told(byStatus, () => `${percentText(share)} of the spans`)}</span>
-          <a class="panel-link" href={compareUrl(query, range, "{ status = error }")} title="What do spans with errors have in common?">
+          <Since atS={beganS(red.timesS, red.failed)} />
+          <a
+            class="panel-link"
+            href={compareUrl(withoutCondition(query, FAILED), range, spanset([FAILED]))}
+            title="What do spans with errors have in common?"
+          >
             Compare errors
           </a>
         </h2>
@@ -65,6 +73,22 @@ export function Panels({ query, range, about }: Props) {
       </section>
     </div>
   );
+}
+
+/** When the first errors came; of those that were there from the start of the range nobody can say. */
+function Since({ atS }: { atS: number | null }) {
+  if (atS === null) return null;
+  return (
+    <span class="dim" title="When the first of them came, in the time that is looked at">
+      since <time dateTime={new Date(atS * 1000).toISOString()}>{clockText(atS * 1000)}</time>, <Ago unixMs={atS * 1000} />
+    </span>
+  );
+}
+
+// A point stands at the end of its interval
+function beganS(timesS: readonly number[], failed: readonly (number | null)[]): number | null {
+  const first = failed.findIndex((value) => value);
+  return first > 0 ? timesS[first - 1]! : null;
 }
 
 function perSecond(value: number): string {

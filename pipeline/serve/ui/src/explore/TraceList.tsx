@@ -5,6 +5,7 @@ import { agoText, clockText, countText, dayText, durationText, timeText } from "
 import { useKeys } from "../keys";
 import { Service } from "../parts/Service";
 import { go, urlOf } from "../router";
+import { togglePick } from "./Picks";
 
 export const SORTS = {
   newest: "newest first",
@@ -39,12 +40,21 @@ interface Props {
   readonly traces: readonly FoundTrace[];
   readonly query: string;
   readonly columns: readonly string[];
+  readonly picks: readonly string[];
 }
 
-export function TraceList({ traces, query, columns }: Props) {
+export function TraceList({ traces, query, columns, picks }: Props) {
   const [at, setAt] = useState(-1);
   const body = useRef<HTMLTableSectionElement>(null);
   const longest = Math.max(1, ...traces.map((trace) => trace.durationMs ?? 0));
+  const here = () => {
+    const row = (document.activeElement as HTMLElement | null)?.closest?.("tr");
+    return traces[row && body.current?.contains(row) ? row.sectionRowIndex : at];
+  };
+  const pick = () => {
+    const trace = here();
+    if (trace) togglePick(picks, trace.traceID);
+  };
   const move = (step: number) => setAt((before) => Math.min(traces.length - 1, Math.max(0, before + step)));
   useEffect(() => {
     if (at >= 0) body.current?.rows[at]?.querySelector("a")?.focus();
@@ -57,15 +67,20 @@ export function TraceList({ traces, query, columns }: Props) {
       does: "open the trace",
       run: () => {
         const link = (document.activeElement as HTMLElement | null)?.closest?.("a");
+        const trace = here();
         if (link) link.click();
-        else if (traces[at]) go(traceUrl(traces[at], query));
+        else if (trace) go(traceUrl(trace, query));
       },
     },
+    { keys: "x", does: "pick the trace, to compare it with a second one", run: pick },
   ]);
   return (
     <table class="traces">
       <thead>
         <tr>
+          <th>
+            <span class="hidden-label">Picked</span>
+          </th>
           <th>Started</th>
           <th>Trace</th>
           {columns.map((column) => (
@@ -79,14 +94,31 @@ export function TraceList({ traces, query, columns }: Props) {
       </thead>
       <tbody ref={body}>
         {traces.map((trace) => (
-          <Row key={trace.traceID} trace={trace} query={query} columns={columns} longest={longest} />
+          <Row
+            key={trace.traceID}
+            trace={trace}
+            query={query}
+            columns={columns}
+            longest={longest}
+            picked={picks.includes(trace.traceID)}
+            pick={() => togglePick(picks, trace.traceID)}
+          />
         ))}
       </tbody>
     </table>
   );
 }
 
-function Row({ trace, query, columns, longest }: { trace: FoundTrace; query: string; columns: readonly string[]; longest: number }) {
+interface RowProps {
+  readonly trace: FoundTrace;
+  readonly query: string;
+  readonly columns: readonly string[];
+  readonly longest: number;
+  readonly picked: boolean;
+  readonly pick: () => void;
+}
+
+function Row({ trace, query, columns, longest, picked, pick }: RowProps) {
   const { spans, errors } = countsOf(trace);
   const startMs = Number(trace.startTimeUnixNano ?? 0) / 1e6;
   const hasRoot = trace.rootServiceName !== "<root span not yet received>";
@@ -94,7 +126,16 @@ function Row({ trace, query, columns, longest }: { trace: FoundTrace; query: str
     ([, a], [, b]) => (b.errorCount ?? 0) - (a.errorCount ?? 0) || (b.spanCount ?? 0) - (a.spanCount ?? 0),
   );
   return (
-    <tr>
+    <tr class={picked ? "picked" : ""}>
+      <td class="pick">
+        <input
+          type="checkbox"
+          checked={picked}
+          aria-label={`Pick ${cut(trace.rootTraceName ?? "") || trace.traceID.slice(0, 16)}, ${clockText(startMs)}`}
+          title="Pick two traces to compare them (x)"
+          onChange={pick}
+        />
+      </td>
       <td class="started" title={timeText(startMs)}>
         <span class="mono">{clockText(startMs)}</span> <span class="dim">{startDay(startMs)}</span>
       </td>

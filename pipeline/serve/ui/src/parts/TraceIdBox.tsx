@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { go } from "../router";
+import { NO_TRACE_ID, writtenTraceId } from "../traceId";
 
 /** Opens a trace by its ID. */
 export function TraceIdBox() {
@@ -7,10 +8,9 @@ export function TraceIdBox() {
   const open = (event: SubmitEvent) => {
     event.preventDefault();
     const form = event.target as HTMLFormElement;
-    const id = `${new FormData(form).get("id") ?? ""}`.trim().toLowerCase();
-    const valid = /^[0-9a-f]{1,32}$/.test(id);
-    setWrong(!valid);
-    if (valid) {
+    const id = writtenTraceId(form, "id");
+    setWrong(!id);
+    if (id) {
       form.reset();
       go(`/trace/${id}`);
     }
@@ -24,7 +24,7 @@ export function TraceIdBox() {
         autocomplete="off"
         spellcheck={false}
         aria-invalid={wrong}
-        title={wrong ? "A trace ID has 1 to 32 hex digits" : "Open a trace by its ID"}
+        title={wrong ? NO_TRACE_ID : "Open a trace by its ID"}
         onInput={() => setWrong(false)}
       />
     </form>

@@ -7,6 +7,7 @@ import { agoText, durationText } from "../format";
 import { countsOf } from "../explore/TraceList";
 import { quoted } from "../query";
 import { go } from "../router";
+import { NO_TRACE_ID, writtenTraceId } from "../traceId";
 import { differenceUrl } from "./DifferencePage";
 import { type Tree, rootOf } from "./model";
 
@@ -29,10 +30,9 @@ export function AgainstBox({ tree }: { tree: Tree }) {
   const alike = useAnswer(isAsked ? (signal) => ask<SearchAnswer>("/api/search", about, signal) : null, [columns.traceId]);
   const open = (event: SubmitEvent) => {
     event.preventDefault();
-    const id = `${new FormData(event.target as HTMLFormElement).get("against") ?? ""}`.trim().toLowerCase();
-    const valid = /^[0-9a-f]{1,32}$/.test(id);
-    setWrong(!valid);
-    if (valid) go(differenceUrl(id, columns.traceId));
+    const id = writtenTraceId(event.target as HTMLFormElement, "against");
+    setWrong(!id);
+    if (id) go(differenceUrl(id, columns.traceId));
   };
   return (
     <form class="against" onSubmit={open}>
@@ -44,7 +44,7 @@ export function AgainstBox({ tree }: { tree: Tree }) {
         autocomplete="off"
         spellcheck={false}
         aria-invalid={wrong}
-        title={wrong ? "A trace ID has 1 to 32 hex digits" : "This trace against another; those with the same root are offered"}
+        title={wrong ? NO_TRACE_ID : "This trace against another; those with the same root are offered"}
         onFocus={() => setAsked(true)}
         onInput={() => setWrong(false)}
       />
