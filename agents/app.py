@@ -13,6 +13,7 @@ from agents.unreadable import deliver_unreadable_batches
 from agents.worker_door import guarded
 from pipeline.doors.door import Door
 from pipeline.doors.listening import check_listening
+from pipeline.doors.renewal import keep_renewed
 from pipeline.doors.tls import scheme, server_tls
 from topics.kafka_tls import kafka_context
 from topics.settings import KafkaSettings, Settings
@@ -46,6 +47,7 @@ def make_app(settings: Settings) -> SpanstreamApp:
     kafka, worker = settings.kafka, settings.worker
     check_listening(settings, "worker.host", worker.host)
     tls = server_tls(settings)
+    context = tls.context() if tls else None
     url = URL(worker_url(settings))
     app = SpanstreamApp(
         kafka.group,
@@ -75,11 +77,17 @@ def make_app(settings: Settings) -> SpanstreamApp:
         web_host=url.host,
         web_port=worker.port,
         web_bind=worker.host,
-        web_ssl_context=tls.context() if tls else None,
+        web_ssl_context=context,
         datadir=str(worker.data_dir / "faust"),
         worker_redirect_stdouts=False,
     )
     app.settings_of_ours = settings
+    if tls and context:
+
+        @app.task
+        async def certificates() -> None:
+            await keep_renewed(tls, context)
+
     return app
 
 

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from pipeline.doors.renewal import keep_renewed
+from pipeline.doors.tls import ServerTls
 from pipeline.handed_on import PREFACE, HandedOn, may_be_http2
 from topics.errors import SettingsError
 
@@ -95,9 +97,9 @@ class BoundedHead(HttpToolsProtocol):
 class HttpServer(uvicorn.Server):
     """uvicorn without its signal handlers: who runs the process decides when it stops. `up` is set when it listens."""
 
-    def __init__(self, app: Any, http2_socket: str = "", **options: Any) -> None:
+    def __init__(self, app: Any, http2_socket: str = "", tls: ServerTls | None = None, **options: Any) -> None:
         """app: the ASGI application; options: uvicorn's beyond what all our servers share; http2_socket: path of the
-        socket of a server that connections of HTTP/2 are handed on to.
+        socket of a server that connections of HTTP/2 are handed on to; tls: its certificate, taken anew when renewed.
         """
 
         class Protocol(BoundedHead):
@@ -117,10 +119,13 @@ class HttpServer(uvicorn.Server):
             access_log=False,
             server_header=False,
             date_header=False,
+            **(tls.uvicorn_options() if tls else {}),
             **options,
         )
         super().__init__(config)
         self.up = asyncio.Event()
+        self._tls = tls
+        self._renewing: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -137,7 +142,15 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen."""
         await super().startup(sockets)
+        if self._tls and self.config.ssl:
+            self._renewing = asyncio.create_task(keep_renewed(self._tls, self.config.ssl))
         self.up.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen no more."""
+        if self._renewing:
+            self._renewing.cancel()
+        await super().shutdown(sockets)
 
 
 def bind(host: str, port: int, setting: str) -> socket.socket:

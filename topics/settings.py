@@ -255,6 +255,9 @@ class DoorSettings(Section):
     tls_ca_path: str = setting(
         "", "Authority (PEM) by which processes and commands check each other's listeners; empty: the system's"
     )
+    tls_look_every_s: float = setting(
+        60.0, "Listeners look so often whether certificate and key were renewed", gt=0, le=86400
+    )
     insecure_listen: bool = setting(
         False, "Listen on addresses beyond this machine though there are no tokens: whoever reaches it may do all"
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
-
+from pipeline.doors.renewal import grpc_credentials
 from pipeline.doors.tls import ServerTls
 
 
@@ -22,9 +21,7 @@ def add_port(server: Any, address: str, tls: ServerTls | None) -> int:
     """Have a server listen on host:port too; which port it is. Raises RuntimeError when it is taken."""
     if tls is None:
         return int(server.add_insecure_port(address))
-    cert, key, client_ca = tls.contents()
-    credentials = grpc.ssl_server_credentials([(key, cert)], client_ca, require_client_auth=client_ca is not None)
-    return int(server.add_secure_port(address, credentials))
+    return int(server.add_secure_port(address, grpc_credentials(tls)))
 
 
 def metadata_of(context: Any) -> dict[str, str]:

@@ -14,11 +14,15 @@ FILES = ("tls_cert_path", "tls_key_path", "tls_client_ca_path", "tls_ca_path")
 
 
 class ServerTls(NamedTuple):
-    """The files of a listener; client_ca: whose certificates callers must show, empty for any caller."""
+    """The files of a listener; client_ca: whose certificates callers must show, empty for any caller.
+
+    look_every_s: how often the files are looked at for renewed ones.
+    """
 
     cert: str
     key: str
     client_ca: str
+    look_every_s: float = 60.0
 
     def context(self) -> ssl.SSLContext:
         """For aiohttp. Raises SettingsError."""
@@ -47,7 +51,7 @@ def server_tls(settings: Settings) -> ServerTls | None:
         return None
     if not doors.tls_cert_path or not doors.tls_key_path:
         raise SettingsError("doors.tls_cert_path and doors.tls_key_path go together: one of them is empty")
-    found = ServerTls(doors.tls_cert_path, doors.tls_key_path, doors.tls_client_ca_path)
+    found = ServerTls(doors.tls_cert_path, doors.tls_key_path, doors.tls_client_ca_path, doors.tls_look_every_s)
     found.context()
     return found
 

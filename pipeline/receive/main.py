@@ -127,7 +127,7 @@ class Receiver:
             limit_concurrency=receiver.connections_max,
             timeout_keep_alive=int(receiver.idle_timeout_s) or 1,
             timeout_graceful_shutdown=int(receiver.stop_timeout_s) or 1,
-            **(self._tls.uvicorn_options() if self._tls else {}),
+            tls=self._tls,
         )
 
     def _missing(self) -> str | None:

@@ -48,8 +48,7 @@ class Querier:
             raise SettingsError(f"querier.grpc_port {querier.grpc_port} on {querier.host} is taken: {exc}") from exc
         self.grpc_port = self._grpc.port
         app = make_app(self._questions, self._settings)
-        options = tls.uvicorn_options() if tls else {}
-        self._server = HttpServer(app, socket_path, timeout_graceful_shutdown=STOP_TIMEOUT_S, **options)
+        self._server = HttpServer(app, socket_path, tls, timeout_graceful_shutdown=STOP_TIMEOUT_S)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         await self._server.up.wait()
         self._questions.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from pipeline.receive.grpc import SERVICE
 from pipeline.receive.main import Receiver
 from pipeline.serve.querier import Querier
 from pipeline.serve.streaming import SERVICE as STREAMING
+from pipeline.telemetry import FILE_RELOADS
 from tests.doors import certificates, locked, new_token
 from tests.pipeline.query.world import MemoryStored, MemoryTail
+from tests.waiting import wait_until_async
 from topics.errors import SettingsError
 from topics.settings import (
     DoorSettings,
@@ -57,6 +59,19 @@ def test_any_other_address_needs_tokens_or_certificates_or_to_be_told_so(host: s
 
 async def _receiver(settings: Settings) -> None:
     await Receiver(settings).start()
+
+
+async def _begun_receiver(settings: Settings) -> Receiver:
+    receiver = Receiver(settings)
+    await receiver.start()
+    return receiver
+
+
+async def _begun_querier(settings: Settings) -> Querier:
+    kafka = Kafka(partitions=lambda: 1, owners=dict, tail=lambda _count: MemoryTail(settings, 1))
+    querier = Querier(settings, Questions(settings, MemoryStored(), kafka))
+    await querier.start()
+    return querier
 
 
 async def _querier(settings: Settings) -> None:
@@ -140,6 +155,49 @@ def test_the_queriers_listeners_speak_tls_to_whom_they_should(tmp_path: Path, mu
             await querier.stop()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("begin", [_begun_receiver, _begun_querier])
+def test_a_renewed_certificate_is_shown_to_new_connections_without_a_restart(
+    tmp_path: Path, begin: Callable[[Settings], Awaitable[Receiver | Querier]]
+) -> None:
+    settings = tls_settings(tmp_path, mutual=False)
+    settings = settings.model_copy(update={"doors": settings.doors.model_copy(update={"tls_look_every_s": 0.05})})
+    doors, renewed = settings.doors, certificates(tmp_path, "renewed")
+    cert, key = Path(doors.tls_cert_path), Path(doors.tls_key_path)
+    first = cert.read_text()
+
+    async def main() -> None:
+        running = await begin(settings)
+        ports = (running.http_port, running.grpc_port)
+        refused = FILE_RELOADS.labels(file="certificate", outcome="refused")
+        try:
+            assert [await _shown(port) for port in ports] == [_leaf(first)] * 2
+            before = refused._value.get()
+            _put(renewed.cert, cert)  # and not its key yet
+            await wait_until_async(lambda: refused._value.get() > before, 10)
+            assert [await _shown(port) for port in ports] == [_leaf(first)] * 2
+            _put(renewed.key, key)
+            for port in ports:
+                async with asyncio.timeout(10):
+                    while await _shown(port) != _leaf(renewed.cert.read_text()):
+                        await asyncio.sleep(0.02)
+        finally:
+            await running.stop()
+
+    asyncio.run(main())
+
+
+def _put(new: Path, old: Path) -> None:
+    old.write_bytes(new.read_bytes())
+
+
+def _leaf(chain: str) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(chain[: chain.index("-----END CERTIFICATE-----") + 25] + "\n")
+
+
+async def _shown(port: int) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), None))
 
 
 async def _only_our_clients(address: str, settings: Settings, *, mutual: bool) -> None:
