@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from infra.stack import LocalStack
-from tests.long import crashes, hostile_input, store_faults, storm
+from tests.long import crashes, hostile_input, store_faults, storm, traceql_pairs
 from tests.long.figures import Figure, write
 from tests.pages import ROOT
 from topics.settings import Settings, StackSettings, StoreSettings
@@ -28,6 +28,7 @@ SCENARIOS: dict[str, Scenario] = {
     "crashes": crashes.figures,
     "storm": storm.figures,
     "store": store_faults.figures,
+    "traceql": traceql_pairs.figures,
 }
 
 

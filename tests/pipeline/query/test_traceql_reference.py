@@ -159,16 +159,8 @@ def fulfilling(session: Session, table: pa.Table, condition: Condition, *, group
     return set(kept.column("trace_id").to_pylist())
 
 
-@pytest.mark.parametrize("columns_max", [200, 1], ids=["columns", "maps"])
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
-)
-@given(world=worlds(), queries=st.lists(searches(), min_size=QUERIES, max_size=QUERIES))
-def test_the_engine_answers_as_the_reference_does(
-    engine: Engine, columns_max: int, world: list[Trace], queries: list[tree.Query]
-) -> None:
+def compare(engine: Engine, columns_max: int, world: list[Trace], queries: list[tree.Query]) -> None:
+    """Both answer each query alike."""
     table = rows_of(world, columns_max)
 
     def work(session: Session) -> None:
@@ -179,3 +171,16 @@ def test_the_engine_answers_as_the_reference_does(
             assert rounded(found) == rounded(wanted), query
 
     asyncio.run(engine.run(work))
+
+
+@pytest.mark.parametrize("columns_max", [200, 1], ids=["columns", "maps"])
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+@given(world=worlds(), queries=st.lists(searches(), min_size=QUERIES, max_size=QUERIES))
+def test_the_engine_answers_as_the_reference_does(
+    engine: Engine, columns_max: int, world: list[Trace], queries: list[tree.Query]
+) -> None:
+    compare(engine, columns_max, world, queries)
