@@ -19,6 +19,7 @@ from pipeline.store.compaction import Candidate, groups
 from pipeline.store.housekeeping import Housekeeper, Kept, Retention
 from pipeline.store.manifest import ChunkEntry
 from tests.pipeline.spans.otlp_strategies import spans_of
+from tests.pipeline.store.keepers import new_keeper
 from tests.pipeline.store.memory_store import HOUR_NS, T0, TOPIC, MemoryStore
 from tests.pipeline.store.shop import spans_table
 from tests.pipeline.store.test_merge import many
@@ -45,14 +46,8 @@ class House:
         self.keeper = self.new_keeper()
 
     def new_keeper(self) -> Housekeeper:
-        return Housekeeper(
-            self.settings,
-            self.store,
-            topic=TOPIC,
-            worker="w",
-            clock_ns=lambda: T0 + int(self.now_h * HOUR_NS),
-            retention=lambda: Retention(KEPT_H * 3600),
-            busy=lambda: self.busy,
+        return new_keeper(
+            self.settings, self.store, lambda: self.now_h, lambda: Retention(KEPT_H * 3600), busy=lambda: self.busy
         )
 
     def write(self, data: TracesData, tenant: str = "shop", tenants: Sequence[str] = ()) -> None:

@@ -14,7 +14,8 @@ from pipeline.store.catalog import Catalog
 from pipeline.store.edits import Removed
 from pipeline.store.housekeeping import Housekeeper, Kept, Retention
 from pipeline.store.manifest import ChunkEntry
-from tests.pipeline.store.memory_store import HOUR_NS, T0, TOPIC, MemoryStore, entry_of, manifest_of
+from tests.pipeline.store.keepers import new_keeper
+from tests.pipeline.store.memory_store import T0, TOPIC, MemoryStore, entry_of, manifest_of
 from tests.pipeline.store.test_edits import added_of, edit_of
 from topics.settings import HousekeepingSettings, Settings
 
@@ -34,14 +35,7 @@ class House:
         self.keeper = self.new_keeper()
 
     def new_keeper(self) -> Housekeeper:
-        return Housekeeper(
-            self.settings,
-            self.store,
-            topic=TOPIC,
-            worker="w",
-            clock_ns=lambda: T0 + int(self.now_h * HOUR_NS),
-            retention=lambda: self.retention,
-        )
+        return new_keeper(self.settings, self.store, lambda: self.now_h, lambda: self.retention)
 
     def keep(self, at_h: float) -> Kept:
         self.now_h = at_h
