@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from agents.app import Handler
 from agents.owned import Owned
+from agents.waits import DISK
 from agents.worker import Worker
 from agents.worker_door import CALLER
 from pipeline import drops, telemetry
@@ -196,11 +197,15 @@ class TableEndpoint:
     # ---- for operators
 
     async def ready(self, _request: web.Request) -> web.StreamResponse:
-        """200 when every partition that Kafka gave this worker is loaded; 503 with the ones that are not."""
+        """200 when every partition that Kafka gave this worker is loaded; 503 with the ones that are not, and when the
+        disk is full.
+        """
         waiting = [owned.partition for owned in self._worker.owned.values() if owned.state is None]
         if waiting or not self._worker.joined:
             why = f"partitions being loaded: {waiting}" if waiting else "the consumer group has not answered yet"
             return web.Response(status=503, text=f"{why}\n")
+        if (full := self._worker.waits.told.get(DISK)) is not None:
+            return web.Response(status=503, text=f"{full}\n")
         return web.Response(text="ready\n")
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:

@@ -17,11 +17,11 @@ from typing import TypeVar
 
 import pyarrow as pa
 import structlog
-from tenacity import AsyncRetrying, before_sleep_nothing, retry_if_exception_type, wait_random_exponential
 
 from agents.decoder import Decoder, batches_of, runs_of
 from agents.owned import Ack, Owned, SealTicket
 from agents.ports import Pools, Ranges, Source
+from agents.waits import DISK, Waits
 from pipeline import telemetry
 from pipeline.allocator import release_memory
 from pipeline.partition.batch import Prepared, SourceRecord
@@ -31,13 +31,12 @@ from pipeline.partition.state import Partition, PartitionLimits, merged
 from pipeline.partition.window import Window
 from pipeline.store.manifest import Manifest
 from pipeline.store.tables import Slot, Tables
-from topics.errors import KafkaUnavailableError, NotOwnerError, StoreUnavailableError
+from topics.errors import DiskFullError, NotOwnerError
 from topics.settings import Settings
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 STALLED_NS = 5_000_000_000
-AWAY = (StoreUnavailableError, KafkaUnavailableError)
 
 
 class Worker:
@@ -61,6 +60,7 @@ class Worker:
         self.owned: dict[int, Owned] = {}
         self.tables = tables
         self.pools = Pools()
+        self.waits = Waits(settings.store.retry_wait_max_s)
         self.seal_requested: Callable[[SealTicket], Awaitable[object]] | None = None
         self.joined = False  # the consumer group has answered once
         self._source = source
@@ -91,7 +91,8 @@ class Worker:
         owned.stop.set()
         if owned.task is not None:
             owned.task.cancel()
-        self.tables.clear(partition)
+        with contextlib.suppress(DiskFullError):  # rows of another assignment are never read
+            self.tables.clear(partition)
         log.info("partition_let_go", partition=partition)
 
     async def reload(self, owned: Owned) -> None:
@@ -113,7 +114,7 @@ class Worker:
 
     async def _load(self, owned: Owned) -> None:
         partition = owned.partition
-        found = await self._until_there(
+        found = await self.waits.until_there(
             "assignment", lambda: self._in(self.pools.read, self._ranges.assignment, partition, self._secret)
         )
         window = Window(
@@ -122,13 +123,13 @@ class Worker:
         )
         for keys, time_max_unix_ns, last in found.window:
             window.add(keys[~window.holds(keys)], time_max_unix_ns=time_max_unix_ns, last=last)
-        self.tables.clear(partition)
+        await self._write(self.tables.clear, partition)
         state = Partition(partition=partition, mark=found.mark, window=window, limits=limits_of(self.settings))
         state.record_time_unix_ns = owned.assigned_unix_ns  # until a record says how far behind it is
         if (newest := found.newest) is not None:
             state.record_time_unix_ns = newest.record_time_max_unix_ns or owned.assigned_unix_ns
             owned.manifests.append(newest)
-            await self._until_there("catalog entry", lambda: self._source.send_entry(newest))
+            await self.waits.until_there("catalog entry", lambda: self._source.send_entry(newest))
         self._skip_lost(state, found.log_start)
         await self._ack_below(owned, found.mark)
         owned.state = state
@@ -191,7 +192,7 @@ class Worker:
             if prepared is None:
                 continue
             for letter in prepared.dead:
-                await self._until_there("dead letter", partial(self._source.send_dead, partition, *letter))
+                await self.waits.until_there("dead letter", partial(self._source.send_dead, partition, *letter))
             if self._is_gone(owned, state):
                 return
             await self._apply(owned, state, prepared)
@@ -228,9 +229,9 @@ class Worker:
         first, owned.seen = records[0].offset, max(owned.seen, records[-1].offset)
         if first > state.next:
             partition, start = owned.partition, state.next
-            there = await self._until_there("next record", lambda: self._source.next_record(partition, start))
+            there = await self.waits.until_there("next record", lambda: self._source.next_record(partition, start))
             # Asked in this order, so that what retention deletes meanwhile counts as lost, not as never there.
-            self._skip_lost(state, await self._until_there("log start", lambda: self._source.log_start(partition)))
+            self._skip_lost(state, await self.waits.until_there("log start", lambda: self._source.log_start(partition)))
             if max(there, state.next) < first:
                 await self._rewind(owned, state)
                 return None
@@ -253,20 +254,20 @@ class Worker:
             await self._rewind(owned, state)
 
     async def _name_lost(self, owned: Owned, state: Partition) -> None:
-        start = await self._until_there("log start", lambda: self._source.log_start(owned.partition))
+        start = await self.waits.until_there("log start", lambda: self._source.log_start(owned.partition))
         if owned.state is state and not owned.taking:
             self._skip_lost(state, start)
 
     async def _rewind(self, owned: Owned, state: Partition) -> None:
         owned.rewinding, owned.heard_unix_ns = True, self._clock_ns()
-        await self._until_there("seek", lambda: self._source.seek(owned.partition, state.next))
+        await self.waits.until_there("seek", lambda: self._source.seek(owned.partition, state.next))
 
     async def _apply(self, owned: Owned, state: Partition, prepared: Prepared) -> None:
         segment = state.apply(prepared, now_unix_ns=self._clock_ns())
         owned.moved.set()
         owned.moved = asyncio.Event()
         telemetry.count_batch(prepared)
-        await self._in(self.pools.read, self.tables.index_segment, owned.slot, segment, prepared.index)
+        await self._write(self.tables.index_segment, owned.slot, segment, prepared.index)
         while olds := state.merge_due():
             try:
                 one = await self._in(self.pools.decode, self._merged, owned.slot, olds)
@@ -274,7 +275,7 @@ class Worker:
                 break
             if not state.replace(olds, one):
                 break
-            await self._in(self.pools.read, self.tables.merge_segments, owned.slot, olds, one)
+            await self._write(self.tables.merge_segments, owned.slot, olds, one)
         await self._seal_if_due(owned, state)
         await self._bound_memory()
 
@@ -324,7 +325,7 @@ class Worker:
             if manifest is None:
                 await self.reload(owned)
                 return
-            await self._until_there("catalog entry", lambda: self._source.send_entry(manifest))
+            await self.waits.until_there("catalog entry", lambda: self._source.send_entry(manifest))
             await self._ack_below(owned, plan.last + 1)
             state.stored(plan.last, self._clock_ns())
             owned.manifests.append(manifest)
@@ -362,7 +363,7 @@ class Worker:
 
     async def _drop(self, owned: Owned, state: Partition, *, at_once: bool = False) -> None:
         if gone := state.drop(self._clock_ns(), at_once=at_once):
-            await self._in(self.pools.read, self.tables.drop_segments, owned.slot, gone)
+            await self._write(self.tables.drop_segments, owned.slot, gone)
 
     # ---- memory
 
@@ -422,7 +423,9 @@ class Worker:
                     await self._seal(owned, owned.state)
 
     async def _spill(self) -> None:
-        """Let RocksDB hold the largest segments beyond live_bytes_max; those that are being sealed stay in memory."""
+        """Let RocksDB hold the largest segments beyond live_bytes_max; those that are being sealed stay in memory, and
+        all do while its disk is full.
+        """
         held = [
             (segment, owned)
             for owned in self.owned.values()
@@ -435,7 +438,11 @@ class Worker:
             if spare <= 0 or segment.spans is None:
                 break
             if not segment.in_table:
-                segment.traces = await self._in(self.pools.read, self._put_rows, owned.slot, segment, segment.spans)
+                try:
+                    segment.traces = await self._in(self.pools.read, self._put_rows, owned.slot, segment, segment.spans)
+                except DiskFullError as error:
+                    self.waits.failed(DISK, error)
+                    return
                 segment.in_table = True
             segment.spans = None
             spare -= segment.nbytes
@@ -456,22 +463,9 @@ class Worker:
 
     # ---- waiting
 
-    async def _until_there(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
-        """Try for ever while Kafka or the store is away, with growing waits; letting go cancels the task."""
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(AWAY),
-            wait=wait_random_exponential(multiplier=0.2, max=self.settings.store.retry_wait_max_s),
-            before_sleep=before_sleep_nothing,
-            reraise=True,
-        ):
-            with attempt:
-                try:
-                    return await call()
-                except AWAY as error:
-                    telemetry.AWAY.labels(what=what).inc()
-                    log.warning("waiting", what=what, error=str(error))
-                    raise
-        raise AssertionError("the retry loop ends by its return")
+    async def _write(self, call: Callable[..., None], *arguments: object) -> None:
+        """To the tables, when there is room on their disk."""
+        await self.waits.until_there(DISK, lambda: self._in(self.pools.read, call, *arguments))
 
     async def _in(self, pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)

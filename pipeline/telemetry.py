@@ -50,7 +50,11 @@ SPANS_MARKED = Counter(
 )
 RECORDS_DEAD = Counter("spanstream_worker_dead_records", "Records set aside in the dead-letter topic", ["reason"])
 LOST_RECORDS = Counter("spanstream_worker_lost_records", "Offsets that Kafka's retention deleted before they were read")
-AWAY = Counter("spanstream_worker_waits", "Tries that failed because Kafka or the store did not answer", ["what"])
+AWAY = Counter(
+    "spanstream_worker_waits",
+    "Tries that failed because Kafka or the store did not answer, or the disk was full",
+    ["what"],
+)
 SEAL_SECONDS = Histogram(
     "spanstream_worker_seal_seconds",
     "Time to encode and store one range, manifest included",

@@ -19,6 +19,10 @@ class StoreUnavailableError(SpanstreamError):
     """The object store does not answer. Seals wait and retry; queries answer PARTIAL or 503."""
 
 
+class DiskFullError(SpanstreamError):
+    """A disk of this machine is full. A worker waits until there is room; the message names the folder."""
+
+
 class OvertakenError(StoreUnavailableError):
     """What is stored changed while a question was at it. It is asked again; only after several times 503."""
 

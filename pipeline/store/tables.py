@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +28,13 @@ from rocksdict import (
 
 from pipeline.partition.segment import Segment
 from pipeline.spans.index import Attributes, Index, Services, add_attributes, add_services
-from topics.errors import NotOwnerError
+from topics.errors import DiskFullError, NotOwnerError
 
 LIVE, SEGMENTS, SERVICES, ATTRIBUTES = "live", "segments", "services", "attributes"
 TABLES = (LIVE, SEGMENTS, SERVICES, ATTRIBUTES)
 IPC_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", unify_dictionaries=True)
 PLAIN_OPTIONS = pa.ipc.IpcWriteOptions(unify_dictionaries=True)
+NO_SPACE = "No space left on device"  # in the text of an error of RocksDB, which has no type of its own
 COMPRESSED_BYTES_MIN = 1 << 20  # of a table: the least cost of compressing is 20 us a buffer, and there are 180
 
 
@@ -53,11 +55,15 @@ class Slot(NamedTuple):
 
 
 class Tables:
-    """The tables under one folder. Thread-safe; a write is one batch; caches and buffers take `rocksdb_bytes`."""
+    """The tables under one folder. Thread-safe; a write is one batch; caches and buffers take `rocksdb_bytes`.
+
+    What writes raises DiskFullError, and may be tried again.
+    """
 
     def __init__(self, path: Path, *, rocksdb_bytes: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
+        self._path = path
         options = _options(rocksdb_bytes)
         self._db = Rdict(
             str(path),
@@ -74,11 +80,12 @@ class Tables:
         """Write a segment's index rows in one batch."""
         batch = WriteBatch(raw_mode=True)
         self._put_index(batch, slot, segment, index)
-        self._db.write(batch, self._no_log)
+        self._write(batch)
 
     def put_rows(self, slot: Slot, segment: Segment, spans: pa.Table) -> None:
         """Write a segment's rows, so that its in-memory copy may go."""
-        self._families[LIVE].put(slot.key(segment), ipc_bytes(spans), self._no_log)
+        with self._naming_a_full_disk():
+            self._families[LIVE].put(slot.key(segment), ipc_bytes(spans), self._no_log)
 
     def merge_segments(self, slot: Slot, olds: list[Segment], merged: Segment) -> None:
         """Put `merged` in the place of `olds` in one batch: their index rows are added up, their rows deleted."""
@@ -92,7 +99,7 @@ class Tables:
             for name in TABLES:
                 batch.delete(key, self._handles[name])
         self._put_index(batch, slot, merged, Index(services, attributes))
-        self._db.write(batch, self._no_log)
+        self._write(batch)
 
     def drop_segments(self, slot: Slot, segments: list[Segment]) -> None:
         """Delete the rows of segments that are stored and past their grace."""
@@ -100,13 +107,14 @@ class Tables:
         for segment in segments:
             for name in TABLES:
                 batch.delete(slot.key(segment), self._handles[name])
-        self._db.write(batch, self._no_log)
+        self._write(batch)
 
     def clear(self, partition: int) -> None:
         """Empty a partition's part of every table: on assignment, and when it is gone."""
         low, high = Slot(partition, 0).prefix, Slot(partition + 1, 0).prefix
-        for family in self._families.values():
-            family.delete_range(low, high, write_opt=self._no_log)
+        with self._naming_a_full_disk():
+            for family in self._families.values():
+                family.delete_range(low, high, write_opt=self._no_log)
 
     def segment_ipc(self, slot: Slot, segment: Segment) -> bytes:
         """A segment's rows as one Arrow IPC stream. Raises NotOwnerError when they are gone."""
@@ -135,6 +143,19 @@ class Tables:
         self._families.clear()
         self._handles.clear()  # the folder is free when nothing refers to the database any more
         self._db.close()
+
+    def _write(self, batch: WriteBatch) -> None:
+        with self._naming_a_full_disk():
+            self._db.write(batch, self._no_log)
+
+    @contextmanager
+    def _naming_a_full_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as exc:
+            if NO_SPACE not in str(exc):
+                raise
+            raise DiskFullError(f"the disk of {self._path} (worker.data_dir) is full: make room there") from exc
 
     def _put_index(self, batch: WriteBatch, slot: Slot, segment: Segment, index: Index) -> None:
         key = slot.key(segment)
