@@ -256,9 +256,9 @@ def _is_missing(error: Exception) -> bool:
 
 
 def _fault_of(error: Exception) -> str:
-    """In a word, of few: a status, `timeout`, `cut answer` or `no connection`."""
+    """In a word, of few: a status, `clock` (ours is wrong), `timeout`, `cut answer` or `no connection`."""
     if isinstance(error, S3Error):
-        return str(error.response.status)
+        return "clock" if error.code == "RequestTimeTooSkewed" else str(error.response.status)
     if isinstance(error, InvalidResponseError) and (status := re.search(r"Response code: (\d{3})", str(error))):
         return status[1]
     if isinstance(error, urllib3.exceptions.TimeoutError):
