@@ -16,6 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from agents.trace_answer import read_answer
 from pipeline.store import edit_log
 from pipeline.store.objects import ObjectStore
+from tests.metrics import peak_bytes
 from tests.queriers import querier
 from tests.waiting import wait_until
 from tests.workers import Workers, everything_is_stored
@@ -107,12 +108,5 @@ def test_a_trace_that_never_ends_is_found_whole_all_the_time_and_slows_no_other(
         assert sum(len(manifest.chunks) for manifest in folded) > ROUNDS
         beside_ms = median(took_ms(one) for one in others)
         assert beside_ms < TIMES_MAX * max(alone_ms, USUAL_MS)
-        assert peak_bytes(workers) < WorkerSettings().resident_bytes_max
+        assert peak_bytes(workers.running["one"].pid) < WorkerSettings().resident_bytes_max
     store.close()
-
-
-def peak_bytes(workers: Workers) -> int:
-    """Of the one worker's memory."""
-    (process,) = workers.running.values()
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024

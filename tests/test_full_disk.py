@@ -11,13 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipeline.store.objects import ObjectStore
 from tests.metrics import metric
 from tests.queriers import asking, querier
-from tests.test_kill_and_rebalance import Load
+from tests.test_kill_and_rebalance import running
 from tests.waiting import wait_until
-from tests.workers import Workers, everything_is_stored, stored_span_ids
-from topics import admin
+from tests.workers import everything_is_stored, stored_span_ids
 from topics.settings import KafkaSettings, Settings, StoreSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(170)]
@@ -55,29 +53,30 @@ def test_a_worker_whose_disk_is_full_waits_says_so_and_goes_on_when_there_is_roo
     kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_path: Path
 ) -> None:
     settings = Settings(kafka=kafka_settings, store=store_settings)
-    admin.ensure(settings)
-    store, load = ObjectStore(settings.store), Load(settings)
-    with small_disk(tmp_path / "one"), querier(settings, tmp_path) as url:
-        with Workers(settings, tmp_path, seal_age_s=20, seal_spans=10**9, variables=SMALL) as workers:
-            worker = workers.start("one")
-            load.send(40)
-            wait_until(lambda: everything_is_stored(store, settings), 60)
-            fill(tmp_path / "one" / "filler")
+    seldom = {"seal_age_s": 20, "seal_spans": 10**9}
+    with (
+        small_disk(tmp_path / "one"),
+        running(settings, tmp_path, **seldom, variables=SMALL) as (load, workers, store),
+        querier(settings, tmp_path) as url,
+    ):
+        worker = workers.start("one")
+        load.send(40)
+        wait_until(lambda: everything_is_stored(store, settings), 60)
+        fill(tmp_path / "one" / "filler")
 
-            def waits() -> bool:
-                load.send(400)
-                return "worker.data_dir" in httpx.get(f"{worker}/ready").text
+        def waits() -> bool:
+            load.send(400)
+            return "worker.data_dir" in httpx.get(f"{worker}/ready").text
 
-            wait_until(waits, 60, "the worker says that its disk is full")
-            assert httpx.get(f"{worker}/ready").status_code == 503
-            assert metric(worker, "spanstream_worker_waits_total") > 0
-            with asking(url, lambda: load.traces) as asker:
-                wait_until(lambda: asker.complete + asker.partial + len(asker.wrong) >= 20, 60)
-            assert asker.wrong == []
+        wait_until(waits, 60, "the worker says that its disk is full")
+        assert httpx.get(f"{worker}/ready").status_code == 503
+        assert metric(worker, "spanstream_worker_waits_total") > 0
+        with asking(url, lambda: load.traces) as asker:
+            wait_until(lambda: asker.complete + asker.partial + len(asker.wrong) >= 20, 60)
+        assert asker.wrong == []
 
-            (tmp_path / "one" / "filler").unlink()
-            wait_until(lambda: httpx.get(f"{worker}/ready").status_code == 200, 60, "it is ready again")
-            wait_until(lambda: everything_is_stored(store, settings), 60)
+        (tmp_path / "one" / "filler").unlink()
+        wait_until(lambda: httpx.get(f"{worker}/ready").status_code == 200, 60, "it is ready again")
+        wait_until(lambda: everything_is_stored(store, settings), 60)
 
         assert stored_span_ids(store, settings) == Counter(load.sent)
-    store.close()

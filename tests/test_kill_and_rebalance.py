@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,9 +69,9 @@ class Load:
 
 
 @contextmanager
-def running(settings: Settings, folder: Path) -> Iterator[tuple[Load, Workers, ObjectStore]]:
+def running(settings: Settings, folder: Path, **of_workers: Any) -> Iterator[tuple[Load, Workers, ObjectStore]]:
     admin.ensure(settings)
-    workers, store = Workers(settings, folder), ObjectStore(settings.store)
+    workers, store = Workers(settings, folder, **of_workers), ObjectStore(settings.store)
     try:
         yield Load(settings), workers, store
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -11,19 +12,20 @@ import pytest
 
 from pipeline.store.objects import ObjectStore
 from tests.queriers import asking, querier
-from tests.test_kill_and_rebalance import Load
+from tests.test_kill_and_rebalance import Load, running
 from tests.waiting import wait_until
 from tests.workers import Workers, everything_is_stored, stored_span_ids
-from topics import admin
 from topics.settings import KafkaSettings, Settings, StoreSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(170)]
 SOON = {"SPANSTREAM_STORE_RETRY_WAIT_MAX_S": "2"}
 
 
-def workers_with(wrong_s: int, settings: Settings, folder: Path) -> Workers:
+def running_wrong(
+    wrong_s: int, settings: Settings, folder: Path
+) -> AbstractContextManager[tuple[Load, Workers, ObjectStore]]:
     command = ("-m", "tests.shifted_clock", str(wrong_s), "worker")
-    return Workers(settings, folder, seal_age_s=1, command=command, variables=SOON)
+    return running(settings, folder, seal_age_s=1, command=command, variables=SOON)
 
 
 @pytest.mark.parametrize("wrong_s", [3600, -3600])
@@ -31,9 +33,7 @@ def test_an_hour_off_it_waits_and_names_the_clock_and_goes_on_when_that_is_right
     kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_path: Path, wrong_s: int
 ) -> None:
     settings = Settings(kafka=kafka_settings, store=store_settings)
-    admin.ensure(settings)
-    store, load = ObjectStore(settings.store), Load(settings)
-    with querier(settings, tmp_path) as url, workers_with(wrong_s, settings, tmp_path) as workers:
+    with running_wrong(wrong_s, settings, tmp_path) as (load, workers, store), querier(settings, tmp_path) as url:
         worker = workers.start("one")
         load.send(40)
         wait_until(lambda: 'fault="clock"' in metrics_of(worker), 60, "the store refuses what is signed with that time")
@@ -44,9 +44,7 @@ def test_an_hour_off_it_waits_and_names_the_clock_and_goes_on_when_that_is_right
         workers.running["one"].send_signal(signal.SIGALRM)
         load.send(40)
         wait_until(lambda: everything_is_stored(store, settings), 60)
-
-    assert stored_span_ids(store, settings) == Counter(load.sent)
-    store.close()
+        assert stored_span_ids(store, settings) == Counter(load.sent)
 
 
 @pytest.mark.parametrize("wrong_s", [600, -30])  # behind, a signed PUT has expired after store.put_timeout_s
@@ -54,9 +52,7 @@ def test_less_than_the_store_bears_changes_nothing(
     kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_path: Path, wrong_s: int
 ) -> None:
     settings = Settings(kafka=kafka_settings, store=store_settings)
-    admin.ensure(settings)
-    store, load = ObjectStore(settings.store), Load(settings)
-    with workers_with(wrong_s, settings, tmp_path) as workers:
+    with running_wrong(wrong_s, settings, tmp_path) as (load, workers, store):
         worker = workers.start("one")
         for _ in range(3):
             load.send(40)
@@ -64,9 +60,7 @@ def test_less_than_the_store_bears_changes_nothing(
             wait_until(lambda: everything_is_stored(store, settings), 60)
 
         assert "spanstream_store_faults_total{" not in metrics_of(worker)
-
-    assert stored_span_ids(store, settings) == Counter(load.sent)
-    store.close()
+        assert stored_span_ids(store, settings) == Counter(load.sent)
 
 
 def metrics_of(url: str) -> str:

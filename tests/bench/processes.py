@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.commands.local_run import is_ready, variables_of
-from tests.metrics import metric
+from tests.metrics import metric, peak_bytes
 from topics.settings import Settings
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -67,8 +67,7 @@ class Measured:
     def peak_mb(self) -> float:
         """Largest resident set so far, in MB of 10^6 bytes."""
         assert self._process is not None
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+        return peak_bytes(self._process.pid) / 1e6
 
     def metric(self, name: str) -> float:
         """A metric, its labels summed."""

@@ -57,10 +57,6 @@ def test_any_other_address_needs_tokens_or_certificates_or_to_be_told_so(host: s
         check_listening(Settings(doors=doors), "querier.host", host)
 
 
-async def _receiver(settings: Settings) -> None:
-    await Receiver(settings).start()
-
-
 async def _begun_receiver(settings: Settings) -> Receiver:
     receiver = Receiver(settings)
     await receiver.start()
@@ -82,7 +78,7 @@ async def _worker(settings: Settings) -> None:
     make_app(settings)
 
 
-@pytest.mark.parametrize("start", [_receiver, _querier, _worker])
+@pytest.mark.parametrize("start", [_begun_receiver, _querier, _worker])
 def test_no_process_starts_on_an_address_of_others_without_tokens(start: Callable[[Settings], Any]) -> None:
     everywhere = "0.0.0.0"
     settings = Settings(
