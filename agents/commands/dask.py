@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ from topics.settings import Settings
 
 PORT = 8786
 WORKERS_MAX = 64
+PRELOADED = "pipeline.query.dask_cluster"  # what runs on a worker: its first task waits for no import
 REGISTERED = b"Registered to"  # in a worker's log, when its scheduler knows it
 
 
@@ -109,7 +111,7 @@ class DaskRun:
     def _scheduler(self, folder: Path) -> Role:
         own = ["--host", self.host, "--port", str(self._port)]
         program = self._program("scheduler", folder, own)
-        return Role(name="scheduler", child=ChildProcess(program), ready=partial(is_open, self._port, self.host))
+        return Role(name=program.name, child=ChildProcess(program), ready=partial(is_open, self._port, self.host))
 
     def _worker(self, settings: Settings, folder: Path, number: int, workers: int) -> Role:
         # Each runs one task at a time, on its share of the cores; the query engine bounds its memory itself
@@ -124,13 +126,13 @@ class DaskRun:
     def _program(
         self, kind: str, folder: Path, own: list[str], number: int = 0, env: dict[str, str] | None = None
     ) -> Program:
+        # Orphans are killed: a worker that is ended together with its scheduler may wait for it for ever
         # Without a web page; what is left of its server listens on this machine alone
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *own]
-        command += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+        command += ["--preload", PRELOADED, "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
         name = f"dask {kind}" + (f" {number}" if number else "")
-        return Program(
-            name=name, command=command, log_path=folder / "log" / f"{name.replace(' ', '-')}.log", env=env or {}
-        )
+        log_path = folder / "log" / f"{name.replace(' ', '-')}.log"
+        return Program(name=name, command=command, log_path=log_path, env=env or {}, orphaned=signal.SIGKILL)
 
 
 def _says(log_path: Path, words: bytes) -> bool:

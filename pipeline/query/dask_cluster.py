@@ -14,17 +14,19 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import dask
 import structlog
-from distributed import Client, get_worker
+from distributed import Client, Worker, get_worker
 
 from pipeline.query.chunk_tasks import Answer, Task, answer_to
 from pipeline.query.engine import Engine
 from topics.settings import load_settings
 
 LOOK_S = 1.0  # so often it is seen who is there
-ANSWER_S = 5.0  # longest wait for a scheduler's answer
+CONNECT_S = 3.0  # longest wait for a connection
+ANSWER_S = 10.0  # a scheduler that says nothing for so long is away
 CANCELLED_LOOK_S = 0.2  # a worker looks so often whether somebody still waits
 log = structlog.get_logger("querier")
 
@@ -65,14 +67,14 @@ class DaskCluster:
 
     def looked(self) -> None:
         """Returns when it was tried once to reach the scheduler."""
-        self._looked.wait(3 * ANSWER_S)
+        self._looked.wait(CONNECT_S + ANSWER_S)
 
     def close(self) -> None:
         """Leave the scheduler."""
         self._ended.set()
-        self._thread.join()
+        self._thread.join(LOOK_S)  # it may be trying to reach nobody
         if self._client is not None:
-            self._client.close(ANSWER_S)
+            self._client.close(CONNECT_S)
 
     async def _answer(self, client: Client, task: Task, worker: str) -> Answer:
         key = f"spanstream-{uuid.uuid4().hex}"
@@ -100,7 +102,7 @@ class DaskCluster:
     def _found(self) -> Mapping[str, int]:
         if self._client is None or self._client.status in ("closing", "closed"):
             self._client = None
-            self._client = Client(self._address, timeout=ANSWER_S, set_as_default=False, name="spanstream")
+            self._client = Client(self._address, timeout=CONNECT_S, set_as_default=False, name="spanstream")
         client = self._client
         found: Mapping[str, int] = client.sync(client.scheduler.ncores, callback_timeout=ANSWER_S)
         return found
@@ -137,6 +139,15 @@ async def answer(task: Task, key: str) -> Answer:
         work.cancel()
         return Answer(error=("QueryTimeoutError", "nobody waits for this task any more"))
     return work.result()
+
+
+def dask_setup(process: Any) -> None:
+    """Dask calls it in each process that preloads this module: a worker's first task waits for nothing.
+
+    Raises SettingsError where a worker's settings are wrong.
+    """
+    if isinstance(process, Worker):
+        _engine(process.local_directory)
 
 
 @functools.cache

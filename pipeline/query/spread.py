@@ -16,7 +16,7 @@ import structlog
 from pipeline import telemetry
 from pipeline.query.chunk_tasks import Answer, Task
 from pipeline.query.chunks import ChunkReader, ChunkRef
-from pipeline.query.executor import Asked, Executor, OwnThreads, batches
+from pipeline.query.executor import BATCH_SPANS, Asked, Executor, OwnThreads, batches
 from topics.errors import QueryTooLargeError, SettingsError, StoreUnavailableError
 from topics.settings import QuerierSettings
 
@@ -81,7 +81,7 @@ class Spread:
             self._count(AWAY)
             yield from self._own.each(reader, refs, asked)
             return
-        waiting = deque(cut(refs, sorted(workers), self._querier.executor_batch_spans))
+        waiting, left = deque(cut(refs, sorted(workers), self._querier.executor_batch_spans)), list[ChunkRef]()
         tasks, room = _Tasks(self._cluster, self._querier, reader, asked), AHEAD * sum(workers.values())
         try:
             while waiting or tasks.under_way:
@@ -93,9 +93,12 @@ class Spread:
                         yield batch, found
                     else:
                         self._count(*found)
-                        yield batch, reader.read(batch, asked.statement, live=asked.live)
+                        left += batch
         finally:
             tasks.end()
+        # Together, as without a cluster: where some chunks can be read, the others are named
+        for batch in batches(left, BATCH_SPANS):
+            yield batch, reader.read(batch, asked.statement, live=asked.live, others_read=len(left) < len(refs))
 
     def looked(self) -> None:
         """As Executor says."""
