@@ -1,8 +1,10 @@
 # Needs make and Python 3.11 or newer; everything else is fetched into .venv and ~/.cache/spanstream.
 # PYTHON=...  the interpreter for .venv      ARGS=...  more arguments, e.g. make up ARGS="--stack-workers 2"
+# TEST_PROCESSES=3  how many run make test's files side by side, each with servers of its own
 
 PYTHON ?=
 ARGS ?=
+TEST_PROCESSES ?= 3
 PY := .venv/bin/python
 CODE := topics pipeline agents infra spanstream tests
 LOCK_VENV := build/lock-venv
@@ -34,7 +36,7 @@ minio: venv-dev ## build MinIO, once, 2-4 minutes
 	@$(PY) -m infra.minio
 
 test: venv-dev minio lint ## all checks and all tests, on real Kafka and real MinIO
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-browser: venv-dev ui minio ## the page in a real Chromium, over the real stack
 	@sh infra/find_chromium.sh

@@ -155,9 +155,10 @@ def count_manifest(manifest: Manifest) -> None:
 
 
 def observe_partitions(
-    states: Sequence[Partition], progress: Sequence[Mapping[str, int | float | None]], now_unix_ns: int
+    states: Sequence[Partition], progress: Sequence[Mapping[str, int | float | None]], now_ns: int
 ) -> None:
-    """Set the gauges of the owned partitions; progress: one row a partition, as the table endpoint shows it."""
+    """Set the gauges of the owned partitions; progress: one row a partition, as the table endpoint shows it;
+    now_ns: a steady clock."""
     LAG_RECORDS.set(sum(row["lag_records"] or 0 for row in progress))
     LAG_SECONDS.set(max((row["lag_s"] or 0 for row in progress), default=0))
     opened = [segment for state in states for segment in state.segments if segment.first >= state.mark]
@@ -165,6 +166,5 @@ def observe_partitions(
     OPEN_BYTES.set(sum(segment.nbytes for segment in opened))
     HELD_BYTES.set(sum(state.nbytes for state in states))
     WINDOW_KEYS.set(sum(len(state.window) for state in states))
-    times = (segment.record_time_min_unix_ns or segment.arrived_unix_ns for segment in opened)
-    oldest = min(times, default=now_unix_ns)
-    OLDEST_OPEN_SECONDS.set((now_unix_ns - oldest) / 1e9)
+    oldest = min((segment.oldest_ns for segment in opened), default=now_ns)
+    OLDEST_OPEN_SECONDS.set((now_ns - oldest) / 1e9)

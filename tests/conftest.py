@@ -1,4 +1,4 @@
-"""Fixtures of the real parts: one Kafka and one MinIO a test run, fresh topics and buckets a test."""
+"""Fixtures of the real parts: one Kafka and one MinIO a process of tests, fresh topics and buckets a test."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ from topics.settings import KafkaSettings, StoreSettings
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+TESTS = Path(__file__).parent
+# Files that take over a minute, and those of the whole stack, which stand in `tests/` itself
+LONGEST = ("test_rows", "test_simulation", "test_traceql_reference", "test_tags_reference", "test_local_run")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that processes that run files side by side end together."""
+
+    def order(item: pytest.Item) -> int:
+        return 0 if item.path.stem in LONGEST else 1 if item.path.parent == TESTS else 2
+
+    items.sort(key=order)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ class Load:
         self._records: list[tuple[int, bytes]] = []
         self.sent: set[bytes] = set()
         self.traces: list[Trace] = []
+        self.clock_wrong_s = 0.0
 
     def send(self, records: int) -> None:
         traces = []
@@ -56,7 +58,7 @@ class Load:
             partition, value = partition_of(trace_id, self._partitions), data.SerializeToString()
             self._records.append((partition, value))
             for _ in range(2 if number % 10 == 0 else 1):  # every tenth record twice, as a sender that tries again
-                self._producer.produce(self._topic, value, partition=partition)
+                self._produce(partition, value)
         self._producer.flush()
         self.traces += traces
 
@@ -64,8 +66,12 @@ class Load:
         """Copies of records that were sent before, any of them."""
         for at in self._random.integers(0, len(self._records), records):
             partition, value = self._records[at]
-            self._producer.produce(self._topic, value, partition=partition)
+            self._produce(partition, value)
         self._producer.flush()
+
+    def _produce(self, partition: int, value: bytes) -> None:
+        written_ms = int((time.time() + self.clock_wrong_s) * 1000)
+        self._producer.produce(self._topic, value, partition=partition, timestamp=written_ms)
 
 
 @contextmanager
