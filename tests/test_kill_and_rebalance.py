@@ -42,6 +42,7 @@ class Load:
         self.sent: set[bytes] = set()
         self.traces: list[Trace] = []
         self.clock_wrong_s = 0.0
+        self.text_bytes = 0  # of each span
 
     def send(self, records: int) -> None:
         traces = []
@@ -54,6 +55,9 @@ class Load:
                 span.start_time_unix_nano = 1_700_000_000_000_000_000 + len(self.sent)
                 span.end_time_unix_nano = span.start_time_unix_nano + 1000
                 self.sent.add(span.span_id)
+                if self.text_bytes:
+                    text = (span.span_id.hex() * self.text_bytes)[: self.text_bytes]
+                    span.attributes.add(key="text").value.string_value = text
             traces.append((trace_id, frozenset(span.span_id for span in scope.spans)))
             partition, value = partition_of(trace_id, self._partitions), data.SerializeToString()
             self._records.append((partition, value))
