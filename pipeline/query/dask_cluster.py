@@ -22,6 +22,7 @@ from distributed import Client, Worker, get_worker
 
 from pipeline.query.chunk_tasks import Answer, Task, answer_to
 from pipeline.query.engine import Engine
+from pipeline.query.imports import do_without_pandas
 from topics.settings import load_settings
 
 LOOK_S = 1.0  # so often it is seen who is there
@@ -144,9 +145,10 @@ async def answer(task: Task, key: str) -> Answer:
 def dask_setup(process: Any) -> None:
     """Dask calls it in each process that preloads this module: a worker's first task waits for nothing.
 
-    Raises SettingsError where a worker's settings are wrong.
+    Such a worker is spanstream's alone: it does without pandas. Raises SettingsError where its settings are wrong.
     """
     if isinstance(process, Worker):
+        do_without_pandas()
         _engine(process.local_directory)
 
 
