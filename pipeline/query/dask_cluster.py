@@ -23,6 +23,7 @@ from distributed import Client, Worker, get_worker
 from pipeline.query.chunk_tasks import Answer, Task, answer_to
 from pipeline.query.engine import Engine
 from pipeline.query.imports import do_without_pandas
+from topics.errors import SpanstreamError
 from topics.settings import load_settings
 
 LOOK_S = 1.0  # so often it is seen who is there
@@ -60,11 +61,12 @@ class DaskCluster:
     def ask(self, task: Task, worker: str) -> Future[Answer]:
         """Have it answered, by this worker while it lives. Cancelling the future cancels the task. Does not block."""
         client = self._client
-        if client is None:
-            gone: Future[Answer] = Future()
-            gone.set_exception(ConnectionError(f"no scheduler at {self._url}"))
-            return gone
-        return asyncio.run_coroutine_threadsafe(self._answer(client, task, worker), client.loop.asyncio_loop)
+        if client is not None and client.status == "running":
+            with suppress(RuntimeError):  # it was closed at this moment, and its loop
+                return asyncio.run_coroutine_threadsafe(self._answer(client, task, worker), client.loop.asyncio_loop)
+        gone: Future[Answer] = Future()
+        gone.set_exception(ConnectionError(f"no scheduler at {self._url}"))
+        return gone
 
     def looked(self) -> None:
         """Returns when it was tried once to reach the scheduler."""
@@ -139,7 +141,10 @@ async def answer(task: Task, key: str) -> Answer:
     if not work.done():
         work.cancel()
         return Answer(error=("QueryTimeoutError", "nobody waits for this task any more"))
-    return work.result()
+    try:
+        return work.result()
+    except SpanstreamError as exc:  # told, not raised: Dask would try again
+        return Answer(error=(type(exc).__name__, str(exc)))
 
 
 def dask_setup(process: Any) -> None:
