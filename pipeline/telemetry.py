@@ -103,6 +103,10 @@ LIVE_BLOCK_BYTES = Counter("spanstream_querier_live_bytes", "Bytes of live segme
 TAIL_RECORDS = Counter("spanstream_querier_tail_records", "Records that queries read from Kafka")
 CHUNKS_OPENED = Counter("spanstream_querier_chunks", "Chunks that queries opened, warm ones included")
 COPIED_BYTES = Counter("spanstream_querier_copied_bytes", "Bytes of chunks that were copied to the local disk")
+EXECUTOR_TASKS = Counter("spanstream_querier_executor_tasks", "Tasks that workers of querier.executor answered")
+EXECUTOR_FALLBACKS = Counter(
+    "spanstream_querier_executor_fallbacks", "Times that a querier did a task of querier.executor itself", ["reason"]
+)
 VIEW_CACHE_BYTES = Gauge("spanstream_querier_view_cache_bytes", "Bytes of traces kept that the page shows")
 COPIES_BYTES = Gauge("spanstream_querier_copies_bytes", "Bytes that copies of chunks take on the local disk")
 ENGINE_BYTES = Gauge("spanstream_querier_engine_bytes", "Memory that the query engine holds, its cache included")

@@ -31,6 +31,7 @@ from pipeline.query.owners import Owners
 from pipeline.query.search import Heard, Search, SearchAnswer, SearchQuestion
 from pipeline.query.settled import settled
 from pipeline.query.snapshot import Horizons, Snapshots, Tail
+from pipeline.query.spread import executor_of
 from pipeline.query.statement import Statement
 from pipeline.query.tags import Among, Range, TagAnswer, TagCatalog, Tags
 from pipeline.query.tail import TailReader
@@ -110,6 +111,7 @@ class Questions:
         self._settings = settings
         querier = settings.querier
         self._threads = ThreadPoolExecutor(IO_THREADS, "query-io")
+        self._executor = executor_of(querier)
         self._engine = Engine(querier, settings.store)
         self.under_way = under_way.UnderWay(querier)
         """What is asked at the moment: to be told, and cancelled."""
@@ -143,6 +145,7 @@ class Questions:
 
     def _close(self) -> None:
         self._engine.close()
+        self._executor.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         if self._open is not None:
             self._open.sql.close()
@@ -359,6 +362,7 @@ class Questions:
                 if partitions:
                     self._open = opened = self._opened(partitions)
                     self._problem = "what is live and stored is being looked at"  # questions are answered meanwhile
+                    await asyncio.to_thread(self._executor.looked)
                     await warm_up(self._stored, opened.snapshots, self._engine, self._settings.querier.warm_up_s_max)
                     self._problem = ""
                     return
@@ -378,7 +382,7 @@ class Questions:
             unpacked_bytes_max=self._settings.querier.live_bytes_max // 2,
         )
         reach_ns = int(self._settings.querier.trace_reach_s * 1e9)
-        cache = ChunkCache(self._settings.querier.chunk_cache_bytes)
+        cache = ChunkCache(self._settings.querier.chunk_cache_bytes, self._executor)
         return _Open(
             partitions=partitions,
             tail=tail,
