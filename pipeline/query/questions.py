@@ -274,14 +274,25 @@ class Questions:
         for end in self._tails:
             end.set()
 
-    async def system(self, tenants: Sequence[str]) -> dict[str, Any]:
-        """Every partition with owner, offsets and what waits, and what these tenants have stored by day."""
-        opened, stored = self._ready(), self._stored
+    async def system(self, tenants: Sequence[str], *, everything: bool) -> dict[str, Any]:
+        """What these tenants have stored by day, and each partition with owner, offsets and what waits.
+
+        Partitions are shared by all tenants: None where the caller may not see everything.
+        """
+        self._ready()
+        stored = self._stored
+        days = await self.in_thread(lambda: overview.stored(stored, tenants, time.time_ns()))
+        return {
+            "missing": self.missing(),
+            "partitions": await self._partitions() if everything else None,
+            "days": days,
+        }
+
+    async def _partitions(self) -> list[dict[str, Any]]:
+        opened = self._ready()
         ends = await self.in_thread(lambda: opened.tail.ends(range(opened.partitions)))
         owners = await self._owners.all()
-        horizons = opened.snapshots.horizons(ends)
-        days = await self.in_thread(lambda: overview.stored(stored, tenants, time.time_ns()))
-        return {"missing": self.missing(), "partitions": overview.partitions(ends, horizons, owners), "days": days}
+        return overview.partitions(ends, opened.snapshots.horizons(ends), owners)
 
     async def tables(self, tenants: Sequence[str], table: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
         """A page of the workers' table endpoint, from whichever answers. KafkaUnavailableError where none does.
