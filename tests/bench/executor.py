@@ -1,7 +1,7 @@
 """What looking through chunks on a Dask cluster buys and costs, beside the querier's own threads; on this one machine.
 
-A worker has one thread, as if it were a machine of one core: more of them help as long as there are cores. Each question
-is asked with a condition that it was not asked with before: nothing is answered from what is kept.
+A worker has one thread, as if it were a machine of one core: more of them help as long as there are cores. Each
+question is asked with a condition that it was not asked with before: nothing is answered from what is kept.
 """
 
 from __future__ import annotations
