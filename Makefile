@@ -75,7 +75,7 @@ lock: ## resolve pyproject.toml into requirements-dev.lock and requirements.lock
 	@test -x $(LOCK_VENV)/bin/uv || { python3 -m venv $(LOCK_VENV) && $(LOCK_VENV)/bin/pip install --quiet uv; }
 	@$(LOCK) --all-extras -o requirements-dev.lock $(ARGS)
 	@cp requirements-dev.lock requirements.lock
-	@$(LOCK) --extra demo --extra ui -o requirements.lock
+	@$(LOCK) --extra demo --extra ui --extra dask -o requirements.lock
 
 clean: ## remove .venv and what was built; the data in .spanstream stays
 	@rm -rf .venv build dist pipeline/serve/ui/dist pipeline/serve/ui/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

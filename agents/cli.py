@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "receive": ("agents.commands.run", "A receiver: OTLP in, records on Kafka"),
         "worker": ("agents.commands.run", "A worker: deduplicate, index, store"),
         "serve": ("agents.commands.run", "A querier: HTTP API and pages"),
+        "dask": ("agents.commands.dask", "Workers that look through stored chunks for queriers"),
         "topics": ("agents.commands.topics", "Create the Kafka topics, or say how they stand"),
         "token": ("agents.commands.token", "Who may write, read and operate, for which tenants"),
         "config": ("agents.commands.config", "The effective settings and where each came from"),

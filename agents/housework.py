@@ -6,7 +6,6 @@ The work is in pipeline.store.housekeeping; readers' catalogs are told of what i
 from __future__ import annotations
 
 import asyncio
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -15,6 +14,7 @@ import structlog
 from agents.worker import Worker
 from pipeline import telemetry
 from pipeline.allocator import release_memory
+from pipeline.clocks import own_clocks
 from pipeline.doors.overrides import Overrides
 from pipeline.store.housekeeping import Housekeeper, Kept, Retention
 from pipeline.store.objects import ObjectStore
@@ -46,7 +46,7 @@ class Housework:
             store,
             topic=worker.topic,
             worker=worker_url,
-            clock_ns=time.time_ns,
+            clocks=own_clocks(),
             retention=self._retention,
             busy=self._is_busy,
         )

@@ -25,6 +25,7 @@ from agents.source import KafkaOffsets, KafkaSource, StoreRanges
 from agents.table_endpoint import TableEndpoint
 from agents.worker import Worker
 from pipeline.allocator import reuse_memory
+from pipeline.clocks import own_clocks
 from pipeline.drops import DROPS
 from pipeline.store.objects import ObjectStore
 from pipeline.store.tables import Tables
@@ -67,7 +68,7 @@ def build(settings: Settings) -> SpanstreamApp:
         ),
         tables=Tables(settings.worker.data_dir / "tables", rocksdb_bytes=settings.worker.rocksdb_bytes),
         secret=os.urandom(SECRET_BYTES),  # of this process: the window is made anew with every assignment
-        clock_ns=time.time_ns,
+        clocks=own_clocks(),
     )
     endpoint = TableEndpoint(
         worker,

@@ -31,7 +31,7 @@ class Owned:
     taking: bool = False  # a batch is under way: what it was prepared for must not change
     seen: int = -1  # highest offset delivered
     rewinding: bool = False  # the reading position was set back, and nothing from there has come yet
-    heard_unix_ns: int = 0  # when records came or were asked for
+    heard_ns: int = 0  # when records came or were asked for, by the steady clock
     moved: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced when a batch was taken
     manifests: deque[Manifest] = field(default_factory=lambda: deque(maxlen=MANIFESTS_KEPT))  # stored last
 

@@ -1,6 +1,6 @@
 """The partitions that this worker owns: loaded on assignment, filled from records, sealed, stored, let go.
 
-Kafka, the store and the clock are handed in (`Source`, `Ranges`), so that all of it runs in a simulation. Everything
+Kafka, the store and the clocks are handed in (`Source`, `Ranges`), so that all of it runs in a simulation. Everything
 here runs on one event loop; decoding, encoding and disk run in `Pools`. A partition's own state is
 pipeline.partition.state.Partition.
 """
@@ -24,10 +24,11 @@ from agents.ports import Pools, Ranges, Source
 from agents.waits import DISK, Waits
 from pipeline import telemetry
 from pipeline.allocator import release_memory
+from pipeline.clocks import Clocks
 from pipeline.partition.batch import Prepared, SourceRecord
 from pipeline.partition.sealed import SealedRange
 from pipeline.partition.segment import Halves, Segment, traces_of
-from pipeline.partition.state import Partition, PartitionLimits, merged
+from pipeline.partition.state import Partition, PartitionLimits, merged, steady_ns
 from pipeline.partition.window import Window
 from pipeline.store.manifest import Manifest
 from pipeline.store.tables import Slot, Tables
@@ -52,7 +53,7 @@ class Worker:
         ranges: Ranges,
         tables: Tables,
         secret: bytes,
-        clock_ns: Callable[[], int],
+        clocks: Clocks,
     ) -> None:
         self.settings = settings
         self.topic = topic
@@ -66,8 +67,10 @@ class Worker:
         self._source = source
         self._ranges = ranges
         self._secret = secret
-        self._clock_ns = clock_ns
-        self._decoder = Decoder(settings, self.pools.decode, partitions=partitions, secret=secret, clock_ns=clock_ns)
+        self._unix_ns, self._now_ns = clocks
+        self._decoder = Decoder(
+            settings, self.pools.decode, partitions=partitions, secret=secret, clock_ns=clocks.unix_ns
+        )
         self._epochs = itertools.count()
         self._room = asyncio.Event()
         self._room.set()
@@ -83,7 +86,7 @@ class Worker:
             self._begin(partition)
 
     def _begin(self, partition: int) -> None:
-        owned = self.owned[partition] = Owned(partition, self._clock_ns(), next(self._epochs))
+        owned = self.owned[partition] = Owned(partition, self._unix_ns(), next(self._epochs))
         owned.task = asyncio.create_task(self._load_until_done(owned), name=f"load-{partition}")
 
     def _let_go(self, partition: int) -> None:
@@ -122,12 +125,12 @@ class Worker:
             keys_max=max(1000, self.settings.worker.window_keys_max // max(1, len(self.owned))),
         )
         for keys, time_max_unix_ns, last in found.window:
-            window.add(keys[~window.holds(keys)], time_max_unix_ns=time_max_unix_ns, last=last)
+            window.add(keys[~window.holds(keys)], time_max_unix_ns=time_max_unix_ns, last=last, now_ns=self._now_ns())
         await self._write(self.tables.clear, partition)
         state = Partition(partition=partition, mark=found.mark, window=window, limits=limits_of(self.settings))
-        state.record_time_unix_ns = owned.assigned_unix_ns  # until a record says how far behind it is
+        state.record_ns = self._now_ns()  # until a record says how far behind it is
         if (newest := found.newest) is not None:
-            state.record_time_unix_ns = newest.record_time_max_unix_ns or owned.assigned_unix_ns
+            state.record_ns = steady_ns(newest.record_time_max_unix_ns, self._now_ns(), self._unix_ns())
             owned.manifests.append(newest)
             await self.waits.until_there("catalog entry", lambda: self._source.send_entry(newest))
         self._skip_lost(state, found.log_start)
@@ -138,7 +141,7 @@ class Worker:
         owned.seen = max(owned.seen, (found.committed or 0) - 1)
         if owned.seen >= state.next:
             await self._rewind(owned, state)
-        owned.heard_unix_ns = self._clock_ns()
+        owned.heard_ns = self._now_ns()
         owned.loaded.set()
         log.info("partition_loaded", partition=partition, mark=found.mark, next=state.next, window_keys=len(window))
 
@@ -196,7 +199,7 @@ class Worker:
             if self._is_gone(owned, state):
                 return
             await self._apply(owned, state, prepared)
-        owned.heard_unix_ns = self._clock_ns()
+        owned.heard_ns = self._now_ns()
 
     async def reached(self, partition: int, offset: int, timeout_s: float) -> None:
         """Wait until the partition's records below `offset` are taken, or it is not owned here; timeout_s at most."""
@@ -218,7 +221,7 @@ class Worker:
         rebalance. A gap below the log's start is a loss. Where the log has no record either (control records,
         compaction) there is none.
         """
-        owned.heard_unix_ns = self._clock_ns()
+        owned.heard_ns = self._now_ns()
         if owned.rewinding:
             behind = [at for at, record in enumerate(records) if record.offset <= owned.seen]
             owned.seen = max(owned.seen, records[-1].offset)
@@ -246,8 +249,8 @@ class Worker:
 
         Or it had records, and deleted all of them: then none comes that would show the gap.
         """
-        end, now = self._source.end(owned.partition), self._clock_ns()
-        if end is not None and state.next < end and now - owned.heard_unix_ns > STALLED_NS and self._room.is_set():
+        end, now = self._source.end(owned.partition), self._now_ns()
+        if end is not None and state.next < end and now - owned.heard_ns > STALLED_NS and self._room.is_set():
             if owned.rewinding and (owned.task is None or owned.task.done()):
                 owned.task = asyncio.create_task(self._name_lost(owned, state), name=f"lost-{owned.partition}")
             owned.seen = max(owned.seen, end - 1)
@@ -259,11 +262,11 @@ class Worker:
             self._skip_lost(state, start)
 
     async def _rewind(self, owned: Owned, state: Partition) -> None:
-        owned.rewinding, owned.heard_unix_ns = True, self._clock_ns()
+        owned.rewinding, owned.heard_ns = True, self._now_ns()
         await self.waits.until_there("seek", lambda: self._source.seek(owned.partition, state.next))
 
     async def _apply(self, owned: Owned, state: Partition, prepared: Prepared) -> None:
-        segment = state.apply(prepared, now_unix_ns=self._clock_ns())
+        segment = state.apply(prepared, now_ns=self._now_ns(), now_unix_ns=self._unix_ns())
         owned.moved.set()
         owned.moved = asyncio.Event()
         telemetry.count_batch(prepared)
@@ -280,7 +283,7 @@ class Worker:
         await self._bound_memory()
 
     def _skip_lost(self, state: Partition, log_start: int) -> None:
-        if lost := state.skip_lost(log_start, self._clock_ns()):
+        if lost := state.skip_lost(log_start, self._now_ns()):
             telemetry.LOST_RECORDS.inc(lost[1] - lost[0] + 1)
             log.error(
                 "records_lost",
@@ -301,10 +304,10 @@ class Worker:
                 await self._rewind_if_stalled(owned, owned.state)
         await self._bound_memory()
         states = [owned.state for owned in self.owned.values() if owned.state is not None]
-        telemetry.observe_partitions(states, [self.progress(state) for state in states], self._clock_ns())
+        telemetry.observe_partitions(states, [self.progress(state) for state in states], self._now_ns())
 
     async def _seal_if_due(self, owned: Owned, state: Partition) -> None:
-        if state.seal_due(self._clock_ns()):
+        if state.seal_due(self._now_ns()):
             await self._seal(owned, state)
 
     async def _seal(self, owned: Owned, state: Partition) -> None:
@@ -327,7 +330,7 @@ class Worker:
                 return
             await self.waits.until_there("catalog entry", lambda: self._source.send_entry(manifest))
             await self._ack_below(owned, plan.last + 1)
-            state.stored(plan.last, self._clock_ns())
+            state.stored(plan.last, self._now_ns())
             owned.manifests.append(manifest)
             telemetry.count_manifest(manifest)
             log.info(
@@ -362,7 +365,7 @@ class Worker:
             await owned.unacked.pop(below)()
 
     async def _drop(self, owned: Owned, state: Partition, *, at_once: bool = False) -> None:
-        if gone := state.drop(self._clock_ns(), at_once=at_once):
+        if gone := state.drop(self._now_ns(), at_once=at_once):
             await self._write(self.tables.drop_segments, owned.slot, gone)
 
     # ---- memory
@@ -377,15 +380,12 @@ class Worker:
             "next": state.next,
             "end": end,
             "lag_records": None if end is None else max(0, end - state.next),
-            "lag_s": 0.0 if end is None or end <= state.next else self._age_s(state.record_time_unix_ns),
+            "lag_s": 0.0 if end is None or end <= state.next else (self._now_ns() - state.record_ns) / 1e9,
             "open_spans": sum(segment.spans_count for segment in opened),
             "open_segments": len(opened),
             "held_bytes": state.nbytes,
             "window_keys": len(state.window),
         }
-
-    def _age_s(self, unix_ns: int) -> float:
-        return max(0.0, (self._clock_ns() - unix_ns) / 1e9) if unix_ns else 0.0
 
     def held_bytes(self) -> int:
         """Bytes of all segments in memory and windows."""

@@ -18,14 +18,14 @@ LOG_TAIL_BYTES = 16_384
 POLL_S = 0.02
 
 # Runs between fork and exec, in a fresh interpreter: Python code in a forked child of a threaded parent may deadlock.
-# 1 is PR_SET_PDEATHSIG, Linux only: the kernel sends SIGTERM when the parent's thread ends. A parent that died before
-# is seen by its changed pid.
+# 1 is PR_SET_PDEATHSIG, Linux only: the kernel sends that signal when the parent's thread ends. A parent that died
+# before is seen by its changed pid.
 _LAUNCHER = """
 import os, sys
-parent, command = int(sys.argv[1]), sys.argv[2:]
+parent, number, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 if sys.platform == "linux":
-    import ctypes, signal
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    import ctypes
+    ctypes.CDLL(None).prctl(1, number)
     if os.getppid() != parent:
         sys.exit("its parent has died")
 try:
@@ -37,20 +37,25 @@ except OSError as exc:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What to run: command and its arguments, never through a shell; env is added to ours."""
+    """What to run: command and its arguments, never through a shell; env is added to ours.
+
+    orphaned: the signal that it gets when we die.
+    """
 
     name: str
     command: Sequence[str]
     log_path: Path
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
+    orphaned: signal.Signals = signal.SIGTERM
 
 
 class ChildProcess:
     """One run of a program, in a process group of its own so that Ctrl-C reaches only us.
 
-    Output goes to the log file; the log of the run before is kept beside it as `<log>.1`. On Linux it gets SIGTERM when
-    the thread that called `start` ends, also by `kill -9`: start children from a thread that lives as long as they.
+    Output goes to the log file; the log of the run before is kept beside it as `<log>.1`. On Linux it gets a
+    signal when the thread that called `start` ends, also by `kill -9`: start children from a thread that lives as long
+    as they.
     """
 
     def __init__(self, program: Program) -> None:
@@ -80,7 +85,8 @@ class ChildProcess:
         if self.alive:
             return
         program = self.program
-        launch = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *program.command]
+        launch = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(int(program.orphaned))]
+        launch += program.command
         try:
             program.log_path.parent.mkdir(parents=True, exist_ok=True)
             if program.log_path.exists():

@@ -103,6 +103,10 @@ LIVE_BLOCK_BYTES = Counter("spanstream_querier_live_bytes", "Bytes of live segme
 TAIL_RECORDS = Counter("spanstream_querier_tail_records", "Records that queries read from Kafka")
 CHUNKS_OPENED = Counter("spanstream_querier_chunks", "Chunks that queries opened, warm ones included")
 COPIED_BYTES = Counter("spanstream_querier_copied_bytes", "Bytes of chunks that were copied to the local disk")
+EXECUTOR_TASKS = Counter("spanstream_querier_executor_tasks", "Tasks that workers of querier.executor answered")
+EXECUTOR_FALLBACKS = Counter(
+    "spanstream_querier_executor_fallbacks", "Times that a querier did a task of querier.executor itself", ["reason"]
+)
 VIEW_CACHE_BYTES = Gauge("spanstream_querier_view_cache_bytes", "Bytes of traces kept that the page shows")
 COPIES_BYTES = Gauge("spanstream_querier_copies_bytes", "Bytes that copies of chunks take on the local disk")
 ENGINE_BYTES = Gauge("spanstream_querier_engine_bytes", "Memory that the query engine holds, its cache included")
@@ -151,9 +155,10 @@ def count_manifest(manifest: Manifest) -> None:
 
 
 def observe_partitions(
-    states: Sequence[Partition], progress: Sequence[Mapping[str, int | float | None]], now_unix_ns: int
+    states: Sequence[Partition], progress: Sequence[Mapping[str, int | float | None]], now_ns: int
 ) -> None:
-    """Set the gauges of the owned partitions; progress: one row a partition, as the table endpoint shows it."""
+    """Set the gauges of the owned partitions; progress: one row a partition, as the table endpoint shows it;
+    now_ns: a steady clock."""
     LAG_RECORDS.set(sum(row["lag_records"] or 0 for row in progress))
     LAG_SECONDS.set(max((row["lag_s"] or 0 for row in progress), default=0))
     opened = [segment for state in states for segment in state.segments if segment.first >= state.mark]
@@ -161,6 +166,5 @@ def observe_partitions(
     OPEN_BYTES.set(sum(segment.nbytes for segment in opened))
     HELD_BYTES.set(sum(state.nbytes for state in states))
     WINDOW_KEYS.set(sum(len(state.window) for state in states))
-    times = (segment.record_time_min_unix_ns or segment.arrived_unix_ns for segment in opened)
-    oldest = min(times, default=now_unix_ns)
-    OLDEST_OPEN_SECONDS.set((now_unix_ns - oldest) / 1e9)
+    oldest = min((segment.oldest_ns for segment in opened), default=now_ns)
+    OLDEST_OPEN_SECONDS.set((now_ns - oldest) / 1e9)

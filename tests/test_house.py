@@ -30,7 +30,7 @@ PROCESS = {"allocator", "http_server", "handed_on"}
 ROOMS = {
     "spans": set[str](),
     "partition": {"spans"},
-    "store": {"spans", "partition", "telemetry"},
+    "store": {"spans", "partition", "telemetry", "clocks"},
     "traceql": set[str](),
     "doors": {"telemetry"},
     "query": {"spans", "partition", "store", "traceql", "doors", "drops", "telemetry"},

@@ -291,6 +291,9 @@ def test_over_every_route_and_method_no_tenant_sees_a_byte_of_the_other(running:
         ask(running, "querier", "GET", "/tables/segments", running.tokens["both"], x_scope_orgid=A).status_code == 200
     )
     assert "spanstream_" in ask(running, "worker", "GET", "/metrics", running.tokens["both"]).text
+    for who, told in ((A, False), ("both", True)):  # partitions are shared: their offsets tell of all tenants
+        system = ask(running, "querier", "GET", "/api/status/system", running.tokens[who], x_scope_orgid=A)
+        assert (system.status_code, bool(system.json()["partitions"])) == (200, told)
     check_secrets_stay_inside(Path(running.settings.doors.tokens_path).parent, running)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ class Load:
         self._records: list[tuple[int, bytes]] = []
         self.sent: set[bytes] = set()
         self.traces: list[Trace] = []
+        self.clock_wrong_s = 0.0
+        self.text_bytes = 0  # of each span
 
     def send(self, records: int) -> None:
         traces = []
@@ -52,11 +55,14 @@ class Load:
                 span.start_time_unix_nano = 1_700_000_000_000_000_000 + len(self.sent)
                 span.end_time_unix_nano = span.start_time_unix_nano + 1000
                 self.sent.add(span.span_id)
+                if self.text_bytes:
+                    text = (span.span_id.hex() * self.text_bytes)[: self.text_bytes]
+                    span.attributes.add(key="text").value.string_value = text
             traces.append((trace_id, frozenset(span.span_id for span in scope.spans)))
             partition, value = partition_of(trace_id, self._partitions), data.SerializeToString()
             self._records.append((partition, value))
             for _ in range(2 if number % 10 == 0 else 1):  # every tenth record twice, as a sender that tries again
-                self._producer.produce(self._topic, value, partition=partition)
+                self._produce(partition, value)
         self._producer.flush()
         self.traces += traces
 
@@ -64,8 +70,12 @@ class Load:
         """Copies of records that were sent before, any of them."""
         for at in self._random.integers(0, len(self._records), records):
             partition, value = self._records[at]
-            self._producer.produce(self._topic, value, partition=partition)
+            self._produce(partition, value)
         self._producer.flush()
+
+    def _produce(self, partition: int, value: bytes) -> None:
+        written_ms = int((time.time() + self.clock_wrong_s) * 1000)
+        self._producer.produce(self._topic, value, partition=partition, timestamp=written_ms)
 
 
 @contextmanager

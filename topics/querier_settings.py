@@ -30,6 +30,16 @@ class QuerierSettings(Section):
         2048 * MIB, "Chunks copied to <data_dir>/chunks, the least recently used go first; 0: none", ge=0
     )
     threads: int = setting(0, "Threads of the query engine; 0: one a core", ge=0, le=256)
+    executor: str = setting(
+        "threads",
+        "Where stored chunks are looked through: threads of this process, or tasks of a Dask cluster, dask://host:port",
+        pattern=r"^(threads|dask://[^/\s]+:[0-9]+)$",
+    )
+    executor_batch_spans: int = setting(500_000, "Spans of the chunks of one task; a larger chunk is alone", ge=1)
+    executor_retries: int = setting(2, "A task that failed is tried again so often; what cannot succeed is not", ge=0)
+    executor_wait_s: float = setting(
+        20.0, "Longest wait for a task's answer; beyond, this process looks through its chunks", gt=0
+    )
     queries_max: int = setting(
         8, "Queries at a time, traces by ID and SQL not counted; further ones wait, the tenants in turn", ge=1
     )

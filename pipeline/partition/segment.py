@@ -21,7 +21,8 @@ class Segment:
     """Decoded, deduplicated spans of the offsets [first, last], gap-free with its neighbours.
 
     spans: a span table, or None while only the live table in RocksDB holds it (see `spans_count` for its size).
-    arrived_unix_ns: the worker's clock when its first record came; record times are Kafka's.
+    arrived_ns and oldest_ns: the worker's steady clock when its first record came, and when the oldest was written;
+    record times are Kafka's.
     losses: offset ranges within it that Kafka deleted before they were read. in_table: RocksDB has the rows too.
     traces: of which traces they are, once somebody asked.
     """
@@ -31,7 +32,8 @@ class Segment:
     spans: pa.Table | None
     spans_count: int
     nbytes: int
-    arrived_unix_ns: int
+    arrived_ns: int
+    oldest_ns: int
     record_time_min_unix_ns: int
     record_time_max_unix_ns: int
     losses: tuple[tuple[int, int], ...] = ()

@@ -2,7 +2,8 @@
 
 No I/O and no threads: the worker runs `batch.prepare` and `merged` off its event loop and applies their results on it.
 The rules are those of docs/architecture.md ("The commit, rule by rule"). A crash leaves nothing: all of it is rebuilt
-from the manifests and from Kafka.
+from the manifests and from Kafka. now_ns is a steady clock (pipeline.clocks): ages do not change when somebody sets
+the wall clock.
 """
 
 from __future__ import annotations
@@ -52,38 +53,43 @@ class Partition:
         self.segments: list[Segment] = []
         self.window = window
         self.plan: SealPlan | None = None
-        self.record_time_unix_ns = 0
-        self._drops: list[tuple[int, int]] = []  # (when, unix ns, first offset kept)
+        self.record_ns = 0  # when the newest record taken was written, by the steady clock
+        self._drops: list[tuple[int, int]] = []  # (when, first offset kept)
 
     # ---- records in
 
-    def skip_lost(self, log_start: int, now_unix_ns: int) -> tuple[int, int] | None:
+    def skip_lost(self, log_start: int, now_ns: int) -> tuple[int, int] | None:
         """Name what lies below the log's start and was never read as lost, in an empty segment."""
         if log_start <= self.next:
             return None
         lost = (self.next, log_start - 1)
-        self._append(_empty_segment(*lost, now_unix_ns, losses=(lost,)))
+        self._append(_empty_segment(*lost, now_ns, losses=(lost,)))
         return lost
 
     def wanted(self, records: Sequence[SourceRecord]) -> Wanted:
         """The partition's part of a batch that is to be prepared (pipeline.partition.batch), and then applied here."""
         return Wanted(self.partition, self.next, self.window, records)
 
-    def apply(self, prepared: Prepared, *, now_unix_ns: int) -> Segment:
-        """Take a prepared batch: window and segment together. Raises nothing, so neither can be taken alone."""
+    def apply(self, prepared: Prepared, *, now_ns: int, now_unix_ns: int) -> Segment:
+        """Take a prepared batch: window and segment together. Raises nothing, so neither can be taken alone.
+
+        now_unix_ns: the wall clock, by which records tell when they were written; looked at once, here.
+        """
         assert prepared.first == self.next, "a batch is prepared and applied by the partition's one actor"
+        oldest_ns = steady_ns(prepared.time_min_unix_ns, now_ns, now_unix_ns)
         segment = Segment(
             first=prepared.first,
             last=prepared.last,
             spans=prepared.spans,
             spans_count=prepared.spans.num_rows,
             nbytes=prepared.nbytes,
-            arrived_unix_ns=now_unix_ns,
+            arrived_ns=now_ns,
+            oldest_ns=oldest_ns,
             record_time_min_unix_ns=prepared.time_min_unix_ns,
             record_time_max_unix_ns=prepared.time_max_unix_ns,
         )
-        self.window.add(prepared.keys, time_max_unix_ns=prepared.time_max_unix_ns, last=prepared.last)
-        self.record_time_unix_ns = max(self.record_time_unix_ns, prepared.time_max_unix_ns)
+        self.window.add(prepared.keys, time_max_unix_ns=prepared.time_max_unix_ns, last=prepared.last, now_ns=now_ns)
+        self.record_ns = max(self.record_ns, steady_ns(prepared.time_max_unix_ns, now_ns, now_unix_ns))
         self._append(segment)
         return segment
 
@@ -129,7 +135,7 @@ class Partition:
 
     # ---- ranges out
 
-    def seal_due(self, now_unix_ns: int) -> bool:
+    def seal_due(self, now_ns: int) -> bool:
         """Whether the open segments reached their size, number of spans or age."""
         segments = self.open_segments
         if not segments or self.plan is not None:
@@ -137,7 +143,7 @@ class Partition:
         return (
             sum(segment.nbytes for segment in segments) >= self.limits.seal_bytes
             or sum(segment.spans_count for segment in segments) >= self.limits.seal_spans
-            or now_unix_ns - segments[0].arrived_unix_ns >= self.limits.seal_age_s * 1e9
+            or now_ns - segments[0].arrived_ns >= self.limits.seal_age_s * 1e9
         )
 
     def seal(self) -> SealPlan | None:
@@ -148,17 +154,17 @@ class Partition:
         self.plan = SealPlan(first=self.mark, last=segments[-1].last, segments=tuple(segments))
         return self.plan
 
-    def stored(self, last: int, now_unix_ns: int) -> None:
+    def stored(self, last: int, now_ns: int) -> None:
         """The plan's manifest stands and its entry is sent: the mark moves, the segments go after the grace period."""
         assert self.plan is not None
         assert self.plan.last == last
         self.mark, self.plan = last + 1, None
-        self._drops.append((now_unix_ns + int(self.limits.drop_grace_s * 1e9), self.mark))
-        self.window.forget(self.mark)
+        self._drops.append((now_ns + int(self.limits.drop_grace_s * 1e9), self.mark))
+        self.window.forget(self.mark, now_ns)
 
-    def drop(self, now_unix_ns: int, *, at_once: bool = False) -> list[Segment]:
+    def drop(self, now_ns: int, *, at_once: bool = False) -> list[Segment]:
         """Let stored segments go whose grace is over (or all stored ones, when memory is short); returns them."""
-        while self._drops and (at_once or self._drops[0][0] <= now_unix_ns):
+        while self._drops and (at_once or self._drops[0][0] <= now_ns):
             self.low = self._drops.pop(0)[1]
         gone = [segment for segment in self.segments if segment.last < self.low]
         self.segments = [segment for segment in self.segments if segment.last >= self.low]
@@ -170,6 +176,11 @@ class Partition:
         self.next = segment.last + 1
 
 
+def steady_ns(unix_ns: int, now_ns: int, now_unix_ns: int) -> int:
+    """A time of the wall clock by the steady one, where both are read now; now for one of the future, or for 0."""
+    return now_ns - max(0, now_unix_ns - unix_ns) if unix_ns else now_ns
+
+
 def merged(segments: Sequence[Segment], tables: Sequence[pa.Table], *, attribute_columns_max: int) -> Segment:
     """One segment of adjacent ones; tables: their rows. O(bytes), to be run off the event loop."""
     spans = fold.concat(tables, attribute_columns_max=attribute_columns_max)
@@ -179,21 +190,23 @@ def merged(segments: Sequence[Segment], tables: Sequence[pa.Table], *, attribute
         spans=spans,
         spans_count=spans.num_rows,
         nbytes=spans.nbytes,
-        arrived_unix_ns=segments[0].arrived_unix_ns,
+        arrived_ns=segments[0].arrived_ns,
+        oldest_ns=min(segment.oldest_ns for segment in segments),
         record_time_min_unix_ns=min((t for s in segments if (t := s.record_time_min_unix_ns)), default=0),
         record_time_max_unix_ns=max(s.record_time_max_unix_ns for s in segments),
         losses=tuple(loss for segment in segments for loss in segment.losses),
     )
 
 
-def _empty_segment(first: int, last: int, now_unix_ns: int, losses: tuple[tuple[int, int], ...]) -> Segment:
+def _empty_segment(first: int, last: int, now_ns: int, losses: tuple[tuple[int, int], ...]) -> Segment:
     return Segment(
         first=first,
         last=last,
         spans=schema.empty_table(),
         spans_count=0,
         nbytes=0,
-        arrived_unix_ns=now_unix_ns,
+        arrived_ns=now_ns,
+        oldest_ns=now_ns,
         record_time_min_unix_ns=0,
         record_time_max_unix_ns=0,
         losses=losses,

@@ -16,12 +16,15 @@ Keys = npt.NDArray[np.void]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Keys of consecutive offsets, sorted by `hi`. time_max_unix_ns and last: of the records they came with."""
+    """Keys of consecutive offsets, sorted by `hi`. time_max_unix_ns, last and taken_ns: of the records they came with,
+    the last by the steady clock.
+    """
 
     hi: npt.NDArray[np.uint64]
     lo: npt.NDArray[np.uint64]
     time_max_unix_ns: int
     last: int
+    taken_ns: int
 
     @property
     def size_class(self) -> int:
@@ -33,8 +36,9 @@ class Window:
     """Sorted runs of 128-bit span keys, merged like a log-structured tree: O(log n) runs, 16 bytes a key.
 
     A run is forgotten when all its records lie more than window_s (record time, never the wall clock: a long outage
-    does not empty it) behind the newest one, or when more than keys_max keys are held, oldest first; but never while
-    one of its records is not yet in a chunk. Two keys that agree in `hi` only are told apart unless both stand in one
+    does not empty it) behind the last one, and were taken as long ago (by a steady clock: whoever writes records may
+    have a clock that jumps), or when more than keys_max keys are held, oldest first; but never while one of its records
+    is not yet in a chunk. Two keys that agree in `hi` only are told apart unless both stand in one
     run, where one of them may be forgotten (chance about 1e-6 at 4 million keys): a copy of it would be stored.
     """
 
@@ -42,7 +46,7 @@ class Window:
         self._window_ns = int(window_s * 1e9)
         self._keys_max = keys_max
         self._runs: list[Run] = []
-        self._newest_unix_ns = 0
+        self._last_unix_ns = 0
         self._keys = 0
 
     def __len__(self) -> int:
@@ -74,24 +78,29 @@ class Window:
         found[order] = hit
         return found
 
-    def add(self, keys: Keys, *, time_max_unix_ns: int, last: int) -> None:
-        """Take the keys of the records up to offset `last`, none of which `holds` knows."""
-        self._newest_unix_ns = max(self._newest_unix_ns, time_max_unix_ns)
+    def add(self, keys: Keys, *, time_max_unix_ns: int, last: int, now_ns: int) -> None:
+        """Take the keys of the records up to offset `last`, none of which `holds` knows.
+
+        time_max_unix_ns: 0 where there was no record; now_ns: the steady clock.
+        """
+        self._last_unix_ns = time_max_unix_ns or self._last_unix_ns
         if not len(keys):
             return
         _, hi, lo = _by_hi(keys)
-        self._runs.append(Run(hi, lo, time_max_unix_ns, last))
+        self._runs.append(Run(hi, lo, time_max_unix_ns, last, now_ns))
         self._keys += len(hi)
         while self._merge_due():
             self._runs[-MERGE_FAN_IN:] = [_merged(self._runs[-MERGE_FAN_IN:])]
 
-    def forget(self, mark: int) -> None:
+    def forget(self, mark: int, now_ns: int) -> None:
         """Drop runs beyond the window or the key limit whose records all lie below `mark`."""
-        oldest = self._newest_unix_ns - self._window_ns
+        time_oldest, taken_oldest = self._last_unix_ns - self._window_ns, now_ns - self._window_ns
         while self._runs and self._runs[0].last < mark:
-            if self._runs[0].time_max_unix_ns >= oldest and self._keys <= self._keys_max:
+            run = self._runs[0]
+            recent = run.time_max_unix_ns >= time_oldest or run.taken_ns > taken_oldest
+            if recent and self._keys <= self._keys_max:
                 break
-            self._keys -= len(self._runs[0].hi)
+            self._keys -= len(run.hi)
             del self._runs[0]
 
     def _merge_due(self) -> bool:
@@ -118,4 +127,4 @@ def _merged(runs: list[Run]) -> Run:
     hi = np.concatenate([run.hi for run in runs])
     order = np.argsort(hi, kind="stable")  # stable: numpy merges runs that are sorted already
     lo = np.concatenate([run.lo for run in runs])[order]
-    return Run(hi[order], lo, max(run.time_max_unix_ns for run in runs), runs[-1].last)
+    return Run(hi[order], lo, max(run.time_max_unix_ns for run in runs), runs[-1].last, runs[-1].taken_ns)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import closing
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef
+from pipeline.query.executor import Asked, Executor, OwnThreads
 from pipeline.spans import schema
 
 Key = tuple[str, str, str]  # URL of the chunk, statement, its values
-BATCH_SPANS = 2_000_000  # of chunks that are asked at once: each row of the answer has its chunk's URL
 SHARE = 64  # a table that takes more than this part of the cache is not kept
 KEY_BYTES = 1000  # what a key and an empty table take, about
 
@@ -25,36 +25,38 @@ class ChunkCache:
     A chunk never changes, so neither does what a statement gives for it.
     """
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, executor: Executor | None = None) -> None:
+        """executor: reads what is not known; without one, the thread that asks."""
         self.bytes_max = bytes_max
         self._bytes = 0
         self._tables: OrderedDict[Key, pa.Table] = OrderedDict()
         self._lock = threading.Lock()
+        self._executor = executor or OwnThreads()
 
     def tables(
         self,
         refs: Sequence[ChunkRef],
-        asked: tuple[str, Sequence[Any]],
+        asked: Asked,
         reader: ChunkReader,
-        read: Callable[[list[ChunkRef]], pa.Table],
+        opened: Callable[[list[ChunkRef]], None] = lambda _refs: None,
     ) -> list[pa.Table]:
-        """A table a chunk that can be read. asked: the statement without chunks. read: runs it over some of them.
-
-        What `read` gives has the column CHUNK_NUMBER, of the chunks that can be read; the tables do not.
-        """
-        keys = {ref.url: (ref.url, asked[0], repr(asked[1])) for ref in refs}
+        """A table a chunk that can be read, without CHUNK_NUMBER. opened: hears which ones are not known and read."""
+        text, values = asked.statement([])
+        keys = {ref.url: (ref.url, text, repr(values)) for ref in refs}
         found = {url: schema.plain(table) for url, key in keys.items() if (table := self._get(key)) is not None}
         if reader.session.watch is not None:
             reader.session.watch.kept([ref for ref in refs if ref.url in found])
-        for some in _batches([ref for ref in refs if ref.url not in found]):
-            rows = read(some)
-            numbers, rows = rows.column(CHUNK_NUMBER), rows.drop_columns(CHUNK_NUMBER)
-            # Those that turned out to be unreadable were left out of the list
-            for number, ref in enumerate(filter(reader.can_read, some)):
-                own = rows.filter(pc.equal(numbers, number))
-                found[ref.url] = own.combine_chunks()
-                self._put(keys[ref.url], _packed(found[ref.url]))
-        return list(found.values())
+        missing = [ref for ref in refs if ref.url not in found]
+        opened(missing)
+        with closing(self._executor.each(reader, missing, asked)) as read:
+            for some, rows in read:
+                numbers, rest = rows.column(CHUNK_NUMBER), rows.drop_columns(CHUNK_NUMBER)
+                # Those that turned out to be unreadable were left out of the list
+                for number, ref in enumerate(filter(reader.can_read, some)):
+                    own = rest.filter(pc.equal(numbers, number))
+                    found[ref.url] = own.combine_chunks()
+                    self._put(keys[ref.url], _packed(found[ref.url]))
+        return [found[ref.url] for ref in refs if ref.url in found]
 
     def _get(self, key: Key) -> pa.Table | None:
         with self._lock:
@@ -81,15 +83,3 @@ def _packed(table: pa.Table) -> pa.Table:
         if pa.types.is_string(field.type):
             table = table.set_column(at, field.name, table.column(at).dictionary_encode())
     return table
-
-
-def _batches(refs: Sequence[ChunkRef]) -> list[list[ChunkRef]]:
-    batches: list[list[ChunkRef]] = []
-    spans = BATCH_SPANS
-    for ref in refs:
-        spans += ref.entry.spans
-        if spans > BATCH_SPANS:
-            batches.append([])
-            spans = ref.entry.spans
-        batches[-1].append(ref)
-    return batches

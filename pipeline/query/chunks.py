@@ -154,12 +154,14 @@ class ChunkReader:
         *,
         traces: bool = False,
         fetch: bool = True,
+        others_read: bool = False,
         **tables: pa.Table,
     ) -> pa.Table:
         """statement: from the chunks' URLs (possibly none) to SQL and its values; tables as in Session.sql.
 
         traces: the objects with a row a trace are read in the place of the chunks. fetch: so much is read of them that
-        they are copied whole first.
+        they are copied whole first. others_read: other chunks could be read, so that it is not the store that is away
+        where none of these can.
         """
         wanted = [ref.traces_wanted if traces else ref.wanted for ref in refs]
         files = self.session.files(wanted, fetch=fetch)
@@ -179,9 +181,9 @@ class ChunkReader:
                 raise
             self._broken |= broken.keys()
             self._reasons += [_why_broken(self.url_of(url), why) for url, why in broken.items()]
-            if len(broken) == len(urls) and "404" not in str(exc):
+            if len(broken) == len(urls) and not others_read and "404" not in str(exc):
                 raise
-        return self.read(refs, statement, traces=traces, fetch=fetch, **tables)
+        return self.read(refs, statement, traces=traces, fetch=fetch, others_read=others_read, **tables)
 
     def url_of(self, filename: str) -> str:
         """The URL of a chunk, of what the column `filename` says."""

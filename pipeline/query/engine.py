@@ -91,6 +91,11 @@ class Session:
         """A whole object. Raises StoreUnavailableError, also where there is none."""
         return self._copies.content(wanted)
 
+    @property
+    def seconds_left(self) -> float:
+        """Until the query's time is over."""
+        return self._deadline_s - time.monotonic()
+
     def check(self) -> None:
         """Raises QueryTimeoutError when the query's time is over: call it between steps."""
         if self._stopped.is_set() or time.monotonic() > self._deadline_s:

@@ -220,12 +220,7 @@ class _Measured:
 
         columns = sorted(compiled.columns | condition.columns)
         with self._step("cells of chunks that lie within the range"):
-            found = self._cache.tables(
-                refs,
-                statement([]),
-                self._spans.reader,
-                lambda missing: self._spans.read(missing, statement, columns, condition, with_live=False),
-            )
+            found = self._spans.of_each(self._cache, refs, statement, columns)
         if not found:
             return None
         cells = compiled.added(found)

@@ -31,6 +31,7 @@ from pipeline.query.owners import Owners
 from pipeline.query.search import Heard, Search, SearchAnswer, SearchQuestion
 from pipeline.query.settled import settled
 from pipeline.query.snapshot import Horizons, Snapshots, Tail
+from pipeline.query.spread import executor_of
 from pipeline.query.statement import Statement
 from pipeline.query.tags import Among, Range, TagAnswer, TagCatalog, Tags
 from pipeline.query.tail import TailReader
@@ -110,6 +111,7 @@ class Questions:
         self._settings = settings
         querier = settings.querier
         self._threads = ThreadPoolExecutor(IO_THREADS, "query-io")
+        self._executor = executor_of(querier)
         self._engine = Engine(querier, settings.store)
         self.under_way = under_way.UnderWay(querier)
         """What is asked at the moment: to be told, and cancelled."""
@@ -143,6 +145,7 @@ class Questions:
 
     def _close(self) -> None:
         self._engine.close()
+        self._executor.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         if self._open is not None:
             self._open.sql.close()
@@ -271,14 +274,25 @@ class Questions:
         for end in self._tails:
             end.set()
 
-    async def system(self, tenants: Sequence[str]) -> dict[str, Any]:
-        """Every partition with owner, offsets and what waits, and what these tenants have stored by day."""
-        opened, stored = self._ready(), self._stored
+    async def system(self, tenants: Sequence[str], *, everything: bool) -> dict[str, Any]:
+        """What these tenants have stored by day, and each partition with owner, offsets and what waits.
+
+        Partitions are shared by all tenants: None where the caller may not see everything.
+        """
+        self._ready()
+        stored = self._stored
+        days = await self.in_thread(lambda: overview.stored(stored, tenants, time.time_ns()))
+        return {
+            "missing": self.missing(),
+            "partitions": await self._partitions() if everything else None,
+            "days": days,
+        }
+
+    async def _partitions(self) -> list[dict[str, Any]]:
+        opened = self._ready()
         ends = await self.in_thread(lambda: opened.tail.ends(range(opened.partitions)))
         owners = await self._owners.all()
-        horizons = opened.snapshots.horizons(ends)
-        days = await self.in_thread(lambda: overview.stored(stored, tenants, time.time_ns()))
-        return {"missing": self.missing(), "partitions": overview.partitions(ends, horizons, owners), "days": days}
+        return overview.partitions(ends, opened.snapshots.horizons(ends), owners)
 
     async def tables(self, tenants: Sequence[str], table: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
         """A page of the workers' table endpoint, from whichever answers. KafkaUnavailableError where none does.
@@ -348,6 +362,7 @@ class Questions:
                 if partitions:
                     self._open = opened = self._opened(partitions)
                     self._problem = "what is live and stored is being looked at"  # questions are answered meanwhile
+                    await asyncio.to_thread(self._executor.looked)
                     await warm_up(self._stored, opened.snapshots, self._engine, self._settings.querier.warm_up_s_max)
                     self._problem = ""
                     return
@@ -367,7 +382,7 @@ class Questions:
             unpacked_bytes_max=self._settings.querier.live_bytes_max // 2,
         )
         reach_ns = int(self._settings.querier.trace_reach_s * 1e9)
-        cache = ChunkCache(self._settings.querier.chunk_cache_bytes)
+        cache = ChunkCache(self._settings.querier.chunk_cache_bytes, self._executor)
         return _Open(
             partitions=partitions,
             tail=tail,

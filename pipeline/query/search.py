@@ -292,12 +292,7 @@ class _Run:
         if others or with_live:
             tables.append(self._spans.read(others, direct, columns, condition, with_live=with_live))
         by_chunk = partial(_candidates_by_chunk_sql, condition=condition)
-        tables += self._cache.tables(
-            covered,
-            by_chunk([]),
-            self._spans.reader,
-            lambda missing: self._spans.read(missing, by_chunk, columns, condition, with_live=False),
-        )
+        tables += self._spans.of_each(self._cache, covered, by_chunk, columns)
         return _latest_first(pa.concat_tables(tables))
 
     def _live_candidates(self, columns: list[str], within: tuple[int, int] | None) -> pa.Table:

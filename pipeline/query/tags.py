@@ -31,6 +31,7 @@ from pipeline.query.chunks import (
 )
 from pipeline.query.conditions import Condition
 from pipeline.query.engine import Engine, Session, quoted
+from pipeline.query.executor import Asked
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.plan import condition_of
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
@@ -173,8 +174,7 @@ class Tags:
                     statement = partial(_values_sql, each=each, where=_where(among, condition), limit=limit)
                     tables = [reader.read(others, statement, live=live)]
                     whole = partial(_values_by_chunk_sql, each=each, condition=condition, limit=limit)
-                    read = partial(reader.read, statement=whole, live=live.slice(0, 0))
-                    tables += self._cache.tables(covered, whole([]), reader, read)
+                    tables += self._cache.tables(covered, Asked(whole, live.slice(0, 0)), reader)
                     values = chain.from_iterable(table.column("v").to_pylist() for table in tables)
                     found.update(TagValue(each.type, text(each.type, value)) for value in values)
 

@@ -102,8 +102,8 @@ class TailRows:
             seen = segment.read(KEY_COLUMNS)
             seen = seen.filter(pc.is_in(seen.column("trace_id"), value_set=traces))
             if seen.num_rows:
-                self._window.add(dedup.span_keys(seen, SECRET), time_max_unix_ns=0, last=segment.last)
+                self._window.add(dedup.span_keys(seen, SECRET), time_max_unix_ns=0, last=segment.last, now_ns=0)
         keys = dedup.span_keys(spans, SECRET)
         keep = dedup.first_copies(keys) & ~self._window.holds(keys)
-        self._window.add(keys[keep], time_max_unix_ns=0, last=0)
+        self._window.add(keys[keep], time_max_unix_ns=0, last=0, now_ns=0)
         return spans if keep.all() else spans.filter(pa.array(keep))

@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.query import trace_rows
+from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.chunks import MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of, rows_of
 from pipeline.query.conditions import SERVICE, Condition
+from pipeline.query.executor import Asked
 from pipeline.query.explained import Watch
 from pipeline.query.snapshot import Snapshot
 from pipeline.query.trace_rows import TraceRows
@@ -110,10 +112,23 @@ class TenantSpans:
 
         statement, traces: as ChunkReader.read takes them.
         """
-        self.chunks += len(refs)
-        self.chunk_bytes += sum(ref.entry.bytes for ref in refs)
+        self._opened(refs)
         live = self.live_that_may_fit(columns, condition) if with_live else self.no_live(columns)
         return self.reader.read(refs, statement, traces=traces, live=live)
+
+    def of_each(
+        self,
+        cache: ChunkCache,
+        refs: Sequence[ChunkRef],
+        statement: Callable[[list[str]], tuple[str, list[Any]]],
+        columns: Sequence[str],
+    ) -> list[pa.Table]:
+        """What a statement with CHUNK_NUMBER gives for each chunk, out of the cache where it is known."""
+        return cache.tables(refs, Asked(statement, self.no_live(columns)), self.reader, self._opened)
+
+    def _opened(self, refs: Sequence[ChunkRef]) -> None:
+        self.chunks += len(refs)
+        self.chunk_bytes += sum(ref.entry.bytes for ref in refs)
 
     def that_may_fit(self, condition: Condition, refs: Sequence[ChunkRef], trace_ids: pa.Array) -> pa.Array:
         """Those of the traces that fulfil a condition over all their rows."""

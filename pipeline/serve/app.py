@@ -307,8 +307,9 @@ class Api:
     # ---- the rest
 
     async def system(self, request: Request) -> Response:
-        """Partitions with their owners, and what is stored by day."""
-        return _json(await self._questions.system(self._tenants(request)))
+        """What is stored by day; partitions with their owners for who may see what is of all tenants together."""
+        everything = caller_of(request.scope).everything
+        return _json(await self._questions.system(self._tenants(request), everything=everything))
 
     async def drops(self, request: Request) -> Response:
         """What of the asking tenants' spans was not kept as it was sent, by reason."""

@@ -115,7 +115,7 @@ ROUTES = {
     "/api/trace-view/{trace_id}/events": Route("Its events by time", ("start", "end")),
     "/api/trace-view/{trace_id}/spans/{span_id}": Route("One of its spans in full", ("start", "end", "kind")),
     "/api/status/drops": Route("What was not kept as it was sent, by reason"),
-    "/api/status/system": Route("Partitions with their owners, and what is stored by day"),
+    "/api/status/system": Route("What is stored by day; partitions with their owners, for who may see all tenants"),
     "/api/status/canary": Route("What canaries found"),
     "/api/status/queries": Route("Queries under way"),
     "/api/status/queries/{id}": Route("End one of them", methods=("delete",)),

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import structlog
 
 from pipeline import telemetry
+from pipeline.clocks import Clocks
 from pipeline.store import commit, merge
 from pipeline.store.buckets import bucket_of_partition
 from pipeline.store.edits import Added, EditState
@@ -121,19 +122,20 @@ class Compactor:
         store: ObjectStore,
         *,
         topic: str,
-        clock_ns: Callable[[], int],
+        clocks: Clocks,
         busy: Callable[[], bool],
     ) -> None:
         self._settings, self._store = settings, store
-        self._topic, self._clock_ns, self._busy = topic, clock_ns, busy
+        self._topic, self._clocks, self._busy = topic, clocks, busy
         self._planned: dict[int, deque[tuple[Candidate, ...]]] = {}
-        self._planned_unix_ns: dict[int, int] = {}
+        self._planned_ns: dict[int, int] = {}
         self._left: set[str] = set()  # chunks that cannot be merged
 
     def due(self, partition: int) -> bool:
         """Whether there may be something to merge."""
         every_ns = int(self._settings.housekeeping.compaction_every_s * 1e9)
-        waited = self._clock_ns() - self._planned_unix_ns.get(partition, 0) >= every_ns
+        planned_ns = self._planned_ns.get(partition)
+        waited = planned_ns is None or self._clocks.steady_ns() - planned_ns >= every_ns
         return bool(self._settings.housekeeping.compaction_chunk_bytes) and (
             waited or bool(self._planned.get(partition))
         )
@@ -162,9 +164,9 @@ class Compactor:
                 parts=(keeping.compaction_parts_min, keeping.compaction_parts_max),
                 spread_ns=lambda tenant: kept_ns(tenant) // SPREAD,
             )
-            self._planned_unix_ns[partition] = self._clock_ns()
-        began = self._clock_ns()
-        while waiting and self._clock_ns() - began < self._settings.housekeeping.compaction_round_s * 1e9:
+            self._planned_ns[partition] = self._clocks.steady_ns()
+        ends_ns = self._clocks.steady_ns() + int(self._settings.housekeeping.compaction_round_s * 1e9)
+        while waiting and self._clocks.steady_ns() < ends_ns:
             yield waiting.popleft()
 
     def merged(
@@ -286,7 +288,7 @@ class Compactor:
             manifest.partition,
             (first, last),
             secrets.token_hex(commit.TOKEN_BYTES),
-            self._clock_ns(),
+            self._clocks.unix_ns(),
         )
         bucket = bucket_of_partition(manifest.partition, manifest.partitions, self._store.buckets)
         names = f"{stem}.parquet", f"{stem}.traces.parquet", f"{stem}.filter"

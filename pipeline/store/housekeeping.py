@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from pipeline import telemetry
+from pipeline.clocks import Clocks
 from pipeline.store import commit, edit_log
 from pipeline.store.compaction import Compactor
 from pipeline.store.edit_log import Listed
@@ -83,19 +84,19 @@ class Housekeeper:
         *,
         topic: str,
         worker: str,
-        clock_ns: Callable[[], int],
+        clocks: Clocks,
         retention: Callable[[], Retention],
         busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings, self._store = settings, store
         self._topic, self._worker = topic, worker
-        self._clock_ns = clock_ns
+        self._clock_ns, self._steady_ns = clocks
         self._retention = retention
-        self._compactor = Compactor(settings, store, topic=topic, clock_ns=clock_ns, busy=busy)
+        self._compactor = Compactor(settings, store, topic=topic, clocks=clocks, busy=busy)
         self._deleted: dict[int, set[str]] = {}  # partition -> names of chunks whose objects were deleted
         self._unnamed: dict[int, dict[str, int]] = {}  # partition -> object -> first seen without a name
-        self._retired_unix_ns: dict[int, int] = {}
-        self._swept_unix_ns: dict[int, int] = {}
+        self._retired_ns: dict[int, int] = {}  # partition -> when, as the two beside it by the steady clock
+        self._swept_ns: dict[int, int] = {}
 
     @property
     def grace_ns(self) -> int:
@@ -122,12 +123,17 @@ class Housekeeper:
             self._delete(partition, names, state, done)
         if not stop.is_set():
             self._draw_together(partition, names, state)
-        if now - self._swept_unix_ns.get(partition, 0) >= self._settings.housekeeping.sweep_every_h * HOUR_NS:
+        if self._has_passed(self._swept_ns.get(partition), self._settings.housekeeping.sweep_every_h * HOUR_NS):
+            began_ns = self._steady_ns()
             self._sweep(partition, stop, done)
-            self._swept_unix_ns[partition] = now
+            self._swept_ns[partition] = began_ns
         if not stop.is_set() and self._compactor.due(partition):
             self._compact(partition, stop, done)
         return done
+
+    def _has_passed(self, since_ns: int | None, every_ns: float) -> bool:
+        """By the steady clock; since_ns None: it was never done."""
+        return since_ns is None or self._steady_ns() - since_ns >= every_ns
 
     # ---- retention
 
@@ -135,11 +141,11 @@ class Housekeeper:
         """As _retired; not in every round, since it may read all manifests: a hundredth of the time they are kept."""
         retention = self._retention()
         every_ns = (now - retention.latest_ns(now)) // 100
-        if now - self._retired_unix_ns.get(partition, 0) < every_ns:
+        if not self._has_passed(self._retired_ns.get(partition), every_ns):
             return None
         edit = self._retired(names, state, retention, (partition, now))
         if edit is None:  # else look again: there may be more, or it may not be taken
-            self._retired_unix_ns[partition] = now
+            self._retired_ns[partition] = self._steady_ns()
         return edit
 
     def _retired(self, names: Listed, state: EditState, retention: Retention, when: tuple[int, int]) -> Edit | None:
@@ -221,12 +227,12 @@ class Housekeeper:
         First a fence: an edit that somebody else has prepared is refused from there on, so that what was listed before
         and has no name then never gets one. Ranges not stored yet, from the mark on, are let alone.
         """
-        now, unnamed = self._clock_ns(), self._unnamed.setdefault(partition, {})
+        seen_ns, unnamed = self._steady_ns(), self._unnamed.setdefault(partition, {})
         found = list(self._chunk_objects(partition))
         if not found:
             return
         _, state = edit_log.read(self._store, self._topic, partition)
-        fence = self._edit(partition, state, now)
+        fence = self._edit(partition, state, self._clock_ns())
         if stop.is_set() or not edit_log.put(self._store, fence):
             return
         done.edited = True
@@ -240,7 +246,7 @@ class Housekeeper:
         for bucket, name in sorted(orphans):
             if stop.is_set():
                 return
-            if unnamed.setdefault(name, now) <= now - self.grace_ns:
+            if unnamed.setdefault(name, seen_ns) <= seen_ns - self.grace_ns:
                 self._store.remove(bucket, name)
                 done.orphans_deleted += 1
                 log.info("orphan_deleted", partition=partition, name=name)

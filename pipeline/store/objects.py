@@ -106,7 +106,8 @@ class ObjectStore:
         if answer.status in REFUSED:
             raise StoreConflictError(f"{name} exists, or another put of it is under way")
         if answer.status != 200:
-            telemetry.STORE_FAULTS.labels(operation="conditional put", fault=str(answer.status)).inc()
+            fault = _fault_told(answer.status, answer.data.decode(errors="replace"))
+            telemetry.STORE_FAULTS.labels(operation="conditional put", fault=fault).inc()
             raise StoreUnavailableError(f"the put of {name} was answered {answer.status}: {answer.data[:200]!r}")
 
     def get(self, bucket: str, name: str) -> bytes | None:
@@ -256,12 +257,17 @@ def _is_missing(error: Exception) -> bool:
 
 
 def _fault_of(error: Exception) -> str:
-    """In a word, of few: a status, `clock` (ours is wrong), `timeout`, `cut answer` or `no connection`."""
+    """In a word, of few: a status, clock (ours is wrong), full (its disk), timeout, cut answer or no connection."""
     if isinstance(error, S3Error):
-        return "clock" if error.code == "RequestTimeTooSkewed" else str(error.response.status)
+        return "clock" if error.code == "RequestTimeTooSkewed" else _fault_told(error.response.status, str(error))
     if isinstance(error, InvalidResponseError) and (status := re.search(r"Response code: (\d{3})", str(error))):
         return status[1]
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return "timeout"
     cut = isinstance(error, ParseError | ValueError) or "IncompleteRead" in repr(error)
     return "cut answer" if cut else "no connection"
+
+
+def _fault_told(status: int, message: str) -> str:
+    """A status, or `full`: MinIO says 507 below its threshold, and 500 where it finds out while it writes."""
+    return "full" if status == 507 or "no space left on device" in message else str(status)

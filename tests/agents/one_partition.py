@@ -15,6 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 from agents.owned import SealTicket
 from agents.ports import Assignment
 from agents.worker import Worker
+from pipeline.clocks import Clocks
 from pipeline.partition.batch import SourceRecord
 from pipeline.partition.sealed import SealedRange
 from pipeline.spans.dedup import span_keys
@@ -159,6 +160,7 @@ class Simulation:
     def __init__(self, path: Path) -> None:
         self.kafka, self.store, self.path = SimulatedKafka(), SimulatedStore(), path
         self.clock_ns = 10 * NS
+        self.set_by_ns = 0  # the wall clock is so far from where it was
         self.worker = self._new_worker(self.kafka)
 
     def _new_worker(self, kafka: SimulatedKafka) -> Worker:
@@ -171,7 +173,7 @@ class Simulation:
             ranges=RangesView(self.store, kafka),
             tables=Tables(self.path / f"tables-{self.clock_ns}", rocksdb_bytes=4 << 20),
             secret=b"s" * 32,
-            clock_ns=lambda: self.clock_ns,
+            clocks=Clocks(lambda: self.clock_ns + self.set_by_ns, lambda: self.clock_ns),
         )
 
     def produce(self, *span_ids: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -106,10 +107,14 @@ def test_what_retention_deleted_unread_is_named_as_a_loss(tmp_path: Path) -> Non
     assert [tuple(map(tuple, manifest.losses)) for manifest, _ in after.store.manifests.values()] == [(), ((1, 2),)]
 
 
-def test_when_retention_deleted_all_there_was_the_loss_is_named_without_another_record(tmp_path: Path) -> None:
+@pytest.mark.parametrize("set_by_s", [0, -3600, 3600])
+def test_when_retention_deleted_all_there_was_the_loss_is_named_without_another_record(
+    tmp_path: Path, set_by_s: int
+) -> None:
     async def story(s: Simulation) -> None:
         s.produce(1)
         await s.deliver(1)
+        s.set_by_ns = set_by_s * NS
         for span_id in (2, 3):
             s.produce(span_id)
         s.kafka.log_start = s.kafka.position = 3

@@ -31,6 +31,21 @@ def test_all_is_well_is_said_with_processes_partitions_and_what_is_stored(page: 
     expect(page.get_by_label("Stored by day").locator("tbody tr").first).to_be_visible()
 
 
+def test_who_may_not_see_all_tenants_is_told_whom_partitions_are_told_to(page: Page) -> None:
+    def of_one_tenant(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"partitions": None})
+
+    page.route("**/api/status/system", of_one_tenant)
+    page.route("**/tables/partitions*", lambda route: route.fulfill(status=403, body="the token is for some only"))
+    page.goto("/system")
+
+    expect(page.get_by_label("Partitions", exact=True)).to_contain_text("a token with the scope admin for all tenants")
+    expect(page.get_by_label("Stored by day").locator("tbody tr").first).to_be_visible()
+    expect(page.locator(".notice").first).to_contain_text("the token is for some only")
+    assert not axe_findings(page)
+
+
 def test_what_is_wrong_stands_first_in_words_with_what_to_do(page: Page) -> None:
     def without_owner(route: Route) -> None:
         answer = route.fetch()

@@ -15,6 +15,7 @@ from agents.sink_agent import attach_sink
 from agents.source import StoreRanges
 from agents.table_endpoint import TableEndpoint
 from agents.worker import Worker
+from pipeline.clocks import Clocks
 from pipeline.partition.batch import SourceRecord
 from pipeline.partition.sealed import SealedRange
 from pipeline.store import tables
@@ -193,7 +194,7 @@ class SimulatedWorker:
             ranges=Ranges(self),
             tables=tables.Tables(world.folder / f"tables-{name}", rocksdb_bytes=4 << 20),
             secret=world.scheduler.rng.randbytes(32),
-            clock_ns=world.scheduler.time_ns,
+            clocks=Clocks(world.scheduler.time_ns, world.scheduler.time_ns),
         )
         self.endpoint = TableEndpoint(self.worker, self._no_owners, worker_url(self.settings), self.settings)
         attach_index(self.app, self.settings, self.worker)  # type: ignore[arg-type]
@@ -235,7 +236,7 @@ class SimulatedWorker:
             self.store,
             topic=self.world.topic,
             worker=self.name,
-            clock_ns=self.world.scheduler.time_ns,
+            clocks=Clocks(self.world.scheduler.time_ns, self.world.scheduler.time_ns),
             retention=lambda: Retention(14 * 86_400),
         )
         pool = Pools().seal

@@ -25,7 +25,7 @@ from topics.settings import KafkaSettings, ReceiverSettings, Settings, StoreSett
 
 README_TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 README_OTHER_ID = "a3ce929d0e0e47364bf92f3577b34da6"
-UNTIL_STOPPED = ("up", "receive", "worker", "serve", "tail", "tui")
+UNTIL_STOPPED = ("up", "dask", "receive", "worker", "serve", "tail", "tui")
 PORTS = [
     *("receiver.grpc_port", "receiver.http_port", "querier.http_port", "querier.grpc_port", "worker.port"),
     *("stack.kafka_port", "stack.kafka_controller_port", "stack.store_port"),

@@ -25,7 +25,9 @@ from pipeline.serve.streaming import SERVICE as STREAMING
 from pipeline.telemetry import FILE_RELOADS
 from tests.doors import certificates, locked, new_token
 from tests.pipeline.query.world import MemoryStored, MemoryTail
-from tests.waiting import wait_until_async
+from tests.queriers import worker
+from tests.waiting import wait_until, wait_until_async
+from topics import admin
 from topics.errors import SettingsError
 from topics.settings import (
     DoorSettings,
@@ -33,6 +35,7 @@ from topics.settings import (
     QuerierSettings,
     ReceiverSettings,
     Settings,
+    StoreSettings,
     WorkerSettings,
 )
 
@@ -182,6 +185,26 @@ def test_a_renewed_certificate_is_shown_to_new_connections_without_a_restart(
             await running.stop()
 
     asyncio.run(main())
+
+
+@pytest.mark.integration
+def test_a_workers_listener_shows_a_renewed_certificate_too(
+    kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_path: Path
+) -> None:
+    new_token(tmp_path / "tokens.json", "admin")
+    doors = locked(tmp_path).model_copy(update={"tls_look_every_s": 0.2})
+    settings = Settings(kafka=kafka_settings, store=store_settings, doors=doors)
+    renewed, cert, key = certificates(tmp_path, "renewed"), Path(doors.tls_cert_path), Path(doors.tls_key_path)
+    first, log = cert.read_text(), tmp_path / "worker.log"
+    admin.ensure(settings)
+    with worker(settings, tmp_path) as url:
+        port = int(url.rpartition(":")[2])
+        assert asyncio.run(_shown(port)) == _leaf(first)
+        _put(renewed.cert, cert)  # and not its key yet
+        wait_until(lambda: "file_not_taken" in log.read_text(), 10)
+        assert asyncio.run(_shown(port)) == _leaf(first)
+        _put(renewed.key, key)
+        wait_until(lambda: asyncio.run(_shown(port)) == _leaf(renewed.cert.read_text()), 10)
 
 
 def _put(new: Path, old: Path) -> None:

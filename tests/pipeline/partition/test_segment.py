@@ -19,7 +19,8 @@ def segment_of(trace_ids: list[bytes]) -> Segment:
         spans=spans,
         spans_count=len(trace_ids),
         nbytes=1,
-        arrived_unix_ns=1,
+        arrived_ns=1,
+        oldest_ns=1,
         record_time_min_unix_ns=1,
         record_time_max_unix_ns=1,
     )

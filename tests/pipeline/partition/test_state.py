@@ -1,12 +1,15 @@
-"""A partition's segments: which of them are merged."""
+"""A partition's segments: which of them are merged, and how old they are."""
 
 from __future__ import annotations
 
 import pytest
 
 from pipeline.partition.segment import MERGE_FAN_IN
-from pipeline.partition.state import Partition, PartitionLimits, merged
+from pipeline.partition.state import Partition, PartitionLimits, merged, steady_ns
 from pipeline.partition.window import Window
+
+SECOND = 1_000_000_000
+T0_S = 1_700_000_000
 
 
 def partition_of(segments: int, segments_max: int) -> Partition:
@@ -18,6 +21,31 @@ def partition_of(segments: int, segments_max: int) -> Partition:
     for _ in range(segments):
         state.skip_lost(state.next + 1, 0)
     return state
+
+
+def test_segments_are_sealed_at_their_age_and_stored_ones_go_after_their_grace_by_the_steady_clock() -> None:
+    limits = PartitionLimits(seal_bytes=1 << 30, seal_spans=1 << 30, seal_age_s=60.0, segments_max=20, drop_grace_s=5.0)
+    state = Partition(partition=0, mark=0, window=Window(window_s=900.0, keys_max=1000), limits=limits)
+    state.skip_lost(3, 100 * SECOND)
+
+    assert [state.seal_due(at * SECOND) for at in (100, 159, 160)] == [False, False, True]
+    state.seal()
+    state.stored(2, 170 * SECOND)
+    assert [len(state.drop(at * SECOND)) for at in (174, 175)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("written_s", "age_s"),
+    [
+        (T0_S - 10, 10),
+        (T0_S + 3600, 0),  # the wall clock was set back meanwhile, or its writer's is ahead
+        (0, 0),  # nobody says when
+    ],
+)
+def test_a_record_is_as_old_as_its_time_says_and_never_of_the_future(written_s: int, age_s: int) -> None:
+    now_s = 500
+
+    assert steady_ns(written_s * SECOND, now_s * SECOND, T0_S * SECOND) == (now_s - age_s) * SECOND
 
 
 @pytest.mark.parametrize("segments_max", [2, 6, 7, 8, 20])

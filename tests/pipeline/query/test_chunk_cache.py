@@ -12,6 +12,7 @@ from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, rows_by_chunk
 from pipeline.query.copies import Wanted
 from pipeline.query.engine import Session
+from pipeline.query.executor import Asked
 from pipeline.store.manifest import ChunkEntry
 from tests.pipeline.query.test_engine import run
 
@@ -53,12 +54,9 @@ def test_each_chunk_keeps_its_own_rows_beside_one_that_cannot_be_read(tmp_path: 
         cache, reasons = ChunkCache(1 << 20), list[str]()
         reader = ChunkReader(session, reasons)
 
-        def read(some: list[ChunkRef]) -> pa.Table:
-            asked.append(some)
-            return reader.read(some, statement, live=LIVE)
-
         def values(of: list[ChunkRef]) -> list[list[int]]:
-            return [one.column("v").to_pylist() for one in cache.tables(of, statement([]), reader, read)]
+            found = cache.tables(of, Asked(statement, LIVE), reader, asked.append)
+            return [one.column("v").to_pylist() for one in found]
 
         found = [values(refs), values([refs[3], refs[0]])]
         assert len(reasons) == 1
@@ -66,5 +64,5 @@ def test_each_chunk_keeps_its_own_rows_beside_one_that_cannot_be_read(tmp_path: 
         return found
 
     assert run(work, tmp_path) == [[[0], [2, 2, 2], [3, 3, 3, 3]], [[3, 3, 3, 3], [0]]]
-    assert asked == [refs]
+    assert asked == [refs, []]
     assert Wanted("b", "chunk-0", 1) == refs[0].wanted

@@ -28,6 +28,7 @@ class House:
     def __init__(self, checkpoint_edits: int = 50) -> None:
         self.store = MemoryStore()
         self.now_h = 0.0
+        self.set_by_h = 0.0
         self.retention = Retention(KEPT_H * 3600)
         self.settings = Settings(
             housekeeping=HousekeepingSettings(chunk_retention_h=KEPT_H, checkpoint_edits=checkpoint_edits)
@@ -35,7 +36,9 @@ class House:
         self.keeper = self.new_keeper()
 
     def new_keeper(self) -> Housekeeper:
-        return new_keeper(self.settings, self.store, lambda: self.now_h, lambda: self.retention)
+        return new_keeper(
+            self.settings, self.store, lambda: self.now_h, lambda: self.retention, set_by_h=lambda: self.set_by_h
+        )
 
     def keep(self, at_h: float) -> Kept:
         self.now_h = at_h
@@ -177,6 +180,18 @@ def test_an_orphan_is_deleted_behind_a_fence_and_after_its_time(house: House) ->
     assert house.store.names("chunks/") == sorted(
         name for one in (entry_of(0, 9), under_way) for name in (one.name, one.traces_name, one.filter_name)
     )
+
+
+@pytest.mark.parametrize("set_by_h", [-48, 48])
+def test_how_long_an_object_has_had_no_name_is_not_told_by_a_clock_that_was_set(house: House, set_by_h: int) -> None:
+    house.store.keep(manifest_of(0, 9))
+    house.store.keep_chunk(entry_of(0, 9, token="lost"))
+
+    house.keep(at_h=1)
+    house.set_by_h = set_by_h
+    soon, after = house.keep(at_h=2), house.keep(at_h=26)
+
+    assert (soon.orphans_deleted, after.orphans_deleted) == (0, 3)
 
 
 def test_an_edit_prepared_before_the_fence_is_refused(house: House) -> None:

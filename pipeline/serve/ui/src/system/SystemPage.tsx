@@ -65,6 +65,7 @@ function Problems({ state }: { state: SystemState }) {
 }
 
 function summary({ partitions }: SystemState): string {
+  if (!partitions) return "";
   const workers = new Set(partitions.map((row) => row.owner)).size;
   return `${partitions.length} partitions, ${workers} ${workers === 1 ? "worker" : "workers"}, none behind.`;
 }
@@ -74,7 +75,8 @@ function withCode(text: string) {
 }
 
 function Processes({ state }: { state: SystemState }) {
-  const workers = [...new Set([...state.partitions.map((row) => row.owner).filter(Boolean), ...state.missingWorkers])].sort();
+  const partitions = state.partitions ?? [];
+  const workers = [...new Set([...partitions.map((row) => row.owner).filter(Boolean), ...state.missingWorkers])].sort();
   const receivers = state.sources.filter((source) => source.kind === "receiver");
   const isSilent = (url: string) =>
     state.missingWorkers.includes(url) || state.sources.some((source) => source.kind === "worker" && source.url === url && !source.reached);
@@ -86,7 +88,7 @@ function Processes({ state }: { state: SystemState }) {
           <Process key={one.url} kind="receiver" url={one.url} works={one.reached} told={one.reached ? "answers" : "does not answer"} />
         ))}
         {workers.map((url) => (
-          <Process key={url} kind="worker" url={url} works={!isSilent(url)} told={isSilent(url) ? "does not answer" : owns(state.partitions, url)} />
+          <Process key={url} kind="worker" url={url} works={!isSilent(url)} told={isSilent(url) ? "does not answer" : owns(partitions, url)} />
         ))}
         <Process kind="querier" url={location.origin} works={!state.missing} told={state.missing || "answers in full"} />
       </ul>
@@ -289,43 +291,50 @@ function DropsCard({ drops }: { drops: Drops }) {
   );
 }
 
-function Partitions({ rows }: { rows: readonly PartitionRow[] }) {
+function Partitions({ rows }: { rows: readonly PartitionRow[] | null }) {
   return (
     <section class="panel whole" aria-label="Partitions">
       <h2>
         Partitions <span class="dim">how far Kafka's records are taken by a worker, and stored in chunks</span>
       </h2>
-      <div class="wide" tabIndex={0} role="region" aria-label="Table of partitions">
-        <table>
-          <thead>
-            <tr>
-              <th class="number">Number</th>
-              <th>Worker</th>
-              <th class="number">End</th>
-              <th class="number">Behind</th>
-              <th class="number">Not yet stored</th>
-              <th class="number">Live segments</th>
-              <th class="number">Live spans</th>
-              <th class="number">Memory</th>
-            </tr>
-          </thead>
-          <tbody>
-            {rows.map((row) => (
-              <tr key={row.partition}>
-                <td class="number">{row.partition}</td>
-                <td>{row.owner ? <code>{row.owner}</code> : <span class="badge bad">no worker</span>}</td>
-                <td class="number">{countText(row.end)}</td>
-                <td class={row.told?.lag_records ? "number bad-text" : "number"}>{lagText(row)}</td>
-                <td class="number">{countText(row.waiting)} records</td>
-                <td class="number">{row.told ? countText(row.told.open_segments) : "–"}</td>
-                <td class="number">{row.told ? countText(row.told.open_spans) : "–"}</td>
-                <td class="number">{row.told ? bytesText(row.told.held_bytes) : "–"}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      {!rows && <p class="dim">Tenants share them: they are told to a token with the scope admin for all tenants.</p>}
+      {rows && <PartitionTable rows={rows} />}
     </section>
+  );
+}
+
+function PartitionTable({ rows }: { rows: readonly PartitionRow[] }) {
+  return (
+    <div class="wide" tabIndex={0} role="region" aria-label="Table of partitions">
+      <table>
+        <thead>
+          <tr>
+            <th class="number">Number</th>
+            <th>Worker</th>
+            <th class="number">End</th>
+            <th class="number">Behind</th>
+            <th class="number">Not yet stored</th>
+            <th class="number">Live segments</th>
+            <th class="number">Live spans</th>
+            <th class="number">Memory</th>
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map((row) => (
+            <tr key={row.partition}>
+              <td class="number">{row.partition}</td>
+              <td>{row.owner ? <code>{row.owner}</code> : <span class="badge bad">no worker</span>}</td>
+              <td class="number">{countText(row.end)}</td>
+              <td class={row.told?.lag_records ? "number bad-text" : "number"}>{lagText(row)}</td>
+              <td class="number">{countText(row.waiting)} records</td>
+              <td class="number">{row.told ? countText(row.told.open_segments) : "–"}</td>
+              <td class="number">{row.told ? countText(row.told.open_spans) : "–"}</td>
+              <td class="number">{row.told ? bytesText(row.told.held_bytes) : "–"}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
   );
 }
 

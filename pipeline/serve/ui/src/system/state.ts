@@ -59,7 +59,8 @@ export interface Canary {
 
 export interface SystemState {
   readonly missing: string;
-  readonly partitions: readonly PartitionRow[];
+  /** Null for who may not see what is of all tenants together. */
+  readonly partitions: readonly PartitionRow[] | null;
   readonly days: readonly Day[];
   readonly missingWorkers: readonly string[];
   readonly drops: Drops;
@@ -93,7 +94,7 @@ export async function systemState(signal: AbortSignal): Promise<SystemState> {
       return otherwise;
     }
   };
-  const nothing = { missing: "", partitions: [] as PartitionRow[], days: [] as Day[] };
+  const nothing = { missing: "", partitions: [] as PartitionRow[] | null, days: [] as Day[] };
   const [system, table, drops, running, canary] = await Promise.all([
     part("Partitions cannot be listed", "/api/status/system", nothing),
     part<TableAnswer>("Workers cannot be asked", "/tables/partitions?limit=1000", { rows: {}, missing_workers: [] }),
@@ -103,7 +104,7 @@ export async function systemState(signal: AbortSignal): Promise<SystemState> {
   ]);
   return {
     missing: system.missing,
-    partitions: system.partitions.map((row) => ({ ...row, told: table.rows[`${row.partition}`] })),
+    partitions: system.partitions && system.partitions.map((row) => ({ ...row, told: table.rows[`${row.partition}`] })),
     days: system.days,
     missingWorkers: table.missing_workers,
     drops: drops.tenants,
@@ -142,7 +143,8 @@ export function problemsOf(state: SystemState): Problem[] {
   if (state.missing) {
     found.push({ bad: true, sentence: `The querier does not answer in full: ${state.missing}.`, advice: "Answers say so until it does." });
   }
-  const orphans = state.partitions.filter((row) => !row.owner);
+  const partitions = state.partitions ?? [];
+  const orphans = partitions.filter((row) => !row.owner);
   if (orphans.length) {
     found.push({
       bad: true,
@@ -156,7 +158,7 @@ export function problemsOf(state: SystemState): Problem[] {
   for (const one of state.sources.filter((source) => !source.reached && source.kind === "receiver")) {
     found.push({ bad: true, sentence: `The receiver ${one.url} does not answer.`, advice: "Is it running there? querier.receiver_urls names the receivers." });
   }
-  const late = state.partitions.filter((row) => (row.told?.lag_s ?? 0) > LATE_S);
+  const late = partitions.filter((row) => (row.told?.lag_s ?? 0) > LATE_S);
   if (late.length) {
     const worst = Math.max(...late.map((row) => row.told!.lag_s));
     const records = late.reduce((sum, row) => sum + (row.told!.lag_records ?? 0), 0);
