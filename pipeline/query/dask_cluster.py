@@ -22,6 +22,8 @@ from distributed import Client, Worker, get_worker
 
 from pipeline.query.chunk_tasks import Answer, Task, answer_to
 from pipeline.query.engine import Engine
+from pipeline.query.imports import do_without_pandas
+from topics.errors import SpanstreamError
 from topics.settings import load_settings
 
 LOOK_S = 1.0  # so often it is seen who is there
@@ -59,11 +61,12 @@ class DaskCluster:
     def ask(self, task: Task, worker: str) -> Future[Answer]:
         """Have it answered, by this worker while it lives. Cancelling the future cancels the task. Does not block."""
         client = self._client
-        if client is None:
-            gone: Future[Answer] = Future()
-            gone.set_exception(ConnectionError(f"no scheduler at {self._url}"))
-            return gone
-        return asyncio.run_coroutine_threadsafe(self._answer(client, task, worker), client.loop.asyncio_loop)
+        if client is not None and client.status == "running":
+            with suppress(RuntimeError):  # it was closed at this moment, and its loop
+                return asyncio.run_coroutine_threadsafe(self._answer(client, task, worker), client.loop.asyncio_loop)
+        gone: Future[Answer] = Future()
+        gone.set_exception(ConnectionError(f"no scheduler at {self._url}"))
+        return gone
 
     def looked(self) -> None:
         """Returns when it was tried once to reach the scheduler."""
@@ -138,15 +141,19 @@ async def answer(task: Task, key: str) -> Answer:
     if not work.done():
         work.cancel()
         return Answer(error=("QueryTimeoutError", "nobody waits for this task any more"))
-    return work.result()
+    try:
+        return work.result()
+    except SpanstreamError as exc:  # told, not raised: Dask would try again
+        return Answer(error=(type(exc).__name__, str(exc)))
 
 
 def dask_setup(process: Any) -> None:
     """Dask calls it in each process that preloads this module: a worker's first task waits for nothing.
 
-    Raises SettingsError where a worker's settings are wrong.
+    Such a worker is spanstream's alone: it does without pandas. Raises SettingsError where its settings are wrong.
     """
     if isinstance(process, Worker):
+        do_without_pandas()
         _engine(process.local_directory)
 
 

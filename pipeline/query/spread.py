@@ -94,6 +94,9 @@ class Spread:
                     else:
                         self._count(*found)
                         left += batch
+                        if found[0] in (AWAY, LATE):  # nor is the rest sent there
+                            left += chain.from_iterable(some for _, some in waiting)
+                            waiting.clear()
         finally:
             tasks.end()
         # Together, as without a cluster: where some chunks can be read, the others are named

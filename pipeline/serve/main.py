@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from pipeline.allocator import give_memory_back
-from pipeline.serve.imports import do_without_pandas
+from pipeline.query.imports import do_without_pandas
 from topics.settings import Settings
 
 

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests.bench.compaction import compaction_rows
+from tests.bench.executor import executor_rows
 from tests.bench.page import large_trace_rows
 from tests.bench.queries import QueryBench
 from tests.bench.report import Report
@@ -22,6 +23,8 @@ UNSEALED_SPANS = 1_000_000
 PROBES = 1_000
 ASKED_ABOUT = 5_000_000
 MERGED = 200_000
+SPREAD = 1_000_000
+GROUPS = ("cost", "fresh", "restart", "start", "events", "queries", "trace", "compaction", "executor")
 
 
 def main() -> int:
@@ -31,10 +34,9 @@ def main() -> int:
     options.add_argument("--unsealed", type=int, default=UNSEALED_SPANS, help="spans a killed worker had not stored")
     options.add_argument("--probes", type=int, default=PROBES, help="probes of each kind for how soon a span is found")
     options.add_argument("--asked-about", type=int, default=ASKED_ABOUT, help="spans that questions are asked about")
+    options.add_argument("--spread", type=int, default=SPREAD, help="spans that a Dask cluster is asked about")
     options.add_argument("--json", type=Path, default=Path("build/bench.json"))
-    options.add_argument(
-        "--only", default="cost,fresh,restart,start,events,queries,trace,compaction", help="groups, comma-separated"
-    )
+    options.add_argument("--only", default=",".join(GROUPS), help="groups, comma-separated")
     asked = options.parse_args()
     groups, report = set(asked.only.split(",")), Report()
     with tempfile.TemporaryDirectory(prefix="spanstream-bench-") as folder:
@@ -55,6 +57,8 @@ def main() -> int:
                 large_trace_rows(report, bench)
             if "compaction" in groups:
                 compaction_rows(report, bench, MERGED)
+            if "executor" in groups:
+                executor_rows(report, bench, asked.spread)
     return report.finish(asked.json)
 
 

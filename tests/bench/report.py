@@ -30,6 +30,14 @@ def asked(name: str, cold: float, warm: float) -> tuple[Row, Row]:
     return Row(f"{name}, cold", "ms", cold), Row(f"{name}, warm", "ms", warm)
 
 
+EXECUTED = ("attribute equality, 20 newest", "regex, no match", "rate() by service", "quantiles by service")
+
+
+def executor_modes() -> list[tuple[str, int]]:
+    """Name -> workers of a Dask cluster, 0: the querier's own threads."""
+    return [("threads", 0)] + [(f"Dask with {count}", count) for count in (1, 2, 4)]
+
+
 ROWS = (
     Row("receiver CPU", "us/span", 4.5),
     Row("worker CPU, fetch to stored", "us/span", 9.0),
@@ -79,6 +87,12 @@ ROWS = (
     Row("compaction, trace by ID after, p50", "ms", None),
     Row("compaction, CPU", "us/span", None),
     Row("compaction, memory beside an idle worker's", "MB", None),
+    *(
+        Row(f"{name}, {mode}", "ms", None)
+        for mode, _ in executor_modes()
+        for name in ("the first question of all", *EXECUTED)
+    ),
+    *(Row(f"memory of a worker, {mode}", "MB", None) for mode, workers in executor_modes() if workers),
 )
 
 

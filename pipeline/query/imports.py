@@ -19,7 +19,7 @@ class _Refused(MetaPathFinder):
 
 def do_without_pandas() -> None:
     """Where it is installed, the engine loads it with the first value that is bound, to know its kinds of null: 2 s of
-    CPU and 60 MB, for nothing that a querier has. For a querier's process alone.
+    CPU and 60 MB, for nothing that a querier has. For processes of queriers, and workers of theirs, alone.
     """
     if PANDAS not in sys.modules:
         sys.meta_path.insert(0, _Refused())
