@@ -183,10 +183,9 @@ class TableEndpoint:
 
     def _trace_block(self, owned: Owned, state: Partition, segment: Segment, trace_id: bytes) -> bytes:
         """A segment's rows of one trace; without any and without losses nothing."""
-        spans = segment.spans
-        if spans is None and segment.may_hold(trace_id):
-            spans = self._worker.tables.segment_rows(owned.slot, segment)
-        rows = schema.empty_table() if spans is None else rows_of_trace(spans, trace_id)
+        rows = schema.empty_table()
+        if segment.may_hold(trace_id):
+            rows = rows_of_trace(self._worker.segment_rows(owned.slot, segment), trace_id)
         if not rows.num_rows and not segment.losses:
             return b""
         header = _header(owned, state, segment.last + 1, spans=rows.num_rows)

@@ -23,8 +23,8 @@ class Segment:
     spans: a span table, or None while only the live table in RocksDB holds it (see `spans_count` for its size).
     arrived_ns and oldest_ns: the worker's steady clock when its first record came, and when the oldest was written;
     record times are Kafka's.
-    losses: offset ranges within it that Kafka deleted before they were read. in_table: RocksDB has the rows too, and
-    `traces` says of which traces they are.
+    losses: offset ranges within it that Kafka deleted before they were read. in_table: RocksDB has the rows too.
+    traces: of which traces they are, once somebody asked.
     """
 
     first: int
@@ -41,9 +41,11 @@ class Segment:
     traces: Halves | None = None
 
     def may_hold(self, trace_id: bytes) -> bool:
-        """False: it has no span of the trace (16 bytes). Known without its rows once they are in the table."""
+        """False: it has no span of the trace (16 bytes). The first question takes time in the order of its spans."""
         if self.traces is None:
-            return True
+            if (spans := self.spans) is None:
+                return True
+            self.traces = traces_of(spans)
         low = _halves_of(trace_id)[1]
         at = int(np.searchsorted(self.traces, low))
         return at < len(self.traces) and bool(self.traces[at] == low)

@@ -265,13 +265,15 @@ class Snapshots:
         if before is not None and before.task is not None:
             await asyncio.wait([before.task])
         self._current, self._next = shared, None
-        return await self._take(Snapshot(unpacked=self.unpacked, reasons=shared.reasons), shared.ends, b"")
+        horizons = self.horizons(range(self._partitions))
+        snapshot = Snapshot(unpacked=self.unpacked, reasons=shared.reasons)
+        return await self._completed(snapshot, shared.ends, horizons, await self._ask(horizons), b"")
 
     async def take_trace(self, partition: int, trace_id: bytes) -> Snapshot:
-        """The rows after H of one trace."""
-        snapshot = Snapshot(unpacked=self.unpacked)
-        ends = await self._ends([partition], snapshot.reasons)
-        return await self._take(snapshot, ends, trace_id, [partition])
+        """The rows after H of one trace. The owner answers while Kafka says where the topic ends."""
+        snapshot, horizons = Snapshot(unpacked=self.unpacked), self.horizons([partition])
+        ends, answers = await asyncio.gather(self._ends([partition], snapshot.reasons), self._ask(horizons, trace_id))
+        return await self._completed(snapshot, ends, horizons, answers, trace_id)
 
     def horizons(self, partitions: Iterable[int]) -> dict[int, int]:
         """H of each partition as the catalog knows it; 0 where nothing is stored."""
@@ -293,11 +295,10 @@ class Snapshots:
         """Run what blocks off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    async def _take(
-        self, snapshot: Snapshot, ends: Ends, trace_id: bytes, partitions: Iterable[int] | None = None
+    async def _completed(
+        self, snapshot: Snapshot, ends: Ends, horizons: dict[int, int], answers: dict[int, LiveAnswer], trace_id: bytes
     ) -> Snapshot:
-        horizons = self.horizons(range(self._partitions) if partitions is None else partitions)
-        answers = await self._ask(horizons, trace_id)
+        """What the owners said, with the rows that they have not reached; `horizons` may rise."""
         for _attempt in range(CATALOG_TRIES):
             # The worker has dropped what is stored: the catalog is behind the bucket.
             behind = [p for p, a in answers.items() if a.state == "held" and a.low > horizons[p]]
@@ -314,7 +315,7 @@ class Snapshots:
             self._add(snapshot, answer, tails.get(partition), horizons[partition])
         return snapshot
 
-    async def _ask(self, horizons: Mapping[int, int], trace_id: bytes) -> dict[int, LiveAnswer]:
+    async def _ask(self, horizons: Mapping[int, int], trace_id: bytes = b"") -> dict[int, LiveAnswer]:
         return await (self._live.trace(horizons, trace_id) if trace_id else self._live.segments(horizons))
 
     async def _refresh(self, partitions: Sequence[int], horizons: dict[int, int], snapshot: Snapshot) -> None:

@@ -30,7 +30,7 @@ from tests.pipeline.traceql.strategies import searches
 from tests.pipeline.traceql.worlds import worlds
 from topics.settings import QuerierSettings, StoreSettings
 
-EXAMPLES, QUERIES = 30, 12  # worlds of each form, and queries of each world
+EXAMPLES, QUERIES = 84, 12  # worlds of each form, and queries of each world: 2,000 pairs and a few
 ALWAYS = (0, 2**63)
 Found = dict[bytes, list[tuple[list[tuple[bytes, int]], list[Any]]]]  # trace -> spansets: (ID, start), values
 
@@ -173,6 +173,7 @@ def compare(engine: Engine, columns_max: int, world: list[Trace], queries: list[
     asyncio.run(engine.run(work))
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("columns_max", [200, 1], ids=["columns", "maps"])
 @settings(
     max_examples=EXAMPLES,
