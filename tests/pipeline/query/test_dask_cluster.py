@@ -22,6 +22,7 @@ from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.chunk_tasks import Task
 from pipeline.query.dask_cluster import DaskCluster
 from pipeline.query.executor import Executor, OwnThreads
+from pipeline.query.explained import Watch
 from pipeline.query.identifiers import Attribute
 from pipeline.query.intervals import Intervals
 from pipeline.query.metrics import Metrics, MetricsQuestion
@@ -164,6 +165,23 @@ def test_a_cluster_gives_the_answers_that_own_threads_give(settings: Settings, c
         assert await answers(on, Spread(cluster, settings.querier)) == own
         chunks = sum(len(manifest.chunks) for manifest in on.stored.manifests)
         assert tasks_answered() - before >= 2 * chunks  # one a chunk and question; not all have the attribute
+
+    ask(settings, SHOP, IN_CHUNKS, question)
+    assert fallbacks() == {}
+
+
+def test_who_looks_on_sees_the_chunks_that_workers_read(settings: Settings, cluster: DaskCluster) -> None:
+    async def seen(on: Asked, executor: Executor) -> dict[str, Any]:
+        finder = Search(on.stored, on.snapshots, on.engine, reach_ns=HOUR_NS, cache=ChunkCache(1 << 20, executor))
+        watch = Watch()
+        await finder.find(TENANTS, SearchQuestion(query=checked("{ .code > 0 }"), tags={}), watch=watch)
+        told: dict[str, Any] = watch.told(100)["chunks"]
+        return told
+
+    async def question(on: Asked) -> None:
+        own = await seen(on, OwnThreads())
+        assert own["read"]
+        assert await seen(on, Spread(cluster, settings.querier)) == own
 
     ask(settings, SHOP, IN_CHUNKS, question)
     assert fallbacks() == {}
