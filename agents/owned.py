@@ -43,7 +43,7 @@ class Owned:
 
 @dataclass(frozen=True, slots=True)
 class SealTicket:
-    """A message of the sink's channel: one sealed range of one owned partition."""
+    """What the sink is given: one sealed range of one owned partition."""
 
     owned: Owned
     state: Partition

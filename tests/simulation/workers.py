@@ -44,8 +44,8 @@ class App:
     def topic(self, name: str, **_: Any) -> str:
         return name
 
-    def channel(self) -> Channel:
-        return Channel()
+    def task(self, function: Any) -> Any:
+        return function
 
     def agent(self, _source: Any, *, name: str, **_: Any) -> Callable[[Any], Any]:
         def attach(function: Any) -> Any:
@@ -53,20 +53,6 @@ class App:
             return function
 
         return attach
-
-
-class Channel:
-    """faust.Channel, in memory."""
-
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def put(self, value: Any) -> None:
-        await self._queue.put(value)
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        while True:
-            yield await self._queue.get()
 
 
 class Stream:
@@ -198,15 +184,9 @@ class SimulatedWorker:
         )
         self.endpoint = TableEndpoint(self.worker, self._no_owners, worker_url(self.settings), self.settings)
         attach_index(self.app, self.settings, self.worker)  # type: ignore[arg-type]
-        sink = attach_sink(self.app, self.worker)  # type: ignore[arg-type]
-        channel = self.worker.seal_requested.__self__  # type: ignore[union-attr]
-        self.process.spawn(self._drain(sink(channel)), "sink")
+        self.process.spawn(attach_sink(self.app, self.worker)(), "sink")  # type: ignore[arg-type]
         self.process.spawn(self._tick(), "tick")
         self.process.spawn(self._keep_house(), "housekeeping")
-
-    async def _drain(self, ranges: AsyncIterator[int]) -> None:
-        async for _ in ranges:
-            pass
 
     async def _tick(self) -> None:
         while True:
