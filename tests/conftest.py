@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from confluent_kafka.admin import AdminClient
 from minio import Minio
 from pydantic import SecretStr
@@ -18,6 +20,7 @@ from infra.ports import free_port
 from infra.rclone import start_rclone
 from infra.stack import store_ready
 from tests.shop_stack import ShopStack, running_shop
+from topics.logs import QUIET_LOGGERS
 from topics.settings import KafkaSettings, StoreSettings
 
 START_TIMEOUT_S = 60.0
@@ -149,3 +152,18 @@ def rclone(tmp_path: Path) -> Iterator[StoreSettings]:
         )
     finally:
         server.stop(10)
+
+
+@pytest.fixture
+def logs_as_before() -> Iterator[None]:
+    """For tests that set up logging in this process: handlers and levels are as they were after it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    levels = {name: logging.getLogger(name).level for name in QUIET_LOGGERS}
+    yield
+    structlog.reset_defaults()
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, old in levels.items():
+        logging.getLogger(name).setLevel(old)

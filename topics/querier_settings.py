@@ -51,6 +51,9 @@ class QuerierSettings(Section):
         15, "How far threads of queries stand back where the CPU is scarce, behind traces by ID; 0: not", ge=0, le=19
     )
     query_timeout_s: float = setting(60.0, "A query is ended after so long with 504", gt=0)
+    query_chunk_bytes_max: int = setting(
+        65_536 * MIB, "Bytes of the chunks that a search, metrics or tag query reads; beyond, 413", ge=KIB
+    )
     live_bytes_max: int = setting(
         128 * MIB,
         "Copies of live segments kept, compressed, and half as much unpacked; beyond, the oldest are asked for again",

@@ -164,6 +164,7 @@ class ChunkReader:
         where none of these can.
         """
         wanted = [ref.traces_wanted if traces else ref.wanted for ref in refs]
+        self.session.open(wanted)
         files = self.session.files(wanted, fetch=fetch)
         self._urls |= {str(path): url for url, path in files.items()}
         named = [str(files.get(one.url, one.url)) for one in wanted]
@@ -194,7 +195,8 @@ class ChunkReader:
         return not any(self.url_of(name) == ref.url for name in self._broken)
 
     def source(self, ref: ChunkRef) -> str | pa.Buffer:
-        """A chunk's file, or its bytes. Raises StoreUnavailableError."""
+        """A chunk's file, or its bytes. Raises StoreUnavailableError, QueryTooLargeError."""
+        self.session.open([ref.wanted])
         path = self.session.files([ref.wanted], fetch=True).get(ref.url)
         return str(path) if path is not None else pa.py_buffer(self.session.content(ref.wanted))
 

@@ -39,13 +39,21 @@ class Session:
     """One query's use of the engine, in one thread. `stop` may be called from another."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, deadline_s: float, copies: Copies, watch: Watch | None = None
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        deadline_s: float,
+        copies: Copies,
+        *,
+        chunk_bytes_max: int,
+        watch: Watch | None = None,
     ) -> None:
-        """watch: looks on."""
+        """chunk_bytes_max: of the objects that it may open; watch: looks on."""
         self.watch = watch
         self._cursor = connection.cursor()
         self._copies = copies
         self._held: set[str] = set()
+        self._opened: set[Wanted] = set()
+        self._chunk_bytes_left = chunk_bytes_max
         self._deadline_s = deadline_s
         self._stopped = threading.Event()
 
@@ -80,6 +88,16 @@ class Session:
     def step(self, name: str, *, whole: bool = False) -> AbstractContextManager[None]:
         """A part of the question's way, for who looks on. whole: it reads the rest of traces."""
         return nullcontext() if self.watch is None else self.watch.step(name, whole=whole)
+
+    def open(self, wanted: Sequence[Wanted]) -> None:
+        """Count objects that are about to be read, here or elsewhere, each once. Raises QueryTooLargeError."""
+        new = set(wanted) - self._opened
+        self._opened |= new
+        self._chunk_bytes_left -= sum(one.size for one in new)
+        if self._chunk_bytes_left < 0:
+            raise QueryTooLargeError(
+                "the chunks that this query reads have more bytes than querier.query_chunk_bytes_max: ask for less time"
+            )
 
     def files(self, wanted: Sequence[Wanted], *, fetch: bool) -> dict[str, Path]:
         """URL -> its copy on the local disk, of those that have one, until this session ends. fetch: make copies."""
@@ -128,6 +146,7 @@ class Engine:
     def __init__(self, querier: QuerierSettings, store: StoreSettings) -> None:
         """Opens the engine in memory; it spills to `<data_dir>/spill`. Raises duckdb.Error if it cannot be set up."""
         self._timeout_s = querier.query_timeout_s
+        self._chunk_bytes_max = querier.query_chunk_bytes_max
         self._threads = ThreadPoolExecutor(querier.queries_max, "query", stand_back, (querier.niceness,))
         self._prompt_threads = ThreadPoolExecutor(querier.traces_max, "trace")
         (querier.data_dir / "spill").mkdir(parents=True, exist_ok=True)
@@ -148,7 +167,7 @@ class Engine:
         session: list[Session] = []
 
         def job() -> T:
-            current = Session(connection, deadline_s, self._copies, watch)
+            current = Session(connection, deadline_s, self._copies, chunk_bytes_max=self._chunk_bytes_max, watch=watch)
             session.append(current)
             try:
                 current.check()

@@ -130,9 +130,10 @@ class _Tasks:
         self.under_way: dict[Future[Answer], _Sent] = {}
 
     def send(self, worker: str, refs: list[ChunkRef]) -> None:
-        """Have a batch answered."""
+        """Have a batch answered. Raises QueryTooLargeError."""
         statement = self._asked.statement([ref.url for ref in refs])
         wanted = tuple(ref.wanted for ref in refs)
+        self._reader.session.open(wanted)
         task = Task.of(wanted, statement, self._asked.live, self._reader.session.seconds_left)
         self.under_way[self._cluster.ask(task, worker)] = _Sent(refs, task.text, time.monotonic())
 

@@ -1,6 +1,7 @@
 """What looking through chunks on a Dask cluster buys and costs, beside the querier's own threads; on this one machine.
 
-Each question is asked with a condition that it was not asked with before: nothing is answered from what is kept.
+A worker has one thread, as if it were a machine of one core: more of them help as long as there are cores. Each
+question is asked with a condition that it was not asked with before: nothing is answered from what is kept.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ def executor_rows(report: Report, bench: Bench, spans: int) -> None:
     report.measure("chunks to look through", lambda: _fill(bench, settings, spans))
     asked = [one for one in questions("", began_s - 60, int(time.time()) + 60) if one.name in EXECUTED]
     asked.sort(key=lambda one: one.name != FIRST)
-    for mode, workers in executor_modes():
-        report.measure(mode, lambda mode=mode, workers=workers: _asked(bench, settings, asked, mode, workers))  # type: ignore[misc]
+    for mode, workers, threads in executor_modes():
+        own = settings.model_copy(update={"querier": settings.querier.model_copy(update={"threads": threads})})
+        report.measure(mode, lambda own=own, mode=mode, workers=workers: _asked(bench, own, asked, mode, workers))  # type: ignore[misc]
 
 
 def _fill(bench: Bench, settings: Settings, spans: int) -> Figures:

@@ -33,9 +33,9 @@ def asked(name: str, cold: float, warm: float) -> tuple[Row, Row]:
 EXECUTED = ("attribute equality, 20 newest", "regex, no match", "rate() by service", "quantiles by service")
 
 
-def executor_modes() -> list[tuple[str, int]]:
-    """Name -> workers of a Dask cluster, 0: the querier's own threads."""
-    return [("threads", 0)] + [(f"Dask with {count}", count) for count in (1, 2, 4)]
+def executor_modes() -> list[tuple[str, int, int]]:
+    """Name, workers of a Dask cluster (0: the querier's own threads), threads of each engine (0: one a core)."""
+    return [("one thread", 0, 1), ("threads", 0, 0)] + [(f"Dask with {count}", count, 1) for count in (1, 2, 4)]
 
 
 ROWS = (
@@ -89,10 +89,10 @@ ROWS = (
     Row("compaction, memory beside an idle worker's", "MB", None),
     *(
         Row(f"{name}, {mode}", "ms", None)
-        for mode, _ in executor_modes()
+        for mode, _, _ in executor_modes()
         for name in ("the first question of all", *EXECUTED)
     ),
-    *(Row(f"memory of a worker, {mode}", "MB", None) for mode, workers in executor_modes() if workers),
+    *(Row(f"memory of a worker, {mode}", "MB", None) for mode, workers, _ in executor_modes() if workers),
 )
 
 

@@ -5,28 +5,14 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from topics.logs import QUIET_LOGGERS, set_up_logs
+from topics.logs import set_up_logs
 from topics.settings import LogSettings
 
-
-@pytest.fixture(autouse=True)
-def logs_as_before() -> Iterator[None]:
-    """Other tests find the loggers as they were."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    levels = {name: logging.getLogger(name).level for name in QUIET_LOGGERS}
-    yield
-    structlog.reset_defaults()
-    logging.captureWarnings(capture=False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, old in levels.items():
-        logging.getLogger(name).setLevel(old)
+pytestmark = pytest.mark.usefixtures("logs_as_before")
 
 
 def test_without_a_terminal_events_are_json_lines_with_time_level_and_logger() -> None:

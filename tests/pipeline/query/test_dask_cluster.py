@@ -182,6 +182,18 @@ def test_a_broken_chunk_is_named_as_own_threads_name_it(settings: Settings, clus
     assert fallbacks().keys() == {"unreadable"}
 
 
+def test_a_question_that_reads_too_many_bytes_is_refused_by_both(settings: Settings, cluster: DaskCluster) -> None:
+    few = settings.querier.model_copy(update={"query_chunk_bytes_max": 1024})
+
+    async def question(on: Asked) -> None:
+        for executor in (OwnThreads(), Spread(cluster, few)):
+            for asked in questions_to(on, executor):
+                with pytest.raises(QueryTooLargeError, match=r"querier\.query_chunk_bytes_max"):
+                    await asked()
+
+    ask(settings.model_copy(update={"querier": few}), SHOP, IN_CHUNKS, question)
+
+
 def test_a_worker_killed_in_the_middle_costs_a_retry_and_not_the_answer(
     settings: Settings, cluster: DaskCluster, run: DaskRun
 ) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.query.chunks import ChunkReader, refs_of
+from pipeline.query.copies import Wanted
 from pipeline.query.engine import Engine, Session, quoted
 from pipeline.store.objects import ObjectStore
 from tests.pipeline.query.world import OneSpan, rows, stored
@@ -70,6 +71,18 @@ def test_waiting_for_its_turn_counts(tmp_path: Path) -> None:
         engine.close()
 
     asyncio.run(main())
+
+
+def test_a_query_opens_no_more_bytes_of_chunks_than_allowed_each_counted_once(tmp_path: Path) -> None:
+    one, other = (Wanted("bucket", name, (1 << 20) - 1) for name in ("a.parquet", "b.parquet"))
+
+    def work(session: Session) -> None:
+        session.open([one])
+        session.open([one, Wanted("bucket", "c.parquet", 1)])
+        with pytest.raises(QueryTooLargeError, match=r"querier\.query_chunk_bytes_max"):
+            session.open([one, other])
+
+    run(work, tmp_path, query_chunk_bytes_max=1 << 20)
 
 
 @pytest.mark.parametrize("later", range(6))
