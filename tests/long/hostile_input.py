@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.hostile import RECORDS_AT_ONCE, Hostile
 from tests.long.figures import Figure
+from tests.metrics import peak_bytes
 from topics.settings import Settings
 
 INPUTS = int(os.environ.get("HOSTILE_INPUTS", "1000000"))
@@ -32,13 +32,13 @@ def portion(kind: str, seed: int, count: int) -> tuple[int, str, float]:
     """(inputs, what was wrong, MB that the process grew after its first tenth)."""
     hostile, grown_mb = Hostile(seed), 0.0
     hostile.run(kind, max(1, count // 10))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes(os.getpid())  # getrusage tells the peak of the process that started this one, too
     try:
         hostile.run(kind, count - max(1, count // 10))
         wrong = ""
     except Exception as error:
         wrong = f"{error!r} {getattr(error, '__notes__', '')}"
-    grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    grown_mb = (peak_bytes(os.getpid()) - before) / 2**20
     return hostile.outcomes.total(), wrong, grown_mb
 
 
