@@ -188,6 +188,9 @@ class Statements:
     def __init__(self, querier: SimulatedQuerier) -> None:
         self._querier = querier
 
+    def open(self, wanted: Sequence[Wanted]) -> None:
+        """A seed has few chunks: no query reads too much."""
+
     def files(self, wanted: Sequence[Wanted], *, fetch: bool) -> dict[str, Path]:
         """Nothing is copied."""
         return {}
