@@ -18,7 +18,7 @@ from topics.errors import MalformedRecordError
 from topics.settings import Settings
 
 RELEASE_EVERY_BYTES = 16 << 20
-GATHER_BYTES = 512 << 10  # of waiting batches: their decoding takes several times its fixed cost
+GATHER_BYTES = 2 << 20  # of waiting batches: their decoding takes several times its fixed cost
 GATHER_MIN_S = 0.01
 
 
@@ -46,7 +46,7 @@ def runs_of(records: Sequence[SourceRecord]) -> list[slice]:
 class Decoder:
     """Decodes in one thread. While it is busy, further batches wait and are then decoded at once, within the limits.
 
-    A decode has a fixed cost of 10 ms. So with little traffic batches wait for those of other partitions until
+    A decode has a fixed cost of 10 to 20 ms. So with little traffic batches wait for those of other partitions until
     take_gather_s after the decode before; with much traffic, a full batch or GATHER_BYTES, they do not.
     """
 
