@@ -375,7 +375,10 @@ def keys_of(table: pa.Table, prefix: str) -> Keys:
     codes, values = np.zeros(table.num_rows, dtype=np.int64), list[tuple[str, Any] | None]([None])
     for name in table.column_names:
         if name.startswith(prefix):
-            coded = table.column(name).combine_chunks().dictionary_encode()
+            column = table.column(name)
+            if pa.types.is_floating(column.type):
+                column = pc.add(column, 0.0)  # -0.0 is 0.0, and one group with it
+            coded = column.combine_chunks().dictionary_encode()
             coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
             own = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
             codes = np.where(own >= 0, own + len(values), codes)
