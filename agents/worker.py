@@ -27,7 +27,7 @@ from pipeline.allocator import release_memory
 from pipeline.clocks import Clocks
 from pipeline.partition.batch import Prepared, SourceRecord
 from pipeline.partition.sealed import SealedRange
-from pipeline.partition.segment import Halves, Segment, traces_of
+from pipeline.partition.segment import Segment
 from pipeline.partition.state import Partition, PartitionLimits, merged, steady_ns
 from pipeline.partition.window import Window
 from pipeline.store.manifest import Manifest
@@ -439,7 +439,7 @@ class Worker:
                 break
             if not segment.in_table:
                 try:
-                    segment.traces = await self._in(self.pools.read, self._put_rows, owned.slot, segment, segment.spans)
+                    await self._in(self.pools.read, self._put_rows, owned.slot, segment, segment.spans)
                 except DiskFullError as error:
                     self.waits.failed(DISK, error)
                     return
@@ -447,10 +447,10 @@ class Worker:
             segment.spans = None
             spare -= segment.nbytes
 
-    def _put_rows(self, slot: Slot, segment: Segment, spans: pa.Table) -> Halves:
-        """spans: the segment's, which another spill may let go meanwhile. Returns the traces that they are of."""
+    def _put_rows(self, slot: Slot, segment: Segment, spans: pa.Table) -> None:
+        """spans: the segment's, which another spill may let go meanwhile."""
         self.tables.put_rows(slot, segment, spans)
-        return traces_of(spans)
+        segment.name_traces(spans)
 
     def segment_rows(self, slot: Slot, segment: Segment) -> pa.Table:
         """A segment's rows from memory, else from RocksDB. Blocking. Raises NotOwnerError when they are gone."""

@@ -16,6 +16,10 @@ class Clocks(NamedTuple):
     unix_ns: Callable[[], int]
     steady_ns: Callable[[], int]
 
+    def has_passed(self, since_ns: int | None, every_ns: float) -> bool:
+        """Whether it is so long since, by the steady clock; since_ns None: it was never done."""
+        return since_ns is None or self.steady_ns() - since_ns >= every_ns
+
 
 def own_clocks() -> Clocks:
     """This process's."""

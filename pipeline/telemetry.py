@@ -157,8 +157,9 @@ def count_manifest(manifest: Manifest) -> None:
 def observe_partitions(
     states: Sequence[Partition], progress: Sequence[Mapping[str, int | float | None]], now_ns: int
 ) -> None:
-    """Set the gauges of the owned partitions; progress: one row a partition, as the table endpoint shows it;
-    now_ns: a steady clock."""
+    """Set the gauges of the owned partitions. now_ns: a steady clock; progress: one row a partition, as the table
+    endpoint shows it.
+    """
     LAG_RECORDS.set(sum(row["lag_records"] or 0 for row in progress))
     LAG_SECONDS.set(max((row["lag_s"] or 0 for row in progress), default=0))
     opened = [segment for state in states for segment in state.segments if segment.first >= state.mark]

@@ -15,16 +15,15 @@ from minio import Minio
 from pydantic import SecretStr
 
 from infra.kafka import KafkaPlan, kafka_ready, start_kafka
-from infra.minio import BUILD_COMMAND, StorePlan, find_minio, start_minio
+from infra.minio import StorePlan
 from infra.ports import free_port
 from infra.rclone import start_rclone
 from infra.stack import store_ready
+from tests.minio_run import START_TIMEOUT_S, STOP_TIMEOUT_S, running_minio
 from tests.shop_stack import ShopStack, running_shop
 from topics.logs import QUIET_LOGGERS
 from topics.settings import KafkaSettings, StoreSettings
 
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 20.0
 TESTS = Path(__file__).parent
 # Files that take over a minute, and those of the whole stack, which stand in `tests/` itself
 LONGEST = ("test_rows", "test_simulation", "test_traceql_reference", "test_tags_reference", "test_local_run")
@@ -68,22 +67,8 @@ def kafka_broker(real_parts_dir: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def minio_server(real_parts_dir: Path) -> Iterator[StorePlan]:
     """A real MinIO for the whole run."""
-    binary = find_minio()
-    if binary is None:
-        pytest.fail(f"these tests need MinIO: `{BUILD_COMMAND}` builds it, once", pytrace=False)
-    plan = StorePlan(
-        data_dir=real_parts_dir / "minio",
-        port=free_port(),
-        access_key="spanstream",
-        secret_key="spanstream-local",
-        log_path=real_parts_dir / "minio.log",
-    )
-    server = start_minio(plan, binary)
-    try:
-        server.wait_ready(lambda: store_ready(plan), START_TIMEOUT_S)
+    with running_minio(real_parts_dir / "minio", real_parts_dir / "minio.log") as plan:
         yield plan
-    finally:
-        server.stop(STOP_TIMEOUT_S)
 
 
 @pytest.fixture

@@ -15,11 +15,10 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from agents.commands.local_run import is_ready
-from infra.minio import StorePlan, find_minio, start_minio
-from infra.ports import free_port
-from infra.stack import LocalStack, store_ready
+from infra.stack import LocalStack
 from pipeline.store.objects import ObjectStore
 from tests.metrics import metric, peak_bytes
+from tests.minio_run import running_minio
 from tests.queriers import asking, querier, receiver
 from tests.test_kill_and_rebalance import SPANS_A_RECORD, running
 from tests.waiting import wait_until
@@ -62,19 +61,11 @@ def fill(path: Path) -> None:
 @contextmanager
 def own_store(folder: Path) -> Iterator[StoreSettings]:
     """A MinIO whose data stand in `folder`, with its buckets."""
-    binary = find_minio()
-    assert binary is not None
-    log_path = folder.with_name("store.log")
-    keys = {"access_key": "spanstream", "secret_key": "spanstream-local"}
-    plan = StorePlan(data_dir=folder / "data", port=free_port(), log_path=log_path, **keys)
-    server = start_minio(plan, binary)
-    try:
-        server.wait_ready(lambda: store_ready(plan), 60)
+    with running_minio(folder / "data", folder.with_name("store.log")) as plan:
+        keys = {"access_key": plan.access_key, "secret_key": plan.secret_key}
         settings = StoreSettings(endpoint=plan.endpoint, **keys, buckets=("full-a", "full-b"))
         ObjectStore(settings).ensure_buckets()
         yield settings
-    finally:
-        server.stop(20)
 
 
 def test_a_worker_whose_disk_is_full_waits_says_so_and_goes_on_when_there_is_room(

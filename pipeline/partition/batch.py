@@ -14,11 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.partition.window import Keys, Window, ordered
 from pipeline.spans import dedup, from_otlp, schema, validate
-from pipeline.spans.index import Index, indexes_of
+from pipeline.spans.index import Index, coded, indexes_of
 from pipeline.spans.record import Record
 from topics.partitioner import partitions_of
 
@@ -210,13 +209,9 @@ def _bounds(owner: Ints, parts: int) -> list[int]:
 
 
 def _by_tenant(spans: pa.Table, bounds: list[int]) -> list[Counter[str]]:
-    tenants = spans_by_tenant(spans)
-    if len(tenants) == 1:  # as in most batches: counted once, not a part at a time
-        return [+Counter(dict.fromkeys(tenants, end - start)) for start, end in itertools.pairwise(bounds)]
-    return [spans_by_tenant(spans.slice(start, end - start)) for start, end in itertools.pairwise(bounds)]
-
-
-def spans_by_tenant(spans: pa.Table) -> Counter[str]:
-    """Tenant -> rows."""
-    counted = pc.value_counts(spans.column("tenant").cast(pa.string())).to_pylist() if spans.num_rows else []
-    return Counter({row["values"]: row["counts"] for row in counted})
+    """Tenant -> rows, of each part. The column is read once for all of them."""
+    if not spans.num_rows:
+        return [Counter() for _ in bounds[1:]]
+    tenants = coded(spans, "tenant")
+    counts = [np.bincount(tenants.codes[start:end]).tolist() for start, end in itertools.pairwise(bounds)]
+    return [Counter({tenants.values[at] or "": count for at, count in enumerate(own) if count}) for own in counts]

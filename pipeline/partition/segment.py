@@ -45,10 +45,16 @@ class Segment:
         if self.traces is None:
             if (spans := self.spans) is None:
                 return True
-            self.traces = traces_of(spans)
+            self.name_traces(spans)
+            assert self.traces is not None
         low = _halves_of(trace_id)[1]
         at = int(np.searchsorted(self.traces, low))
         return at < len(self.traces) and bool(self.traces[at] == low)
+
+    def name_traces(self, spans: pa.Table) -> None:
+        """Keep of which traces its rows are, once. spans: the rows, which may be let go meanwhile."""
+        if self.traces is None:
+            self.traces = _traces_of(spans)
 
 
 def rows_from(spans: pa.Table, offset: int) -> pa.Table:
@@ -57,7 +63,7 @@ def rows_from(spans: pa.Table, offset: int) -> pa.Table:
     return spans.slice(int(np.searchsorted(offsets, offset)))
 
 
-def traces_of(spans: pa.Table) -> Halves:
+def _traces_of(spans: pa.Table) -> Halves:
     """The second halves of the rows' trace IDs, sorted, each once: the random ones, where a sender pads short IDs."""
     return np.unique(schema.fixed_bytes(spans, "trace_id", 16).view("<u8")[:, 1])
 

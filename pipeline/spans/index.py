@@ -40,7 +40,7 @@ def indexes_of(spans: pa.Table, part: Ints, parts: int) -> list[Index]:
     found = [Index({}, {}) for _ in range(parts)]
     if not spans.num_rows:
         return found
-    tenant, service, name = (_coded(spans, column) for column in ("tenant", schema.SERVICE_COLUMN, "name"))
+    tenant, service, name = (coded(spans, column) for column in ("tenant", schema.SERVICE_COLUMN, "name"))
     group = part * len(tenant.values) + tenant.codes
     combined = (group * len(service.values) + service.codes) * len(name.values) + name.codes
     codes, counts = _counted(combined, parts * len(tenant.values) * len(service.values) * len(name.values))
@@ -115,23 +115,24 @@ def _runs(group: Ints) -> list[tuple[int, int, int]] | None:
     return [(int(group[start]), start, end) for start, end in zip(starts, [*starts[1:], len(group)], strict=True)]
 
 
-class _Coded(NamedTuple):
+class Coded(NamedTuple):
     """A text column as numbers: values[codes[row]]; the last value is that of nulls."""
 
     values: list[str | None]
     codes: Ints
 
 
-def _coded(spans: pa.Table, column: str) -> _Coded:
+def coded(spans: pa.Table, column: str) -> Coded:
+    """A text column of a table with rows."""
     values: list[str | None] = []
     codes = []
     for chunk in schema.column(spans, column).cast(schema.TEXT).chunks:
         codes.append(pc.fill_null(chunk.indices, len(chunk.dictionary)).to_numpy() + len(values))
         values += [*chunk.dictionary.to_pylist(), None]
     if len(codes) == 1:
-        return _Coded(values, codes[0].astype(np.int64))
+        return Coded(values, codes[0].astype(np.int64))
     places = {value: at for at, value in enumerate(values)}  # pieces have dictionaries of their own
-    return _Coded(values, np.array([places[value] for value in values])[np.concatenate(codes)])
+    return Coded(values, np.array([places[value] for value in values])[np.concatenate(codes)])
 
 
 def add_services(total: Services, more: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:

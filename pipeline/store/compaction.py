@@ -134,8 +134,7 @@ class Compactor:
     def due(self, partition: int) -> bool:
         """Whether there may be something to merge."""
         every_ns = int(self._settings.housekeeping.compaction_every_s * 1e9)
-        planned_ns = self._planned_ns.get(partition)
-        waited = planned_ns is None or self._clocks.steady_ns() - planned_ns >= every_ns
+        waited = self._clocks.has_passed(self._planned_ns.get(partition), every_ns)
         return bool(self._settings.housekeeping.compaction_chunk_bytes) and (
             waited or bool(self._planned.get(partition))
         )

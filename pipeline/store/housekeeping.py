@@ -90,7 +90,7 @@ class Housekeeper:
     ) -> None:
         self._settings, self._store = settings, store
         self._topic, self._worker = topic, worker
-        self._clock_ns, self._steady_ns = clocks
+        self._clocks = clocks
         self._retention = retention
         self._compactor = Compactor(settings, store, topic=topic, clocks=clocks, busy=busy)
         self._deleted: dict[int, set[str]] = {}  # partition -> names of chunks whose objects were deleted
@@ -110,7 +110,7 @@ class Housekeeper:
         """One round. `stop`: the partition is let go. Raises StoreUnavailableError; FormatVersionError and the like."""
         done = Kept()
         names, state = edit_log.read(self._store, self._topic, partition)
-        now = self._clock_ns()
+        now = self._clocks.unix_ns()
         edit = self._retired_at_times(partition, names, state, now)
         if edit is not None and (stop.is_set() or not edit_log.put(self._store, edit)):
             return done  # another owner changed something meanwhile: the next round goes by that
@@ -123,17 +123,13 @@ class Housekeeper:
             self._delete(partition, names, state, done)
         if not stop.is_set():
             self._draw_together(partition, names, state)
-        if self._has_passed(self._swept_ns.get(partition), self._settings.housekeeping.sweep_every_h * HOUR_NS):
-            began_ns = self._steady_ns()
+        if self._clocks.has_passed(self._swept_ns.get(partition), self._settings.housekeeping.sweep_every_h * HOUR_NS):
+            began_ns = self._clocks.steady_ns()
             self._sweep(partition, stop, done)
             self._swept_ns[partition] = began_ns
         if not stop.is_set() and self._compactor.due(partition):
             self._compact(partition, stop, done)
         return done
-
-    def _has_passed(self, since_ns: int | None, every_ns: float) -> bool:
-        """By the steady clock; since_ns None: it was never done."""
-        return since_ns is None or self._steady_ns() - since_ns >= every_ns
 
     # ---- retention
 
@@ -141,11 +137,11 @@ class Housekeeper:
         """As _retired; not in every round, since it may read all manifests: a hundredth of the time they are kept."""
         retention = self._retention()
         every_ns = (now - retention.latest_ns(now)) // 100
-        if not self._has_passed(self._retired_ns.get(partition), every_ns):
+        if not self._clocks.has_passed(self._retired_ns.get(partition), every_ns):
             return None
         edit = self._retired(names, state, retention, (partition, now))
         if edit is None:  # else look again: there may be more, or it may not be taken
-            self._retired_ns[partition] = self._steady_ns()
+            self._retired_ns[partition] = self._clocks.steady_ns()
         return edit
 
     def _retired(self, names: Listed, state: EditState, retention: Retention, when: tuple[int, int]) -> Edit | None:
@@ -186,7 +182,7 @@ class Housekeeper:
         if chunks or manifest.written_unix_ns >= latest_ns - self.grace_ns:
             return False
         ended = [state.removed[one.name].removed_unix_ns for one in manifest.chunks if one.name in state.removed]
-        return max(ended, default=0) < self._clock_ns() - self.grace_ns
+        return max(ended, default=0) < self._clocks.unix_ns() - self.grace_ns
 
     def _window(self, partition: int) -> set[str]:
         """Manifests whose spans a new owner reads for its deduplication window."""
@@ -199,7 +195,7 @@ class Housekeeper:
         """Delete the objects of chunks that were removed long enough ago, and manifests that count no more."""
         deleted = self._deleted.setdefault(partition, set())
         for one in state.removed.values():
-            if one.name not in deleted and one.removed_unix_ns < self._clock_ns() - self.grace_ns:
+            if one.name not in deleted and one.removed_unix_ns < self._clocks.unix_ns() - self.grace_ns:
                 for name in one.objects:
                     self._store.remove(one.bucket, name)
                     done.objects_deleted += 1
@@ -227,12 +223,12 @@ class Housekeeper:
         First a fence: an edit that somebody else has prepared is refused from there on, so that what was listed before
         and has no name then never gets one. Ranges not stored yet, from the mark on, are let alone.
         """
-        seen_ns, unnamed = self._steady_ns(), self._unnamed.setdefault(partition, {})
+        seen_ns, unnamed = self._clocks.steady_ns(), self._unnamed.setdefault(partition, {})
         found = list(self._chunk_objects(partition))
         if not found:
             return
         _, state = edit_log.read(self._store, self._topic, partition)
-        fence = self._edit(partition, state, self._clock_ns())
+        fence = self._edit(partition, state, self._clocks.unix_ns())
         if stop.is_set() or not edit_log.put(self._store, fence):
             return
         done.edited = True
@@ -286,7 +282,7 @@ class Housekeeper:
             state,
             self._window(partition),
             kept_ns=retention.kept_ns,
-            old_unix_ns=self._clock_ns() - age_ns,
+            old_unix_ns=self._clocks.unix_ns() - age_ns,
         )
         for group in planned:
             if stop.is_set() or len(state.removed) > REMOVED_MAX:
@@ -294,7 +290,7 @@ class Housekeeper:
             compacted = self._compactor.merged(partition, group, state, stop)
             if compacted is None:
                 continue
-            now = self._clock_ns()
+            now = self._clocks.unix_ns()
             removed = tuple(Removed.of(one, now) for one in compacted.parts)
             edit = self._edit(partition, state, now, removed=removed, added=(compacted.added,))
             if stop.is_set() or not edit_log.put(self._store, edit):

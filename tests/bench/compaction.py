@@ -9,7 +9,7 @@ from agents.load.blocks import Load
 from pipeline.store import edit_log
 from pipeline.store.manifest import ChunkEntry
 from pipeline.store.objects import ObjectStore
-from tests.bench.processes import send_load, until
+from tests.bench.processes import until
 from tests.bench.report import Report
 from tests.bench.rows import SEED, TRACES_ASKED, Bench, Figures, ask_all
 from topics import spans_by_trace
@@ -31,17 +31,15 @@ SHORT = {"query_timeout_s": 1.0, "catalog_refresh_s": 1.0}  # then chunks are ol
 def compaction_rows(report: Report, bench: Bench, spans: int) -> None:
     """Small chunks are written, asked about, merged, and asked about again."""
     settings, load = bench.settings("compaction", seal_spans=2_000, seal_age_s=1.0, window_s=1.0), Load(spans, SEED)
-    report.measure("small chunks", lambda: _fill(bench, settings, load))
+    report.measure("small chunks", lambda: _fill(bench, settings, spans))
     report.measure("before compaction", lambda: _asked(bench, settings, load, "before"))
     report.measure("compaction", lambda: _merge(bench, settings))
     report.measure("after compaction", lambda: _asked(bench, settings, load, "after"))
 
 
-def _fill(bench: Bench, settings: Settings, load: Load) -> Figures:
+def _fill(bench: Bench, settings: Settings, spans: int) -> Figures:
     never = settings.model_copy(update={"housekeeping": settings.housekeeping.model_copy(update={"every_s": 0.0})})
-    with bench.process("receive", never) as receiver, bench.process("worker", never) as worker:
-        send_load(receiver.url, load.spans, SEED, RATE)
-        until(lambda: worker.metric("spanstream_worker_stored_spans_total") >= load.spans, 300, "all is stored")
+    bench.fill(never, spans, rate=RATE, timeout_s=300)
     return {}
 
 

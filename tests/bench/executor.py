@@ -14,11 +14,10 @@ from dataclasses import replace
 from statistics import median
 
 from agents.commands.dask import DaskRun
-from agents.load.blocks import Load
-from tests.bench.processes import Measured, send_load, until
+from tests.bench.processes import Measured
 from tests.bench.queries import Asked, questions, times_of, url_of
 from tests.bench.report import EXECUTED, Report, executor_modes
-from tests.bench.rows import SEED, Bench, Figures
+from tests.bench.rows import Bench, Figures
 from tests.metrics import peak_bytes
 from topics.settings import Settings
 
@@ -40,10 +39,7 @@ def executor_rows(report: Report, bench: Bench, spans: int) -> None:
 
 
 def _fill(bench: Bench, settings: Settings, spans: int) -> Figures:
-    load = Load(spans, SEED)
-    with bench.process("receive", settings) as receiver, bench.process("worker", settings) as worker:
-        send_load(receiver.url, spans, SEED)
-        until(lambda: worker.metric("spanstream_worker_stored_spans_total") >= load.spans, 600, "all is stored")
+    bench.fill(settings, spans)
     return {}
 
 

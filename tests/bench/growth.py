@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import median
 
 from agents.load.blocks import Load
-from tests.bench.processes import send_load, until
 from tests.bench.queries import Asked, questions, times_of, url_of
 from tests.bench.report import Report, Row
 from tests.bench.rows import SEED, Bench, Figures, ask_all
@@ -23,6 +22,7 @@ from topics.settings import Settings
 
 SPANS, TIMES = 5_000_000, 4
 OLDER_S = 4 * 3600
+STORED_S = 900.0  # longest wait for a load
 PROCESSES, TRACES, WARM_UP = 5, 200, 20
 BY_ID = "trace by ID"
 COLD = ("attribute equality, 20 newest", "service and duration", "rate() by service", "tag values")
@@ -45,22 +45,15 @@ def growth(bench: Bench, spans: int) -> Figures:
     """How many times longer each question takes when `TIMES` times as many spans are stored."""
     settings = bench.settings("growth", seal_age_s=15.0, seal_spans=500_000)
     began_s = int(time.time())
-    _fill(bench, settings, spans, SEED)
+    bench.fill(settings, spans, timeout_s=STORED_S)
     load = Load(spans, SEED)
     ids = [one.tobytes() for block in range(load.blocks) for one in load.trace_ids(block)[:2]][:TRACES]
     asked = [one for one in questions("", began_s - 60, int(time.time()) + 60) if one.name in COLD]
     before = _ask(bench, settings, asked, ids)
     for number in range(1, TIMES):
-        _fill(bench, settings, spans, SEED + number, "--age-s", str(OLDER_S * number))
+        bench.fill(settings, spans, "--age-s", str(OLDER_S * number), seed=SEED + number, timeout_s=STORED_S)
     after = _ask(bench, settings, asked, ids)
     return {f"{name}: {TIMES} times as many spans": after[name] / before[name] for name in NAMES}
-
-
-def _fill(bench: Bench, settings: Settings, spans: int, seed: int, *more: str) -> None:
-    load = Load(spans, seed)
-    with bench.process("receive", settings) as receiver, bench.process("worker", settings) as worker:
-        send_load(receiver.url, spans, seed, 0.0, *more)
-        until(lambda: worker.metric("spanstream_worker_stored_spans_total") >= load.spans, 900, "all is stored")
 
 
 def _ask(bench: Bench, settings: Settings, asked: list[Asked], ids: list[bytes]) -> Figures:

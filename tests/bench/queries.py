@@ -101,10 +101,7 @@ class QueryBench:
 
     def _fill(self, settings: Settings) -> Figures:
         soon = settings.model_copy(update={"worker": settings.worker.model_copy(update={"seal_age_s": 15.0})})
-        load = Load(self._spans, SEED)
-        with self._bench.process("receive", soon) as receiver, self._bench.process("worker", soon) as worker:
-            send_load(receiver.url, self._spans, SEED)
-            until(lambda: worker.metric("spanstream_worker_stored_spans_total") >= load.spans, 600, "all is stored")
+        self._bench.fill(soon, self._spans)
         return {}
 
     def _live_minute(self, receiver: Measured, worker: Measured) -> Figures:

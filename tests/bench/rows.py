@@ -92,6 +92,16 @@ class Bench:
         }
         return Measured(command, settings, f"http://127.0.0.1:{ports[command]}", self._folder / f"{command}.log")
 
+    def fill(
+        self, settings: Settings, spans: int, *more: str, seed: int = SEED, rate: float = 0.0, timeout_s: float = 600.0
+    ) -> None:
+        """Send a load and wait until it is stored. more: its options; rate: spans/s, 0: as fast as it goes."""
+        load = Load(spans, seed)
+        with self.process("receive", settings) as receiver, self.process("worker", settings) as worker:
+            send_load(receiver.url, spans, seed, rate, *more)
+            stored = "spanstream_worker_stored_spans_total"
+            until(lambda: worker.metric(stored) >= load.spans, timeout_s, "all is stored")
+
     # ---- what a span costs
 
     def cost(self, report: Report, spans: int, *, seal_age_s: float = 20.0) -> None:
