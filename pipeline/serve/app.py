@@ -26,7 +26,7 @@ from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
 from pipeline.serve import explain, messages, openapi, params, search_events, search_rows, tail_events, tempo
 from pipeline.serve.answers import Answers, count_partial
-from pipeline.serve.formats import form_of
+from pipeline.serve.formats import form_of, reasons_header
 from pipeline.serve.gone import unless_gone
 from pipeline.serve.headers import COPIES_HEADER
 from pipeline.serve.mcp_door import McpDoor
@@ -173,15 +173,16 @@ class Api:
     # ---- traces
 
     async def trace_v1(self, request: Request) -> Response:
-        """A trace as `batches`; 404 where there is none, 422 where it is too large."""
+        """A trace as `batches`; 404 where there is none, 422 where it is too large. A header says what may be missing."""
         found = await self._find(request)
+        headers = _copies(found) | reasons_header(found.reasons)
         if not found.spans.num_rows:
-            return Response(status_code=404)
+            return Response(status_code=404, headers=headers)
         encoded = await self._encode(found, request, v1=True)
         if encoded.cut:
             limit = self._querier.trace_bytes_max
             return Response(f"trace exceeds max size (max bytes: {limit})\n", 422, media_type="text/plain")
-        return Response(encoded.body, headers=_copies(found), media_type=encoded.media_type)
+        return Response(encoded.body, headers=headers, media_type=encoded.media_type)
 
     async def trace_v2(self, request: Request) -> Response:
         """A TraceByIDResponse; 200 with an empty trace where there is none."""

@@ -24,6 +24,7 @@ SEARCH_DEFAULT_NS = 15 * 60 * SECOND_NS
 SPANS_PER_SPAN_SET, SPANS_PER_SPAN_SET_MAX = 3, 100
 UINT32_MAX = 2**32 - 1
 QUERY_BYTES_MAX = 131_072
+TAG_LIMIT_MAX = 262_144  # as many as Tempo's traces of a search; the engine's own limit of a sorted list is a million
 SEARCH_PARAMETERS = frozenset(
     ("q", "tags", "minDuration", "maxDuration", "limit", "spss", "start", "end", "since", "cursor", "order", "format")
 )
@@ -110,10 +111,12 @@ def limit_of(params: QueryParams, default: int, maximum: int) -> int:
 
 
 def tag_limit_of(params: QueryParams, default: int) -> int:
-    """limit= of tag names and values: what is no positive number counts as absent, as Tempo has it."""
+    """limit= of tag names and values, at most TAG_LIMIT_MAX: what is no positive number counts as absent, as Tempo has
+    it.
+    """
     value = params.get("limit", "")
     limit = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
-    return limit or default
+    return min(limit or default, TAG_LIMIT_MAX)
 
 
 def trace_filter_of(params: QueryParams, regex_error: RegexError) -> TraceFilter | None:

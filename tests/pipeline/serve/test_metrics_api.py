@@ -144,7 +144,10 @@ def test_a_wrong_question_is_told_what_is_wrong(tmp_path: Path, query: str, more
         ("start=20&end=10", "end must be greater than start"),
         ("start=x", "could not parse 'start' parameter"),
         ("end=2026-01-01T00:00:00", "could not parse 'end' parameter"),
-        (f"start={T0_S}&end={T0_S + 90_000}", "metrics query time range exceeds the maximum allowed duration of 24h0m0s"),
+        (
+            f"start={T0_S}&end={T0_S + 90_000}",
+            "metrics query time range exceeds the maximum allowed duration of 24h0m0s",
+        ),
         ("since=soon", "invalid since: time: invalid duration"),
         ("since=0s", "end must be greater than start"),
         ("since=25h", "metrics query time range exceeds the maximum allowed duration of 24h0m0s"),
