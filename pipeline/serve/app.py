@@ -24,9 +24,9 @@ from pipeline.doors.door import Door, Need
 from pipeline.query.questions import Questions
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import explain, messages, openapi, params, search_events, search_rows, tail_events, tempo
+from pipeline.serve import explain, llm, messages, openapi, params, search_events, search_rows, tail_events, tempo
 from pipeline.serve.answers import Answers, count_partial
-from pipeline.serve.formats import form_of
+from pipeline.serve.formats import JSON, LLM, MEDIA_TYPES, PROTOBUF, accepted, form_of, reasons_header
 from pipeline.serve.gone import unless_gone
 from pipeline.serve.headers import COPIES_HEADER
 from pipeline.serve.mcp_door import McpDoor
@@ -40,7 +40,6 @@ from topics.errors import BadQuestionError, ForbiddenError, SpanstreamError
 from topics.settings import Settings
 
 log = structlog.get_logger("querier")
-PROTOBUF, JSON = "application/protobuf", "application/json"
 ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 RETRY_AFTER = {"retry-after": "5"}
 ALLOW = {"allow": "DELETE"}
@@ -173,15 +172,16 @@ class Api:
     # ---- traces
 
     async def trace_v1(self, request: Request) -> Response:
-        """A trace as `batches`; 404 where there is none, 422 where it is too large."""
+        """A trace as `batches`; 404 where there is none, 422 where it is too large; a header says what is missing."""
         found = await self._find(request)
+        headers = _copies(found) | reasons_header(found.reasons)
         if not found.spans.num_rows:
-            return Response(status_code=404)
+            return Response(status_code=404, headers=headers)
         encoded = await self._encode(found, request, v1=True)
         if encoded.cut:
             limit = self._querier.trace_bytes_max
             return Response(f"trace exceeds max size (max bytes: {limit})\n", 422, media_type="text/plain")
-        return Response(encoded.body, headers=_copies(found), media_type=encoded.media_type)
+        return Response(encoded.body, headers=headers, media_type=encoded.media_type)
 
     async def trace_v2(self, request: Request) -> Response:
         """A TraceByIDResponse; 200 with an empty trace where there is none."""
@@ -219,9 +219,7 @@ class Api:
         return found
 
     async def _encode(self, found: FoundTrace, request: Request, *, v1: bool) -> Encoded:
-        encoding = partial(
-            encode, found, v1=v1, protobuf=_wants_protobuf(request), bytes_max=self._querier.trace_bytes_max
-        )
+        encoding = partial(encode, found, v1=v1, form=_accepted(request), bytes_max=self._querier.trace_bytes_max)
         encoded: Encoded = await self._questions.in_thread(encoding)
         return encoded
 
@@ -286,7 +284,8 @@ class Api:
 
     async def tag_names_by_scope(self, request: Request) -> Response:
         """Tag names by scope."""
-        return _answer(request, "SearchTagsV2Response", await self._answers.tag_names_by_scope(*_asked(request)))
+        answer = await self._answers.tag_names_by_scope(*_asked(request))
+        return _answer(request, "SearchTagsV2Response", answer, llm.tag_names)
 
     async def tag_values(self, request: Request) -> Response:
         """Values of a tag without scope, as texts."""
@@ -298,7 +297,7 @@ class Api:
         """Values of a TraceQL attribute, with their types."""
         tenants, asked = _asked(request)
         answer = await self._answers.typed_tag_values(tenants, request.path_params["tag"], asked)
-        return _answer(request, "SearchTagValuesV2Response", answer)
+        return _answer(request, "SearchTagValuesV2Response", answer, llm.tag_values)
 
     async def services(self, request: Request) -> Response:
         """Services with their operations, and how many spans each has."""
@@ -380,13 +379,19 @@ def _copies(found: FoundTrace) -> dict[str, str]:
     return {COPIES_HEADER: str(found.copies)}
 
 
-def _wants_protobuf(request: Request) -> bool:
-    return PROTOBUF in request.headers.get("accept", "")
+def _accepted(request: Request) -> str:
+    return accepted(request.headers.get("accept", ""))
 
 
-def _answer(request: Request, message: str, body: dict[str, Any]) -> Response:
-    if _wants_protobuf(request):
+def _answer(
+    request: Request, message: str, body: tempo.Json, for_llm: Callable[[tempo.Json], tempo.Json] | None = None
+) -> Response:
+    """for_llm: of an answer that has a form for language models."""
+    form = _accepted(request)
+    if form == PROTOBUF:
         return Response(messages.encoded(message, body), media_type=PROTOBUF)
+    if form == LLM and for_llm is not None:
+        return Response(orjson.dumps(for_llm(body)), media_type=MEDIA_TYPES[LLM])
     return _json(body)
 
 
