@@ -15,7 +15,7 @@ from agents.commands.options import INTERRUPTED
 from agents.commands.querier import Querier, asks_querier_without_json
 from pipeline.serve.mcp_door import asking
 from pipeline.serve.mcp_server import make_server
-from pipeline.serve.mcp_tools import Json
+from pipeline.serve.plain_json import Json
 from topics.errors import QuerierUnavailableError
 
 

@@ -48,7 +48,9 @@ def worker(settings: Settings) -> None:
 
 
 @click.command()
-@with_settings("kafka", "store", "querier", "receiver.multitenancy", "doors", "log", stays=True)
+@with_settings(
+    *("kafka", "store", "querier", "receiver.multitenancy", "limits.overrides_path", "doors", "log"), stays=True
+)
 def serve(settings: Settings) -> None:
     """Answer queries over HTTP: what the workers hold and what is stored, as one."""
     from pipeline.serve.main import run

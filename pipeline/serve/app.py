@@ -24,14 +24,16 @@ from pipeline.doors.door import Door, Need
 from pipeline.query.questions import Questions
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import explain, messages, openapi, params, search_events, search_rows, tail_events, tempo
+from pipeline.serve import explain, llm, messages, openapi, params, search_events, search_rows, tail_events, tempo
 from pipeline.serve.answers import Answers, count_partial
-from pipeline.serve.formats import form_of
+from pipeline.serve.formats import JSON, LLM, MEDIA_TYPES, PROTOBUF, accepted, form_of, reasons_header
 from pipeline.serve.gone import unless_gone
 from pipeline.serve.headers import COPIES_HEADER
 from pipeline.serve.mcp_door import McpDoor
+from pipeline.serve.query_limits import QueryLimits
 from pipeline.serve.sql import SqlDoor
 from pipeline.serve.statuses import status_of
+from pipeline.serve.trace_diff_door import TraceDiffDoor
 from pipeline.serve.trace_view import TraceViewDoor
 from pipeline.serve.traces import Encoded, encode
 from pipeline.serve.ui import bundle, pages
@@ -40,7 +42,6 @@ from topics.errors import BadQuestionError, ForbiddenError, SpanstreamError
 from topics.settings import Settings
 
 log = structlog.get_logger("querier")
-PROTOBUF, JSON = "application/protobuf", "application/json"
 ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 RETRY_AFTER = {"retry-after": "5"}
 ALLOW = {"allow": "DELETE"}
@@ -67,10 +68,12 @@ BUILD = {
 
 def make_app(questions: Questions, settings: Settings) -> Starlette:
     """The ASGI application."""
-    answers = Answers(questions, settings.querier)
-    api, view = Api(questions, answers, settings), TraceViewDoor(questions, settings.querier)
+    limits = QueryLimits(questions, settings.querier)
+    answers = Answers(questions, limits)
+    api, view = Api(questions, answers, limits, settings), TraceViewDoor(questions, settings.querier)
     routes = [
         ("/api/traces/{trace_id}", api.trace_v1),
+        (openapi.DIFF_PATH, TraceDiffDoor(questions, limits).diff),
         ("/api/v2/traces/{trace_id}", api.trace_v2),
         ("/api/search", api.search),
         ("/api/metrics/query_range", api.metrics_range),
@@ -81,7 +84,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
         ("/api/services", api.services),
         ("/api/explain", api.explain),
-        ("/api/sql", SqlDoor(questions, settings.querier).sql),
+        ("/api/sql", SqlDoor(questions, limits, settings.querier).sql),
         ("/api/tail", api.tail),
         ("/api/where/{trace_id}", api.where),
         ("/api/trace-view/{trace_id}", view.columns),
@@ -164,8 +167,8 @@ async def _answer_of(handler: Handler, request: Request) -> Response:
 class Api:
     """The handlers, one a route."""
 
-    def __init__(self, questions: Questions, answers: Answers, settings: Settings) -> None:
-        self._questions = questions
+    def __init__(self, questions: Questions, answers: Answers, limits: QueryLimits, settings: Settings) -> None:
+        self._questions, self._limits = questions, limits
         self._settings = settings
         self._querier = settings.querier
         self._answers = answers
@@ -173,15 +176,16 @@ class Api:
     # ---- traces
 
     async def trace_v1(self, request: Request) -> Response:
-        """A trace as `batches`; 404 where there is none, 422 where it is too large."""
+        """A trace as `batches`; 404 where there is none, 422 where it is too large; a header says what is missing."""
         found = await self._find(request)
+        headers = _copies(found) | reasons_header(found.reasons)
         if not found.spans.num_rows:
-            return Response(status_code=404)
+            return Response(status_code=404, headers=headers)
         encoded = await self._encode(found, request, v1=True)
         if encoded.cut:
-            limit = self._querier.trace_bytes_max
+            limit = self._limits.of(self._tenants(request)).trace_bytes_max
             return Response(f"trace exceeds max size (max bytes: {limit})\n", 422, media_type="text/plain")
-        return Response(encoded.body, headers=_copies(found), media_type=encoded.media_type)
+        return Response(encoded.body, headers=headers, media_type=encoded.media_type)
 
     async def trace_v2(self, request: Request) -> Response:
         """A TraceByIDResponse; 200 with an empty trace where there is none."""
@@ -219,9 +223,8 @@ class Api:
         return found
 
     async def _encode(self, found: FoundTrace, request: Request, *, v1: bool) -> Encoded:
-        encoding = partial(
-            encode, found, v1=v1, protobuf=_wants_protobuf(request), bytes_max=self._querier.trace_bytes_max
-        )
+        limit = self._limits.of(self._tenants(request)).trace_bytes_max
+        encoding = partial(encode, found, v1=v1, form=_accepted(request), bytes_max=limit)
         encoded: Encoded = await self._questions.in_thread(encoding)
         return encoded
 
@@ -244,8 +247,10 @@ class Api:
         """The newest traces as a page without script; takes the parameters of /api/search."""
         asked = dict(request.query_params)
         try:
-            question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
-            answer = await self._questions.search(self._tenants(request), question)
+            tenants = self._tenants(request)
+            limits = self._limits.of(tenants)
+            question = params.search_question(request.query_params, limits, self._questions.regex_error)
+            answer = await self._questions.search(tenants, question)
         except BadQuestionError as exc:
             return Response(pages.refused_page(str(exc), asked), 400, media_type="text/html; charset=utf-8")
         return Response(pages.newest_page(answer, question, asked), media_type="text/html; charset=utf-8")
@@ -272,7 +277,8 @@ class Api:
     async def explain(self, request: Request) -> Response:
         """How a TraceQL query is answered: what was chosen and why, what was read, how long it took."""
         began_s = time.monotonic()
-        question = explain.question_of(request.query_params, self._querier, self._questions.regex_error)
+        limits = self._limits.of(self._tenants(request))
+        question = explain.question_of(request.query_params, limits, self._questions.regex_error)
         watch, answer = await self._questions.explain(self._tenants(request), question)
         count_partial("explain", answer.reasons)
         body = partial(explain.told, question, watch, answer, began_s, self._querier.explain_chunks_max)
@@ -286,7 +292,8 @@ class Api:
 
     async def tag_names_by_scope(self, request: Request) -> Response:
         """Tag names by scope."""
-        return _answer(request, "SearchTagsV2Response", await self._answers.tag_names_by_scope(*_asked(request)))
+        answer = await self._answers.tag_names_by_scope(*_asked(request))
+        return _answer(request, "SearchTagsV2Response", answer, llm.tag_names)
 
     async def tag_values(self, request: Request) -> Response:
         """Values of a tag without scope, as texts."""
@@ -298,7 +305,7 @@ class Api:
         """Values of a TraceQL attribute, with their types."""
         tenants, asked = _asked(request)
         answer = await self._answers.typed_tag_values(tenants, request.path_params["tag"], asked)
-        return _answer(request, "SearchTagValuesV2Response", answer)
+        return _answer(request, "SearchTagValuesV2Response", answer, llm.tag_values)
 
     async def services(self, request: Request) -> Response:
         """Services with their operations, and how many spans each has."""
@@ -381,13 +388,19 @@ def _copies(found: FoundTrace) -> dict[str, str]:
     return {COPIES_HEADER: str(found.copies)}
 
 
-def _wants_protobuf(request: Request) -> bool:
-    return PROTOBUF in request.headers.get("accept", "")
+def _accepted(request: Request) -> str:
+    return accepted(request.headers.get("accept", ""))
 
 
-def _answer(request: Request, message: str, body: dict[str, Any]) -> Response:
-    if _wants_protobuf(request):
+def _answer(
+    request: Request, message: str, body: tempo.Json, for_llm: Callable[[tempo.Json], tempo.Json] | None = None
+) -> Response:
+    """for_llm: of an answer that has a form for language models."""
+    form = _accepted(request)
+    if form == PROTOBUF:
         return Response(messages.encoded(message, body), media_type=PROTOBUF)
+    if form == LLM and for_llm is not None:
+        return Response(orjson.dumps(for_llm(body)), media_type=MEDIA_TYPES[LLM])
     return _json(body)
 
 

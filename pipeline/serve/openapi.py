@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import orjson
 
 from pipeline.query.order import ORDERS
-from pipeline.serve.formats import FORMATS
+from pipeline.serve.formats import FORMATS, JSON, LLM, MEDIA_TYPES, PROTOBUF
 from pipeline.serve.search_rows import SEARCH_FORMATS
 from pipeline.serve.sql import SQL_FORMATS
 
-PATH = "/api/openapi.json"
+PATH, DIFF_PATH = "/api/openapi.json", "/api/v2/traces/diff"
 Json = dict[str, Any]
-JSON, PROTOBUF, HTML, TEXT = "application/json", "application/protobuf", "text/html", "text/plain"
+HTML, TEXT, LLM_JSON = "text/html", "text/plain", MEDIA_TYPES[LLM]
 EVENTS, ANY = "text/event-stream", "*/*"
 TIMES = ("start", "end", "since")
 INTEGER, STRING, BOOLEAN = {"type": "integer"}, {"type": "string"}, {"type": "boolean"}
@@ -78,9 +78,14 @@ _FILTER = ("q", "keep_hierarchy", "ancestor_depth", "match_depth")
 _SEARCH = ("q", "tags", "minDuration", "maxDuration", "limit", "spss", *TIMES, "cursor", "order")
 _METRICS = ("q", *TIMES)
 ROUTES = {
-    "/api/traces/{trace_id}": Route("A whole trace, as Tempo's version 1", ("start", "end", "mode"), (JSON, PROTOBUF)),
+    "/api/traces/{trace_id}": Route(
+        "A whole trace, as Tempo's version 1", ("start", "end", "mode"), (JSON, PROTOBUF, LLM_JSON)
+    ),
+    DIFF_PATH: Route("What differs from one trace to another, span by span", methods=("post",)),
     "/api/v2/traces/{trace_id}": Route(
-        "A whole trace, or the spans of it that q= holds of", ("start", "end", "mode", *_FILTER), (JSON, PROTOBUF)
+        "A whole trace, or the spans of it that q= holds of",
+        ("start", "end", "mode", *_FILTER),
+        (JSON, PROTOBUF, LLM_JSON),
     ),
     "/api/search": Route(
         "Traces by TraceQL or tags",
@@ -92,10 +97,10 @@ ROUTES = {
     ),
     "/api/metrics/query": Route("One value a series of it", (*_METRICS, "maxSeries")),
     "/api/search/tags": Route("Names of attributes", ("scope", "q", "limit", *TIMES), (JSON, PROTOBUF)),
-    "/api/v2/search/tags": Route("The same, by scope", ("scope", "q", "limit", *TIMES), (JSON, PROTOBUF)),
+    "/api/v2/search/tags": Route("The same, by scope", ("scope", "q", "limit", *TIMES), (JSON, PROTOBUF, LLM_JSON)),
     "/api/search/tag/{tag}/values": Route("Values of an attribute, texts", ("q", "limit", *TIMES), (JSON, PROTOBUF)),
     "/api/v2/search/tag/{tag}/values": Route(
-        "Values of an attribute with types", ("q", "limit", *TIMES), (JSON, PROTOBUF)
+        "Values of an attribute with types", ("q", "limit", *TIMES), (JSON, PROTOBUF, LLM_JSON)
     ),
     "/api/services": Route("Services, their operations, and how many spans each has", TIMES),
     "/api/explain": Route(
