@@ -25,6 +25,7 @@ from topics.terminal_settings import TerminalSettings as TerminalSettings
 ENV_PREFIX = "SPANSTREAM_"
 CONFIG_VARIABLE = "SPANSTREAM_CONFIG"
 DEFAULT_FILE = Path("spanstream.toml")
+HIDDEN = "(hidden)"
 
 
 class KafkaSettings(Section):
@@ -341,6 +342,18 @@ def fields() -> Iterator[tuple[str, str, FieldInfo]]:
             yield section, name, inner
 
 
+def values_of(settings: Settings) -> list[tuple[str, Any]]:
+    """(`section.field`, value) of every setting, in the order of this file."""
+    return [(f"{section}.{name}", getattr(getattr(settings, section), name)) for section, name, _ in fields()]
+
+
+def shown(value: Any) -> Any:
+    """A value that may be shown: secrets hidden, paths as text."""
+    if isinstance(value, SecretStr):
+        return HIDDEN if value.get_secret_value() else ""
+    return str(value) if isinstance(value, Path) else value
+
+
 def flag_of(name: str) -> str:
     """`kafka.group` -> `--kafka-group`."""
     return "--" + name.replace(".", "-").replace("_", "-")
@@ -442,6 +455,6 @@ def _checked(values: Mapping[str, Any], origin: Mapping[str, str]) -> tuple[Sett
         wrong = dict.fromkeys(f"{error['loc'][0]}.{error['loc'][1]}" for error in exc.errors())
     sentences = []
     for full in wrong:
-        shown = "(hidden)" if is_secret(by_name[full]) else repr(values[full])
-        sentences.append(f"{full} is {shown} ({origin[full]}), must be {allowed(by_name[full])}")
+        given = HIDDEN if is_secret(by_name[full]) else repr(values[full])
+        sentences.append(f"{full} is {given} ({origin[full]}), must be {allowed(by_name[full])}")
     return None, sentences

@@ -48,6 +48,7 @@ IN_PATH = {
     "span_id": "16 hex digits",
     "tag": "An attribute as TraceQL writes it, or a name without scope",
     "id": "Of a query that is listed",
+    "tenant": "A tenant's name",
     "rest": "A table, and perhaps a key",
 }
 REFUSALS = {
@@ -124,6 +125,14 @@ ROUTES = {
     "/api/status/canary": Route("What canaries found"),
     "/api/status/queries": Route("Queries under way"),
     "/api/status/queries/{id}": Route("End one of them", methods=("delete",)),
+    "/status": Route("All of what follows, but the overrides", (), (TEXT,)),
+    "/status/version": Route("The version", (), (TEXT,)),
+    "/status/services": Route("Whether this querier answers in full, and if not, why", (), (TEXT,)),
+    "/status/endpoints": Route("Every route", (), (TEXT,)),
+    "/status/config": Route("The settings in YAML, secrets hidden; mode: diff or defaults", (), (TEXT,)),
+    "/status/runtime_config": Route("Limits of single tenants in YAML", (), (TEXT,)),
+    "/status/overrides": Route("The tenants that have limits of their own"),
+    "/status/overrides/{tenant}": Route("The limits that a tenant has of its own"),
     "/api/mcp": Route("Tools for assistants: MCP over streamable HTTP", (), (JSON, EVENTS), ("post",)),
     PATH: Route("This document"),
     "/tables": Route("The workers' tables"),

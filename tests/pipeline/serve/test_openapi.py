@@ -24,6 +24,7 @@ VALUES = {
     "tag": "name",
     "id": "none",
     "rest": "services",
+    "tenant": "shop",
 }
 ENDLESS = ("/api/tail", "/api/mcp")  # the first never ends, the second is a protocol of its own: tested by its client
 
