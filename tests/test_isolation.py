@@ -51,6 +51,7 @@ class Asked(NamedTuple):
 QUERIER = {
     "/api/traces/{trace_id}": [Asked(f"/api/traces/{TRACE.hex()}", tells=True)],
     "/api/v2/traces/{trace_id}": [Asked(f"/api/v2/traces/{TRACE.hex()}", tells=True)],
+    "/api/v2/traces/diff": [Asked("/api/v2/traces/diff")],
     "/api/search": [
         Asked(f"/api/search?{AROUND}&q={{}}", tells=True),
         Asked(f"/api/search?{AROUND}&q={{ .shared = `same` }} | select(.shared, event.told, name)", tells=True),

@@ -32,6 +32,7 @@ from pipeline.serve.headers import COPIES_HEADER
 from pipeline.serve.mcp_door import McpDoor
 from pipeline.serve.sql import SqlDoor
 from pipeline.serve.statuses import status_of
+from pipeline.serve.trace_diff_door import TraceDiffDoor
 from pipeline.serve.trace_view import TraceViewDoor
 from pipeline.serve.traces import Encoded, encode
 from pipeline.serve.ui import bundle, pages
@@ -70,6 +71,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
     api, view = Api(questions, answers, settings), TraceViewDoor(questions, settings.querier)
     routes = [
         ("/api/traces/{trace_id}", api.trace_v1),
+        (openapi.DIFF_PATH, TraceDiffDoor(questions, settings.querier).diff),
         ("/api/v2/traces/{trace_id}", api.trace_v2),
         ("/api/search", api.search),
         ("/api/metrics/query_range", api.metrics_range),

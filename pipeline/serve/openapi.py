@@ -13,7 +13,7 @@ from pipeline.serve.formats import FORMATS, JSON, LLM, MEDIA_TYPES, PROTOBUF
 from pipeline.serve.search_rows import SEARCH_FORMATS
 from pipeline.serve.sql import SQL_FORMATS
 
-PATH = "/api/openapi.json"
+PATH, DIFF_PATH = "/api/openapi.json", "/api/v2/traces/diff"
 Json = dict[str, Any]
 HTML, TEXT, LLM_JSON = "text/html", "text/plain", MEDIA_TYPES[LLM]
 EVENTS, ANY = "text/event-stream", "*/*"
@@ -81,6 +81,7 @@ ROUTES = {
     "/api/traces/{trace_id}": Route(
         "A whole trace, as Tempo's version 1", ("start", "end", "mode"), (JSON, PROTOBUF, LLM_JSON)
     ),
+    DIFF_PATH: Route("What differs from one trace to another, span by span", methods=("post",)),
     "/api/v2/traces/{trace_id}": Route(
         "A whole trace, or the spans of it that q= holds of",
         ("start", "end", "mode", *_FILTER),

@@ -93,11 +93,7 @@ async def statement_text(request: Request) -> str:
     """q=, or the body: SQL as it is, or JSON with `q`."""
     text = request.query_params.get("q", "")
     if not text and request.method == "POST":
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > params.QUERY_BYTES_MAX:
-                raise BadQuestionError(f"SQL is larger than {params.QUERY_BYTES_MAX} bytes")
+        body = await body_of(request, params.QUERY_BYTES_MAX, "SQL")
         text = body.decode("utf-8", "replace")
         if request.headers.get("content-type", "").startswith("application/json"):
             try:
@@ -109,6 +105,16 @@ async def statement_text(request: Request) -> str:
     if len(text.encode()) > params.QUERY_BYTES_MAX:
         raise BadQuestionError(f"SQL is larger than {params.QUERY_BYTES_MAX} bytes")
     return text
+
+
+async def body_of(request: Request, bytes_max: int, what: str) -> bytes:
+    """A request's body. Raises BadQuestionError for one that is larger."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > bytes_max:
+            raise BadQuestionError(f"{what} is larger than {bytes_max} bytes")
+    return body
 
 
 def told(column: pa.Array) -> list[Any]:
