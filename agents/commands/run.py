@@ -47,7 +47,7 @@ def worker(settings: Settings) -> None:
 
 
 @click.command()
-@with_settings("kafka", "store", "querier", "receiver.multitenancy", "doors", "log")
+@with_settings("kafka", "store", "querier", "receiver.multitenancy", "limits.overrides_path", "doors", "log")
 def serve(settings: Settings) -> None:
     """Answer queries over HTTP: what the workers hold and what is stored, as one."""
     from pipeline.serve.main import run

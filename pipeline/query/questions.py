@@ -16,6 +16,7 @@ import aiohttp
 
 from pipeline import telemetry
 from pipeline.doors.outgoing import Outgoing
+from pipeline.doors.overrides import Overrides
 from pipeline.doors.tls import scheme
 from pipeline.query import overview, under_way
 from pipeline.query.canaries import all_canaries
@@ -107,13 +108,17 @@ class Questions:
     """
 
     def __init__(self, settings: Settings, stored: Stored, kafka: Kafka) -> None:
-        """stored: what the store holds; it is started and closed with this."""
+        """stored: what the store holds; it is started and closed with this. Raises SettingsError for a file of
+        overrides that cannot be read.
+        """
         self._settings = settings
+        self.overrides = Overrides(settings)
+        """Limits that tenants have of their own."""
         querier = settings.querier
         self._threads = ThreadPoolExecutor(IO_THREADS, "query-io")
         self._executor = executor_of(querier)
         self._engine = Engine(querier, settings.store)
-        self.under_way = under_way.UnderWay(querier)
+        self.under_way = under_way.UnderWay(querier, self.overrides)
         """What is asked at the moment: to be told, and cancelled."""
         self._stored = stored
         self._kafka = kafka

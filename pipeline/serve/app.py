@@ -30,6 +30,7 @@ from pipeline.serve.formats import JSON, LLM, MEDIA_TYPES, PROTOBUF, accepted, f
 from pipeline.serve.gone import unless_gone
 from pipeline.serve.headers import COPIES_HEADER
 from pipeline.serve.mcp_door import McpDoor
+from pipeline.serve.query_limits import QueryLimits
 from pipeline.serve.sql import SqlDoor
 from pipeline.serve.statuses import status_of
 from pipeline.serve.trace_diff_door import TraceDiffDoor
@@ -67,11 +68,12 @@ BUILD = {
 
 def make_app(questions: Questions, settings: Settings) -> Starlette:
     """The ASGI application."""
-    answers = Answers(questions, settings.querier)
-    api, view = Api(questions, answers, settings), TraceViewDoor(questions, settings.querier)
+    limits = QueryLimits(questions, settings.querier)
+    answers = Answers(questions, limits)
+    api, view = Api(questions, answers, limits, settings), TraceViewDoor(questions, settings.querier)
     routes = [
         ("/api/traces/{trace_id}", api.trace_v1),
-        (openapi.DIFF_PATH, TraceDiffDoor(questions, settings.querier).diff),
+        (openapi.DIFF_PATH, TraceDiffDoor(questions, limits).diff),
         ("/api/v2/traces/{trace_id}", api.trace_v2),
         ("/api/search", api.search),
         ("/api/metrics/query_range", api.metrics_range),
@@ -82,7 +84,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
         ("/api/services", api.services),
         ("/api/explain", api.explain),
-        ("/api/sql", SqlDoor(questions, settings.querier).sql),
+        ("/api/sql", SqlDoor(questions, limits, settings.querier).sql),
         ("/api/tail", api.tail),
         ("/api/where/{trace_id}", api.where),
         ("/api/trace-view/{trace_id}", view.columns),
@@ -165,8 +167,8 @@ async def _answer_of(handler: Handler, request: Request) -> Response:
 class Api:
     """The handlers, one a route."""
 
-    def __init__(self, questions: Questions, answers: Answers, settings: Settings) -> None:
-        self._questions = questions
+    def __init__(self, questions: Questions, answers: Answers, limits: QueryLimits, settings: Settings) -> None:
+        self._questions, self._limits = questions, limits
         self._settings = settings
         self._querier = settings.querier
         self._answers = answers
@@ -181,7 +183,7 @@ class Api:
             return Response(status_code=404, headers=headers)
         encoded = await self._encode(found, request, v1=True)
         if encoded.cut:
-            limit = self._querier.trace_bytes_max
+            limit = self._limits.of(self._tenants(request)).trace_bytes_max
             return Response(f"trace exceeds max size (max bytes: {limit})\n", 422, media_type="text/plain")
         return Response(encoded.body, headers=headers, media_type=encoded.media_type)
 
@@ -221,7 +223,8 @@ class Api:
         return found
 
     async def _encode(self, found: FoundTrace, request: Request, *, v1: bool) -> Encoded:
-        encoding = partial(encode, found, v1=v1, form=_accepted(request), bytes_max=self._querier.trace_bytes_max)
+        limit = self._limits.of(self._tenants(request)).trace_bytes_max
+        encoding = partial(encode, found, v1=v1, form=_accepted(request), bytes_max=limit)
         encoded: Encoded = await self._questions.in_thread(encoding)
         return encoded
 
@@ -244,8 +247,10 @@ class Api:
         """The newest traces as a page without script; takes the parameters of /api/search."""
         asked = dict(request.query_params)
         try:
-            question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
-            answer = await self._questions.search(self._tenants(request), question)
+            tenants = self._tenants(request)
+            limits = self._limits.of(tenants)
+            question = params.search_question(request.query_params, limits, self._questions.regex_error)
+            answer = await self._questions.search(tenants, question)
         except BadQuestionError as exc:
             return Response(pages.refused_page(str(exc), asked), 400, media_type="text/html; charset=utf-8")
         return Response(pages.newest_page(answer, question, asked), media_type="text/html; charset=utf-8")
@@ -272,7 +277,8 @@ class Api:
     async def explain(self, request: Request) -> Response:
         """How a TraceQL query is answered: what was chosen and why, what was read, how long it took."""
         began_s = time.monotonic()
-        question = explain.question_of(request.query_params, self._querier, self._questions.regex_error)
+        limits = self._limits.of(self._tenants(request))
+        question = explain.question_of(request.query_params, limits, self._questions.regex_error)
         watch, answer = await self._questions.explain(self._tenants(request), question)
         count_partial("explain", answer.reasons)
         body = partial(explain.told, question, watch, answer, began_s, self._querier.explain_chunks_max)

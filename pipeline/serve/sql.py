@@ -22,6 +22,7 @@ from pipeline.query.tenant_sql import SqlAnswer
 from pipeline.serve import params
 from pipeline.serve.formats import FORMATS, form_of, reasons_header
 from pipeline.serve.gone import unless_gone
+from pipeline.serve.query_limits import QueryLimits
 from topics.errors import BadQuestionError
 from topics.settings import QuerierSettings
 
@@ -34,8 +35,8 @@ Turn = Callable[[pa.RecordBatch], bytes]
 class SqlDoor:
     """The handler of `/api/sql`."""
 
-    def __init__(self, questions: Questions, querier: QuerierSettings) -> None:
-        self._questions, self._querier = questions, querier
+    def __init__(self, questions: Questions, limits: QueryLimits, querier: QuerierSettings) -> None:
+        self._questions, self._limits, self._querier = questions, limits, querier
 
     async def sql(self, request: Request) -> Response:
         """Rows of one SELECT, of q= or of the body of a POST."""
@@ -47,8 +48,9 @@ class SqlDoor:
         asked = request.query_params
         form = form_of(asked, request.headers.get("accept", ""), SQL_FORMATS)
         statement = await self._questions.in_thread(lambda: statement_of(text))
-        range_ns = params.times_or_recent(asked, self._querier.search_range_h_max)
-        answer = await self._questions.sql(tenants_of(request.scope), statement, range_ns)
+        tenants = tenants_of(request.scope)
+        range_ns = params.times_or_recent(asked, self._limits.of(tenants).search_range_h_max)
+        answer = await self._questions.sql(tenants, statement, range_ns)
         if answer.reasons:
             telemetry.PARTIAL_ANSWERS.labels(question="sql").inc()
         if form == "json":

@@ -17,10 +17,10 @@ from pipeline.serve import params, trace_diff
 from pipeline.serve.answers import count_partial
 from pipeline.serve.formats import JSON
 from pipeline.serve.gone import unless_gone
+from pipeline.serve.query_limits import QueryLimits
 from pipeline.serve.sql import body_of
 from pipeline.spans import to_otlp
 from topics.errors import BadQuestionError
-from topics.settings import QuerierSettings
 
 BODY_BYTES_MAX = 16 << 10
 SHAPE = '{"base": {"traceId": "..."}, "compare": {"traceId": "..."}}'
@@ -29,8 +29,8 @@ SHAPE = '{"base": {"traceId": "..."}, "compare": {"traceId": "..."}}'
 class TraceDiffDoor:
     """The handler of the route."""
 
-    def __init__(self, questions: Questions, querier: QuerierSettings) -> None:
-        self._questions, self._querier = questions, querier
+    def __init__(self, questions: Questions, limits: QueryLimits) -> None:
+        self._questions, self._limits = questions, limits
 
     async def diff(self, request: Request) -> Response:
         """What differs from base to compare."""
@@ -40,7 +40,8 @@ class TraceDiffDoor:
         return await unless_gone(request, self._answer(request, asked))
 
     async def _answer(self, request: Request, asked: dict[str, Any]) -> Response:
-        found = []
+        found = list[FoundTrace]()
+        bytes_max = self._limits.of(tenants_of(request.scope)).trace_bytes_max
         for name in ("base", "compare"):
             one = await self._questions.trace(tenants_of(request.scope), *asked[name])
             count_partial("trace", one.reasons)
@@ -49,15 +50,16 @@ class TraceDiffDoor:
             if not one.spans.num_rows:
                 return _refused(f"no span of trace {one.trace_id.hex()} ({name}) is known", 404)
             found.append(one)
-        return await self._questions.in_thread(lambda: self._compared(found, asked["format"]))
+        return await self._questions.in_thread(lambda: _compared(found, asked["format"], bytes_max))
 
-    def _compared(self, found: list[FoundTrace], form: str) -> Response:
-        traces = [to_otlp.to_proto(one.spans) for one in found]
-        if sum(one.ByteSize() for one in traces) > (limit := self._querier.trace_bytes_max):
-            return _refused(f"both traces together exceed max size (max bytes: {limit}, querier.trace_bytes_max)", 429)
-        keys: dict[Any, int] = {}
-        base, compare = (trace_diff.side_of(*one, keys) for one in zip(found, traces, strict=True))
-        return Response(orjson.dumps(trace_diff.told(base, compare, form)), media_type=JSON)
+
+def _compared(found: list[FoundTrace], form: str, bytes_max: int) -> Response:
+    traces = [to_otlp.to_proto(one.spans) for one in found]
+    if sum(one.ByteSize() for one in traces) > bytes_max:
+        return _refused(f"both traces together exceed max size (max bytes: {bytes_max})", 429)
+    keys: dict[Any, int] = {}
+    base, compare = (trace_diff.side_of(*one, keys) for one in zip(found, traces, strict=True))
+    return Response(orjson.dumps(trace_diff.told(base, compare, form)), media_type=JSON)
 
 
 def asked_of(body: bytes) -> dict[str, Any]:
