@@ -216,6 +216,9 @@ class HousekeepingSettings(Section):
     compaction_round_s: float = setting(60.0, "A partition's turn begins no merge after so long", gt=0)
     compaction_share: float = setting(0.5, "Part of its time that merging is at work; it waits for seals", gt=0, le=1)
     compaction_memory_bytes: int = setting(12 * MIB, "Memory of rows that are being merged, about", ge=MIB)
+    check_bytes_per_s: int = setting(
+        64 * KIB, "Stored chunks are looked at again, checksums and all, so much of each partition; 0: never", ge=0
+    )
 
 
 class StackSettings(Section):
