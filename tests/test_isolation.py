@@ -347,7 +347,7 @@ def _unquoted(body: bytes, path: str, tenant: str) -> bytes:
 
 def check_secrets_stay_inside(folder: Path, running: Running) -> None:
     """No log of a process holds a token or a password."""
-    secrets = [PEER_TOKEN, *(token.rpartition("_")[2] for token in running.tokens.values())]
+    secrets = [PEER_TOKEN, *(token.split("_", 2)[2] for token in running.tokens.values())]
     secrets.append(running.settings.store.secret_key.get_secret_value())
     for log in folder.glob("*.log"):
         text = log.read_text()
