@@ -25,6 +25,7 @@ from topics.terminal_settings import TerminalSettings as TerminalSettings
 ENV_PREFIX = "SPANSTREAM_"
 CONFIG_VARIABLE = "SPANSTREAM_CONFIG"
 DEFAULT_FILE = Path("spanstream.toml")
+HIDDEN = "(hidden)"
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 """What S3 allows: any other name would be refused at the first request, not at the start."""
 
@@ -217,6 +218,9 @@ class HousekeepingSettings(Section):
     compaction_round_s: float = setting(60.0, "A partition's turn begins no merge after so long", gt=0)
     compaction_share: float = setting(0.5, "Part of its time that merging is at work; it waits for seals", gt=0, le=1)
     compaction_memory_bytes: int = setting(12 * MIB, "Memory of rows that are being merged, about", ge=MIB)
+    check_bytes_per_s: int = setting(
+        64 * KIB, "Stored chunks are looked at again, checksums and all, so much of each partition; 0: never", ge=0
+    )
 
 
 class StackSettings(Section):
@@ -345,6 +349,18 @@ def fields() -> Iterator[tuple[str, str, FieldInfo]]:
             yield section, name, inner
 
 
+def values_of(settings: Settings) -> list[tuple[str, Any]]:
+    """(`section.field`, value) of every setting, in the order of this file."""
+    return [(f"{section}.{name}", getattr(getattr(settings, section), name)) for section, name, _ in fields()]
+
+
+def shown(value: Any) -> Any:
+    """A value that may be shown: secrets hidden, paths as text."""
+    if isinstance(value, SecretStr):
+        return HIDDEN if value.get_secret_value() else ""
+    return str(value) if isinstance(value, Path) else value
+
+
 def flag_of(name: str) -> str:
     """`kafka.group` -> `--kafka-group`."""
     return "--" + name.replace(".", "-").replace("_", "-")
@@ -452,6 +468,6 @@ def _checked(values: Mapping[str, Any], origin: Mapping[str, str]) -> tuple[Sett
         wrong = dict.fromkeys(f"{error['loc'][0]}.{error['loc'][1]}" for error in exc.errors())
     sentences = []
     for full in wrong:
-        shown = "(hidden)" if is_secret(by_name[full]) else repr(values[full])
-        sentences.append(f"{full} is {shown} ({origin[full]}), must be {allowed(by_name[full])}")
+        given = HIDDEN if is_secret(by_name[full]) else repr(values[full])
+        sentences.append(f"{full} is {given} ({origin[full]}), must be {allowed(by_name[full])}")
     return None, sentences

@@ -63,9 +63,13 @@ class Overrides:
         """The tenant's own limits."""
         return self._file.value.get(tenant, NO_OVERRIDES) if self._file else NO_OVERRIDES
 
+    def every(self) -> Limits:
+        """The tenants with limits of their own."""
+        return self._file.value if self._file else {}
+
     def chunk_retentions_h(self) -> dict[str, float]:
         """The tenants whose chunks are kept for a time of their own, shorter or longer."""
-        every = self._file.value.items() if self._file else ()
+        every = self.every().items()
         return {tenant: one.chunk_retention_h for tenant, one in every if one.chunk_retention_h is not None}
 
     def attributes_max(self, default: int) -> dict[str, int]:

@@ -24,7 +24,18 @@ from pipeline.doors.door import Door, Need
 from pipeline.query.questions import Questions
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import explain, llm, messages, openapi, params, search_events, search_rows, tail_events, tempo
+from pipeline.serve import (
+    explain,
+    llm,
+    messages,
+    openapi,
+    params,
+    search_events,
+    search_rows,
+    status_pages,
+    tail_events,
+    tempo,
+)
 from pipeline.serve.answers import Answers, count_partial
 from pipeline.serve.formats import JSON, LLM, MEDIA_TYPES, PROTOBUF, accepted, form_of, reasons_header
 from pipeline.serve.gone import unless_gone
@@ -55,21 +66,12 @@ NEEDS = {
 }
 OF_ALL_TENANTS = ("partitions", "segments")  # tables whose rows are not one tenant's
 Handler = Callable[[Request], Awaitable[Response]]
-BUILD = {
-    # Grafana switches features on by Tempo's version: 3.0's are answered, and what is not says so
-    "version": "3.0.0+spanstream",
-    "revision": "",
-    "branch": "",
-    "buildUser": "",
-    "buildDate": "",
-    "goVersion": "",
-}
 
 
 def make_app(questions: Questions, settings: Settings) -> Starlette:
     """The ASGI application."""
     limits = QueryLimits(questions, settings.querier)
-    answers = Answers(questions, limits)
+    answers, status = Answers(questions, limits), status_pages.StatusDoor(questions, settings)
     api, view = Api(questions, answers, limits, settings), TraceViewDoor(questions, settings.querier)
     routes = [
         ("/api/traces/{trace_id}", api.trace_v1),
@@ -96,6 +98,8 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/status/canary", api.canary),
         ("/api/status/queries", api.queries),
         ("/api/status/queries/{id}", api.query),
+        *((path, status.page) for path in status_pages.PAGES),
+        (f"{status_pages.OVERRIDES}/{{tenant}}", status.overrides_of),
         ("/tables", api.tables),
         ("/tables/{rest:path}", api.tables),
         ("/trace/{trace_id}", api.trace_view),
@@ -131,6 +135,8 @@ def need_of(path: str) -> Need:
     """What a path needs of who asks: to read, unless another need is written down here."""
     if path.startswith("/assets/"):
         return Need.NOTHING  # the page's program: everybody's
+    if path in status_pages.PAGES or path.startswith(f"{status_pages.OVERRIDES}/"):
+        return Need.ADMIN  # they tell of the process and of all tenants
     if path in bundle.VIEWS or path.startswith("/trace/"):
         return Need.PAGE
     return NEEDS.get(path, Need.READ)
@@ -361,7 +367,7 @@ class Api:
 
     async def buildinfo(self, _request: Request) -> Response:
         """What Grafana reads the version from."""
-        return _json(BUILD)
+        return _json(status_pages.BUILD)
 
     async def ready(self, _request: Request) -> Response:
         """200 when questions are answered in full; 503 and why otherwise."""

@@ -210,6 +210,7 @@ class SimulatedWorker:
                     compaction_parts_min=2,
                     compaction_every_s=4,
                     compaction_share=1,
+                    check_bytes_per_s=0,
                 ),
                 "querier": self.settings.querier.model_copy(update=short),
                 "worker": self.settings.worker.model_copy(update={"data_dir": self.world.folder / self.name}),
