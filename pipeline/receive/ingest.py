@@ -135,7 +135,7 @@ class Ingest:
         now_s = time.monotonic()
         if now_s - self._told_s >= TELL_EVERY_S:
             self._told_s = now_s
-            log.warning("not_confirmed", problem=str(error))
+            log.warning("not_confirmed", error=str(error))
 
     async def _added(self, batcher: Batcher, tenant: str, payloads: list[bytes]) -> list[asyncio.Future[Counter[str]]]:
         outcomes = [batcher.add(tenant, payloads[0])] if payloads else []
