@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -73,7 +73,8 @@ class Decoder:
         self._enough = asyncio.Event()
         self._waiting_bytes = 0
         self._decoded_s = 0.0
-        self._hurries = 0
+        self._questions: list[Mapping[int, int]] = []
+        self._brought: dict[int, int] = {}  # partition -> offset behind the last record that it brought
         self._decoded_bytes = 0
 
     async def prepared(self, wanted: Wanted) -> Prepared | None:
@@ -81,21 +82,33 @@ class Decoder:
         future: asyncio.Future[Prepared | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((wanted, future))
         self._waiting_bytes += _bytes(wanted)
+        self._brought[wanted.partition] = wanted.records[-1].offset + 1
         if self._waiting_bytes >= GATHER_BYTES or len(wanted.records) >= self._settings.worker.take_records_max:
             self._enough.set()
+        self._hurry()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._decode_waiting(), name="decode")
         return await future
 
     @contextmanager
-    def hurried(self) -> Iterator[None]:
-        """Somebody waits for what is decoded next: as long as this lasts, batches are decoded as they come."""
-        self._hurries += 1
-        self._enough.set()
+    def hurried(self, until: Mapping[int, int]) -> Iterator[None]:
+        """Somebody waits for the records below until[partition]: once all of them have come, what waits is decoded.
+
+        Not before: a decode of the first ones would hold up the others for as long as it takes.
+        """
+        self._questions.append(until)
+        self._hurry()
         try:
             yield
         finally:
-            self._hurries -= 1
+            self._questions.remove(until)
+
+    def _hurry(self) -> None:
+        """Wait no longer where somebody waits for a batch that is here, and for none that is still to come."""
+        waiting = {wanted.partition for wanted, _ in self._waiting}
+        for until in self._questions:
+            if waiting & until.keys() and all(self._brought.get(p, 0) >= end for p, end in until.items()):
+                self._enough.set()
 
     async def _decode_waiting(self) -> None:
         while self._waiting:
@@ -116,9 +129,9 @@ class Decoder:
 
     async def _gathered(self) -> None:
         """Until enough waits, or take_gather_s after the last decode."""
+        self._hurry()
         now_s = asyncio.get_running_loop().time()
-        due_s = now_s if self._hurries else self._decoded_s + self._settings.worker.take_gather_s
-        wait_s = max(GATHER_MIN_S, due_s - now_s)
+        wait_s = max(GATHER_MIN_S, self._decoded_s + self._settings.worker.take_gather_s - now_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._enough.wait()

@@ -32,7 +32,9 @@ class Readers(Protocol):
 
 
 class Housework:
-    """What a worker does besides: removes what is too old, deletes what nothing names, merges small chunks."""
+    """What a worker does besides: removes what is too old, deletes what nothing names, merges small chunks, looks
+    whether they are whole.
+    """
 
     def __init__(
         self, settings: Settings, worker: Worker, store: ObjectStore, readers: Readers, worker_url: str
@@ -53,6 +55,7 @@ class Housework:
 
     async def tick(self) -> None:
         """Look after each owned partition once. Never raises: what failed is begun again the next time."""
+        self.keeper.slow_check.let_go(self._worker.owned.keys())
         for partition, owned in list(self._worker.owned.items()):
             if owned.state is None or owned.stop.is_set():
                 continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -21,7 +21,7 @@ import structlog
 from agents.decoder import Decoder, batches_of, runs_of
 from agents.owned import Ack, Owned, SealTicket
 from agents.ports import Pools, Ranges, Source
-from agents.waits import DISK, Waits
+from agents.waits import ASSIGNMENT, DISK, Waits
 from pipeline import telemetry
 from pipeline.allocator import release_memory
 from pipeline.clocks import Clocks
@@ -118,7 +118,7 @@ class Worker:
     async def _load(self, owned: Owned) -> None:
         partition = owned.partition
         found = await self.waits.until_there(
-            "assignment", lambda: self._in(self.pools.read, self._ranges.assignment, partition, self._secret)
+            ASSIGNMENT, lambda: self._in(self.pools.read, self._ranges.assignment, partition, self._secret)
         )
         window = Window(
             window_s=self.settings.worker.window_s,
@@ -201,16 +201,20 @@ class Worker:
             await self._apply(owned, state, prepared)
         owned.heard_ns = self._now_ns()
 
-    async def reached(self, partition: int, offset: int, timeout_s: float) -> None:
-        """Wait until the partition's records below `offset` are taken, or it is not owned here; timeout_s at most."""
-        deadline_s = asyncio.get_running_loop().time() + timeout_s
-        while (owned := self.owned.get(partition)) is not None and owned.state is not None:
-            left_s = deadline_s - asyncio.get_running_loop().time()
-            if owned.state.next >= offset or left_s <= 0:
-                return
-            with self._decoder.hurried(), contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await owned.moved.wait()
+    async def reached(self, until: Mapping[int, int], timeout_s: float) -> None:
+        """Wait until each partition's records below until[partition] are taken, or it is not owned here.
+
+        timeout_s at most.
+        """
+        with self._decoder.hurried(until), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for partition, offset in until.items():
+                    while self._is_behind(partition, offset):
+                        await self.owned[partition].moved.wait()
+
+    def _is_behind(self, partition: int, offset: int) -> bool:
+        owned = self.owned.get(partition)
+        return owned is not None and owned.state is not None and owned.state.next < offset
 
     async def _in_order(
         self, owned: Owned, state: Partition, records: Sequence[SourceRecord]

@@ -67,6 +67,12 @@ CHUNKS_RETIRED = Counter(
     "spanstream_worker_retired_chunks", "Chunks older than housekeeping.chunk_retention_h, removed"
 )
 ORPHANS_DELETED = Counter("spanstream_worker_deleted_orphans", "Objects deleted that no manifest and no edit names")
+CHUNKS_CHECKED = Counter(
+    "spanstream_worker_checked_chunks", "Stored chunks of which every page's checksum was looked at again"
+)
+CHUNKS_DAMAGED = Gauge(
+    "spanstream_worker_damaged_chunks", "Chunks that count and were damaged or not there when they were last looked at"
+)
 CHUNKS_COMPACTED = Counter("spanstream_worker_compacted_chunks", "Small chunks whose place a larger one took")
 COMPACTED_BYTES = Counter(
     "spanstream_worker_compacted_bytes", "Bytes of chunks, before they were merged and after", ["side"]

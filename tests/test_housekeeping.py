@@ -126,3 +126,25 @@ def test_chunks_are_merged_and_removed_under_a_querier_that_goes_on(
         assert marks(store, settings) == ends
         assert bucket.problems() == []
     store.close()
+
+
+def test_a_damaged_byte_of_a_stored_chunk_is_told_until_it_is_restored(
+    kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_path: Path
+) -> None:
+    settings = Settings(kafka=kafka_settings, store=store_settings)
+    admin.ensure(settings)
+    store, load = ObjectStore(settings.store), Load(settings)
+    often = {"HOUSEKEEPING_EVERY_S": "1", "HOUSEKEEPING_CHECK_BYTES_PER_S": str(1 << 30)}
+    with Workers(settings, tmp_path, seal_age_s=1, variables=variables(often)) as workers:
+        worker = workers.start("one")
+        load.send(40)
+        wait_until(lambda: everything_is_stored(store, settings), 60)
+        one = next(chain.from_iterable(Bucket(store, settings).chunks()))
+        whole = store.get(one.bucket, one.name)
+        assert whole is not None
+        at = len(whole) // 3
+        store.put(one.bucket, one.name, whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], "")
+        wait_until(lambda: metric(worker, "spanstream_worker_damaged_chunks") == 1, 60, "the damage is told")
+
+        store.put(one.bucket, one.name, whole, "")
+        wait_until(lambda: metric(worker, "spanstream_worker_damaged_chunks") == 0, 60, "it is whole again")

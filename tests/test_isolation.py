@@ -24,6 +24,7 @@ from pipeline.doors.outgoing import Outgoing
 from pipeline.drops import PATH as DROPS
 from pipeline.receive.http import HttpReceiver
 from pipeline.receive.ingest import Ingest
+from pipeline.serve import status_pages
 from pipeline.serve.app import make_app as make_querier_app
 from pipeline.serve.ui import bundle
 from pipeline.store.objects import ObjectStore
@@ -51,6 +52,7 @@ class Asked(NamedTuple):
 QUERIER = {
     "/api/traces/{trace_id}": [Asked(f"/api/traces/{TRACE.hex()}", tells=True)],
     "/api/v2/traces/{trace_id}": [Asked(f"/api/v2/traces/{TRACE.hex()}", tells=True)],
+    "/api/v2/traces/diff": [Asked("/api/v2/traces/diff")],
     "/api/search": [
         Asked(f"/api/search?{AROUND}&q={{}}", tells=True),
         Asked(f"/api/search?{AROUND}&q={{ .shared = `same` }} | select(.shared, event.told, name)", tells=True),
@@ -98,6 +100,8 @@ QUERIER = {
     "/api/status/canary": [Asked("/api/status/canary")],
     "/api/status/queries": [Asked("/api/status/queries")],
     "/api/status/queries/{id}": [Asked("/api/status/queries/0123456789abcdef")],
+    **{path: [Asked(path)] for path in status_pages.PAGES},
+    "/status/overrides/{tenant}": [Asked("/status/overrides/{other_tenant}")],
     "/tables": [Asked("/tables")],
     "/tables/{rest:path}": [
         *(Asked(f"/tables/{table}") for table in ("services", "operations", "attributes", "chunks")),
@@ -343,7 +347,7 @@ def _unquoted(body: bytes, path: str, tenant: str) -> bytes:
 
 def check_secrets_stay_inside(folder: Path, running: Running) -> None:
     """No log of a process holds a token or a password."""
-    secrets = [PEER_TOKEN, *(token.rpartition("_")[2] for token in running.tokens.values())]
+    secrets = [PEER_TOKEN, *(token.split("_", 2)[2] for token in running.tokens.values())]
     secrets.append(running.settings.store.secret_key.get_secret_value())
     for log in folder.glob("*.log"):
         text = log.read_text()

@@ -12,9 +12,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from topics.errors import SettingsError
@@ -25,6 +25,9 @@ from topics.terminal_settings import TerminalSettings as TerminalSettings
 ENV_PREFIX = "SPANSTREAM_"
 CONFIG_VARIABLE = "SPANSTREAM_CONFIG"
 DEFAULT_FILE = Path("spanstream.toml")
+HIDDEN = "(hidden)"
+BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+"""What S3 allows: any other name would be refused at the first request, not at the start."""
 
 
 class KafkaSettings(Section):
@@ -66,7 +69,7 @@ class StoreSettings(Section):
     secret_key: SecretStr = setting(SecretStr("spanstream-local"), "S3 secret key")
     region: str = setting("us-east-1", "S3 region")
     ca_path: str = setting("", "File of the certificate authority of an https endpoint; empty: the system's")
-    buckets: tuple[str, ...] = setting(
+    buckets: tuple[BucketName, ...] = setting(
         ("spans-a",),
         "Bucket names; a trace's bucket is chosen by its partition; manifests stand in the first",
         min_length=1,
@@ -215,6 +218,9 @@ class HousekeepingSettings(Section):
     compaction_round_s: float = setting(60.0, "A partition's turn begins no merge after so long", gt=0)
     compaction_share: float = setting(0.5, "Part of its time that merging is at work; it waits for seals", gt=0, le=1)
     compaction_memory_bytes: int = setting(12 * MIB, "Memory of rows that are being merged, about", ge=MIB)
+    check_bytes_per_s: int = setting(
+        64 * KIB, "Stored chunks are looked at again, checksums and all, so much of each partition; 0: never", ge=0
+    )
 
 
 class StackSettings(Section):
@@ -266,7 +272,9 @@ class DoorSettings(Section):
 class LogSettings(Section):
     """What processes say."""
 
-    level: Literal["debug", "info", "warning", "error"] = setting("info", "Least level written")
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "Least level written; commands that ask and end write errors alone, unless it is set"
+    )
     format: Literal["auto", "console", "json"] = setting("auto", "auto: console on a terminal, else JSON lines")
 
 
@@ -341,6 +349,18 @@ def fields() -> Iterator[tuple[str, str, FieldInfo]]:
             yield section, name, inner
 
 
+def values_of(settings: Settings) -> list[tuple[str, Any]]:
+    """(`section.field`, value) of every setting, in the order of this file."""
+    return [(f"{section}.{name}", getattr(getattr(settings, section), name)) for section, name, _ in fields()]
+
+
+def shown(value: Any) -> Any:
+    """A value that may be shown: secrets hidden, paths as text."""
+    if isinstance(value, SecretStr):
+        return HIDDEN if value.get_secret_value() else ""
+    return str(value) if isinstance(value, Path) else value
+
+
 def flag_of(name: str) -> str:
     """`kafka.group` -> `--kafka-group`."""
     return "--" + name.replace(".", "-").replace("_", "-")
@@ -366,10 +386,16 @@ def allowed(field: FieldInfo) -> str:
     if bounds.keys() == {"ge", "le"}:
         return f"{bounds['ge']} to {bounds['le']}"
     kinds: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
-    kind = "names with commas between" if get_origin(field.annotation) is tuple else kinds.get(field.annotation, "text")
+    kind = _names(field) if get_origin(field.annotation) is tuple else kinds.get(field.annotation, "text")
     if kind.startswith("a ") and words:
         return " and ".join(words)
     return ", ".join([kind, *words])
+
+
+def _names(field: FieldInfo) -> str:
+    marks = [mark for known in getattr(get_args(field.annotation)[0], "__metadata__", ()) for mark in known.metadata]
+    patterns = [f" like {mark.pattern}" for mark in marks if getattr(mark, "pattern", None)]
+    return f"names{''.join(patterns)} with commas between"
 
 
 _BOUND_NAMES = {
@@ -442,6 +468,6 @@ def _checked(values: Mapping[str, Any], origin: Mapping[str, str]) -> tuple[Sett
         wrong = dict.fromkeys(f"{error['loc'][0]}.{error['loc'][1]}" for error in exc.errors())
     sentences = []
     for full in wrong:
-        shown = "(hidden)" if is_secret(by_name[full]) else repr(values[full])
-        sentences.append(f"{full} is {shown} ({origin[full]}), must be {allowed(by_name[full])}")
+        given = HIDDEN if is_secret(by_name[full]) else repr(values[full])
+        sentences.append(f"{full} is {given} ({origin[full]}), must be {allowed(by_name[full])}")
     return None, sentences

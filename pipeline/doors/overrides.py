@@ -19,6 +19,9 @@ from topics.errors import SettingsError
 from topics.settings import Settings
 from topics.spans_by_trace import is_tenant_name
 
+# Of a question's parameters and answer, under the names that querier.* has for all; series_max 0: no limit
+QUERY_LIMITS = ("search_range_h_max", "metrics_range_h_max", "search_limit_max", "series_max", "trace_bytes_max")
+
 
 class TenantLimits(BaseModel):
     """What one tenant may; a field that is None is not overridden."""
@@ -30,6 +33,18 @@ class TenantLimits(BaseModel):
     request_bytes_max: int | None = Field(default=None, ge=1024)
     attributes_max: int | None = Field(default=None, ge=1)
     chunk_retention_h: float | None = Field(default=None, gt=0)
+    queries_max: int | None = Field(default=None, ge=1)
+    search_range_h_max: float | None = Field(default=None, gt=0)
+    metrics_range_h_max: float | None = Field(default=None, gt=0)
+    search_limit_max: int | None = Field(default=None, ge=1)
+    series_max: int | None = Field(default=None, ge=0)
+    trace_bytes_max: int | None = Field(default=None, ge=1024)
+
+    @property
+    def query_limits(self) -> dict[str, float]:
+        """Those of QUERY_LIMITS that are overridden."""
+        own = ((name, getattr(self, name)) for name in QUERY_LIMITS)
+        return {name: value for name, value in own if value is not None}
 
 
 NO_OVERRIDES = TenantLimits()
@@ -48,9 +63,13 @@ class Overrides:
         """The tenant's own limits."""
         return self._file.value.get(tenant, NO_OVERRIDES) if self._file else NO_OVERRIDES
 
+    def every(self) -> Limits:
+        """The tenants with limits of their own."""
+        return self._file.value if self._file else {}
+
     def chunk_retentions_h(self) -> dict[str, float]:
         """The tenants whose chunks are kept for a time of their own, shorter or longer."""
-        every = self._file.value.items() if self._file else ()
+        every = self.every().items()
         return {tenant: one.chunk_retention_h for tenant, one in every if one.chunk_retention_h is not None}
 
     def attributes_max(self, default: int) -> dict[str, int]:

@@ -16,6 +16,7 @@ import aiohttp
 
 from pipeline import telemetry
 from pipeline.doors.outgoing import Outgoing
+from pipeline.doors.overrides import Overrides
 from pipeline.doors.tls import scheme
 from pipeline.query import overview, under_way
 from pipeline.query.canaries import all_canaries
@@ -107,13 +108,17 @@ class Questions:
     """
 
     def __init__(self, settings: Settings, stored: Stored, kafka: Kafka) -> None:
-        """stored: what the store holds; it is started and closed with this."""
+        """stored: what the store holds; it is started and closed with this. Raises SettingsError for a file of
+        overrides that cannot be read.
+        """
         self._settings = settings
+        self.overrides = Overrides(settings)
+        """Limits that tenants have of their own."""
         querier = settings.querier
         self._threads = ThreadPoolExecutor(IO_THREADS, "query-io")
         self._executor = executor_of(querier)
         self._engine = Engine(querier, settings.store)
-        self.under_way = under_way.UnderWay(querier)
+        self.under_way = under_way.UnderWay(querier, self.overrides)
         """What is asked at the moment: to be told, and cancelled."""
         self._stored = stored
         self._kafka = kafka
@@ -309,8 +314,11 @@ class Questions:
                 self._owners.silent(url)
         raise KafkaUnavailableError("no worker answers: the tables are theirs")
 
-    async def drops(self, tenants: Sequence[str]) -> dict[str, Any]:
-        """What of these tenants' spans was not kept as it was sent, by reason, over all workers and receivers."""
+    async def drops(self, tenants: Sequence[str], *, everything: bool) -> dict[str, Any]:
+        """What of these tenants' spans was not kept as it was sent, by reason, over all workers and receivers.
+
+        everything: the caller may see where these processes are.
+        """
         receiver = self._settings.receiver
         receivers = self._settings.querier.receiver_urls or (
             f"{scheme(self._settings)}://{receiver.host}:{receiver.http_port}",
@@ -320,7 +328,7 @@ class Questions:
         except KafkaUnavailableError:
             workers = set()
         sources = [("receiver", url.rstrip("/")) for url in receivers] + [("worker", url) for url in workers]
-        answer = await all_drops(self._live.get, sources, tenants)
+        answer = await all_drops(self._live.get, sources, tenants, everything=everything)
         if not workers:
             answer["reasons"].append("no worker is known: Kafka does not answer, or no partition has an owner")
             answer["complete"] = False

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.query.chunks import ROOT, SERVICE_SQL
 from pipeline.query.engine import create_secret, load_httpfs
+from pipeline.query.statement import LIVE
 from pipeline.spans import schema
 from pipeline.traceql.tree import KINDS, STATUSES
 from topics.settings import QuerierSettings, StoreSettings
@@ -68,9 +69,9 @@ def sandbox(
         connection.execute(f"SET allowed_paths = {_list(urls)}")
     connection.execute("SET enable_external_access = false")
     for number, one in enumerate(rows):
-        connection.register(f"live_{number}", one.live)
+        connection.register(f"{LIVE}{number}", one.live)
     parts = " UNION ALL BY NAME ".join(
-        _spans(one, f"live_{number}", range_ns, parents=parents) for number, one in enumerate(rows)
+        _spans(one, f"{LIVE}{number}", range_ns, parents=parents) for number, one in enumerate(rows)
     )
     connection.execute(f"CREATE VIEW spans AS {parts}")
     connection.execute(f"CREATE VIEW traces AS {TRACES}")

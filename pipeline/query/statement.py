@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -13,6 +14,7 @@ from pipeline.spans import schema
 from topics.errors import BadQuestionError
 
 VIEWS = ("spans", "traces")
+LIVE = "__live_"  # what the views are made of, beside chunks: not for callers
 TABLE_FUNCTIONS = frozenset(("unnest", "range", "generate_series"))
 # They tell of the process, write its log, or name their columns at run time
 FUNCTIONS_REFUSED = frozenset(("current_setting", "getenv", "getvariable", "write_log"))
@@ -34,6 +36,7 @@ class Statement:
 def statement_of(text: str) -> Statement:
     """Raises BadQuestionError for what is not one SELECT, and for functions that reach beyond the views."""
     nodes = list(_nodes(_parsed(text)))
+    _refuse_relations(nodes)
     for node in nodes:
         _refuse_functions(node)
     references = [node["column_names"] for node in nodes if node.get("class") == "COLUMN_REF"]
@@ -79,12 +82,37 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
             waiting += node
 
 
+def _refuse_relations(nodes: list[dict[str, Any]]) -> None:
+    """Tables are the views and what the statement names itself, which hides nothing that is no caller's to see."""
+    own = {entry["key"].lower() for node in nodes for entry in (node.get("cte_map") or {}).get("map", ())}
+    for name in own:
+        if name in _engines_views() or name.startswith(LIVE):
+            raise BadQuestionError(f"invalid SQL: {name[:100]} is a name of the engine: call it otherwise")
+    for node in nodes:
+        if node.get("type") == "BASE_TABLE":
+            name, schema_name = node["table_name"].lower(), node["schema_name"].lower()
+            if schema_name not in ("", "main") or name not in {*VIEWS, *own}:
+                raise _no_rows_from(f"{schema_name}.{name}" if schema_name else name)
+
+
+@cache
+def _engines_views() -> frozenset[str]:
+    """Views that DuckDB has of its own and that are found by their bare name."""
+    found = "SELECT view_name FROM duckdb_views() WHERE internal AND schema_name != 'information_schema'"
+    with duckdb.connect() as connection:
+        return frozenset(name for (name,) in connection.execute(found).fetchall())
+
+
+def _no_rows_from(name: str) -> BadQuestionError:
+    known = ", ".join((*VIEWS, *sorted(TABLE_FUNCTIONS)))
+    return BadQuestionError(f"invalid SQL: rows come from {known}, not from {name[:100]}")
+
+
 def _refuse_functions(node: dict[str, Any]) -> None:
     if node.get("type") == "TABLE_FUNCTION":
         name = str(node["function"].get("function_name", "")).lower()
         if name not in TABLE_FUNCTIONS:
-            known = ", ".join(sorted(TABLE_FUNCTIONS))
-            raise BadQuestionError(f"invalid SQL: rows come from {', '.join(VIEWS)} and {known}, not from {name[:100]}")
+            raise _no_rows_from(name)
     elif (name := str(node.get("function_name", "")).lower()) in FUNCTIONS_REFUSED:
         raise BadQuestionError(f"invalid SQL: function {name} is not for callers")
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 
-from pipeline.traceql.durations import UNITS_NS
+from pipeline.traceql.durations import INT64_MAX, UNITS_NS
 from topics.errors import BadQuestionError
 
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([a-zµμ]+)")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "/": "/"}
+_DURATION_CHARACTERS_MAX = 64
 HEX = frozenset("0123456789abcdefABCDEF")
 
 
 def duration_ns(text: str, *, units: dict[str, int] = UNITS_NS) -> int:
-    """A duration as Go writes it (`1.5s`, `1h30m`, `100ms`) in ns. Raises BadQuestionError.
+    """A duration as Go writes it (`1.5s`, `1h30m`, `100ms`) in ns, which fit 64 bits. Raises BadQuestionError.
 
     units: LONG_UNITS_NS for those that Prometheus knows besides (`2d`).
     """
@@ -22,7 +23,7 @@ def duration_ns(text: str, *, units: dict[str, int] = UNITS_NS) -> int:
         return 0
     total, at = 0.0, 0
     exact = 0
-    while at < len(body):
+    while at < len(body) <= _DURATION_CHARACTERS_MAX:
         part = _PART.match(body, at)
         if part is None or part[2] not in units:
             break
@@ -30,9 +31,10 @@ def duration_ns(text: str, *, units: dict[str, int] = UNITS_NS) -> int:
         exact += int(whole or 0) * units[part[2]]
         total += float(f"0.{fraction or 0}") * units[part[2]]
         at = part.end()
-    if not body or at < len(body):
-        raise BadQuestionError(f'time: invalid duration "{text}"')
-    return sign * (exact + round(total))
+    found = exact + round(total)
+    if not body or at < len(body) or found > INT64_MAX:
+        raise BadQuestionError(f'time: invalid duration "{text[:_DURATION_CHARACTERS_MAX]}"')
+    return sign * found
 
 
 def trace_id_of(text: str) -> bytes:

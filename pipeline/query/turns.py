@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from topics.errors import OverloadedError, QueryTimeoutError, RateLimitedError
@@ -29,8 +30,9 @@ class Turns:
     tenant, first come, first served.
     """
 
-    def __init__(self, limits: TurnLimits) -> None:
-        self._limits = limits
+    def __init__(self, limits: TurnLimits, own_running: Callable[[str], int | None] = lambda _tenant: None) -> None:
+        """own_running: what a tenant has in the place of limits.tenant_running, None for nothing."""
+        self._limits, self._own_running = limits, own_running
         self._running: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # in the order in which tenants are served
 
@@ -76,8 +78,9 @@ class Turns:
         return min(able, key=lambda tenant: self._running[tenant], default=None)
 
     def _is_free_for(self, tenant: str) -> bool:
-        limits = self._limits
-        return self._running.total() < limits.running and self._running[tenant] < limits.tenant_running
+        limits, own = self._limits, self._own_running(tenant)
+        tenant_running = limits.tenant_running if own is None else own
+        return self._running.total() < limits.running and self._running[tenant] < tenant_running
 
     def _check_waiting(self, tenant: str) -> None:
         limits, own = self._limits, len(self._waiting.get(tenant, ()))

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.doors.overrides import Overrides
 from pipeline.query.turns import TurnLimits, Turns
 from topics.errors import QueryCancelledError, UnknownQueryError
 from topics.settings import QuerierSettings
@@ -48,19 +49,25 @@ class Query:
 class UnderWay:
     """The queries of this process. Belongs to one event loop."""
 
-    def __init__(self, querier: QuerierSettings) -> None:
+    def __init__(self, querier: QuerierSettings, overrides: Overrides) -> None:
+        self._overrides = overrides
         self._timeout_s = querier.query_timeout_s
         self._queries: dict[str, Query] = {}
 
         def turns(running: int, tenant_running: int, setting: str) -> Turns:
             limits = TurnLimits(running, tenant_running, querier.waiting_max, querier.tenant_waiting_max, setting)
-            return Turns(limits)
+            return Turns(limits, self._own_running)
 
         self._others = turns(querier.queries_max, querier.tenant_queries_max, "querier.queries_max")
         self._turns = {
             TRACE: turns(querier.traces_max, querier.tenant_queries_max, "querier.traces_max"),
             SQL: turns(querier.sql_queries_max, querier.sql_queries_max, "querier.sql_queries_max"),
         }
+
+    def _own_running(self, tenants: str) -> int | None:
+        """Queries at a time that tenants, joined by |, have been given of their own, the least of them."""
+        own = (self._overrides.of(tenant).queries_max for tenant in tenants.split("|"))
+        return min((one for one in own if one is not None), default=None)
 
     @asynccontextmanager
     async def turn(self, tenants: Sequence[str], kind: str, text: str) -> AsyncIterator[Query]:

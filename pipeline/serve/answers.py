@@ -13,9 +13,9 @@ from pipeline.query.questions import Questions
 from pipeline.query.search import Heard, SearchAnswer
 from pipeline.query.tags import Among, TagAnswer
 from pipeline.serve import metrics, params, tempo
+from pipeline.serve.query_limits import QueryLimits
 from pipeline.serve.tempo import Json
 from topics.errors import BadQuestionError
-from topics.settings import QuerierSettings
 
 TAG_SCOPES = (*SCOPE_OF, "intrinsic", "trace", "none", "")
 
@@ -23,8 +23,8 @@ TAG_SCOPES = (*SCOPE_OF, "intrinsic", "trace", "none", "")
 class Answers:
     """One method a question; each raises what its parameters and pipeline.query.questions raise."""
 
-    def __init__(self, questions: Questions, querier: QuerierSettings) -> None:
-        self._questions, self._querier = questions, querier
+    def __init__(self, questions: Questions, limits: QueryLimits) -> None:
+        self._questions, self._limits = questions, limits
 
     async def found(
         self,
@@ -34,7 +34,7 @@ class Answers:
         tags: dict[str, str] | None = None,
     ) -> SearchAnswer:
         """What a search finds. tags: in the place of `tags=`; heard: as of `Search.find`."""
-        question = params.search_question(asked, self._querier, self._questions.regex_error, tags)
+        question = params.search_question(asked, self._limits.of(tenants), self._questions.regex_error, tags)
         return await self._questions.search(tenants, question, heard)
 
     async def search(
@@ -51,18 +51,18 @@ class Answers:
 
     async def metrics_range(self, tenants: Sequence[str], asked: QueryParams) -> Json:
         """QueryRangeResponse."""
-        question = metrics.range_question(asked, self._querier, self._questions.regex_error)
+        question = metrics.range_question(asked, self._limits.of(tenants), self._questions.regex_error)
         return await self._measured(tenants, asked, question, metrics.range_answer)
 
     async def metrics_instant(self, tenants: Sequence[str], asked: QueryParams) -> Json:
         """QueryInstantResponse."""
-        question = metrics.instant_question(asked, self._querier, self._questions.regex_error)
+        question = metrics.instant_question(asked, self._limits.of(tenants), self._questions.regex_error)
         return await self._measured(tenants, asked, question, metrics.instant_answer)
 
     async def _measured(
         self, tenants: Sequence[str], asked: QueryParams, question: MetricsQuestion, told: metrics.Told
     ) -> Json:
-        limit = metrics.series_limit(asked, self._querier)
+        limit = metrics.series_limit(asked, self._limits.of(tenants))
         answer = await self._questions.metrics(tenants, question)
         count_partial("metrics", answer.reasons)
         found: Json = await self._questions.in_thread(lambda: told(answer, limit))
@@ -83,7 +83,7 @@ class Answers:
         if scope not in TAG_SCOPES:
             raise BadQuestionError(f"invalid scope: {scope[:100]}")
         scopes = list(SCOPE_OF.values()) if scope in ("", "none") else [SCOPE_OF[scope]] if scope in SCOPE_OF else []
-        answer = await self._questions.tag_names(tenants, scopes, *self._among(asked))
+        answer = await self._questions.tag_names(tenants, scopes, *self._among(tenants, asked))
         count_partial("tags", answer.reasons)
         return answer, scope
 
@@ -96,19 +96,19 @@ class Answers:
         return tempo.typed_tag_values(await self._tag_values(tenants, identifier(tag), asked))
 
     async def _tag_values(self, tenants: Sequence[str], of: Attribute | Intrinsic, asked: QueryParams) -> TagAnswer:
-        answer = await self._questions.tag_values(tenants, of, *self._among(asked))
+        answer = await self._questions.tag_values(tenants, of, *self._among(tenants, asked))
         count_partial("tags", answer.reasons)
         return answer
 
-    def _among(self, asked: QueryParams) -> tuple[Among, int]:
+    def _among(self, tenants: Sequence[str], asked: QueryParams) -> tuple[Among, int]:
         """Among which spans tags are looked for, and how many are told."""
-        querier = self._querier
+        querier = self._limits.of(tenants)
         among = params.among_of(asked, querier.search_range_h_max, self._questions.regex_error)
         return among, params.tag_limit_of(asked, querier.tag_values_max)
 
     async def services(self, tenants: Sequence[str], asked: QueryParams) -> Json:
         """Services with their operations, and how many spans each has."""
-        within = params.search_times(asked, self._querier.search_range_h_max)
+        within = params.search_times(asked, self._limits.of(tenants).search_range_h_max)
         found, reasons = await self._questions.services(tenants, within)
         count_partial("services", reasons)
         services = {service: dict(sorted(operations.items())) for service, operations in sorted(found.items())}

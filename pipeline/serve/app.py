@@ -24,14 +24,27 @@ from pipeline.doors.door import Door, Need
 from pipeline.query.questions import Questions
 from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import explain, messages, openapi, params, search_events, search_rows, tail_events, tempo
+from pipeline.serve import (
+    explain,
+    llm,
+    messages,
+    openapi,
+    params,
+    search_events,
+    search_rows,
+    status_pages,
+    tail_events,
+    tempo,
+)
 from pipeline.serve.answers import Answers, count_partial
-from pipeline.serve.formats import form_of
+from pipeline.serve.formats import JSON, LLM, MEDIA_TYPES, PROTOBUF, accepted, form_of, reasons_header
 from pipeline.serve.gone import unless_gone
 from pipeline.serve.headers import COPIES_HEADER
 from pipeline.serve.mcp_door import McpDoor
+from pipeline.serve.query_limits import QueryLimits
 from pipeline.serve.sql import SqlDoor
 from pipeline.serve.statuses import status_of
+from pipeline.serve.trace_diff_door import TraceDiffDoor
 from pipeline.serve.trace_view import TraceViewDoor
 from pipeline.serve.traces import Encoded, encode
 from pipeline.serve.ui import bundle, pages
@@ -40,7 +53,6 @@ from topics.errors import BadQuestionError, ForbiddenError, SpanstreamError
 from topics.settings import Settings
 
 log = structlog.get_logger("querier")
-PROTOBUF, JSON = "application/protobuf", "application/json"
 ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 RETRY_AFTER = {"retry-after": "5"}
 ALLOW = {"allow": "DELETE"}
@@ -54,23 +66,16 @@ NEEDS = {
 }
 OF_ALL_TENANTS = ("partitions", "segments")  # tables whose rows are not one tenant's
 Handler = Callable[[Request], Awaitable[Response]]
-BUILD = {
-    # Grafana switches features on by Tempo's version: 3.0's are answered, and what is not says so
-    "version": "3.0.0+spanstream",
-    "revision": "",
-    "branch": "",
-    "buildUser": "",
-    "buildDate": "",
-    "goVersion": "",
-}
 
 
 def make_app(questions: Questions, settings: Settings) -> Starlette:
     """The ASGI application."""
-    answers = Answers(questions, settings.querier)
-    api, view = Api(questions, answers, settings), TraceViewDoor(questions, settings.querier)
+    limits = QueryLimits(questions, settings.querier)
+    answers, status = Answers(questions, limits), status_pages.StatusDoor(questions, settings)
+    api, view = Api(questions, answers, limits, settings), TraceViewDoor(questions, settings.querier)
     routes = [
         ("/api/traces/{trace_id}", api.trace_v1),
+        (openapi.DIFF_PATH, TraceDiffDoor(questions, limits).diff),
         ("/api/v2/traces/{trace_id}", api.trace_v2),
         ("/api/search", api.search),
         ("/api/metrics/query_range", api.metrics_range),
@@ -81,7 +86,7 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/v2/search/tag/{tag:path}/values", api.typed_tag_values),
         ("/api/services", api.services),
         ("/api/explain", api.explain),
-        ("/api/sql", SqlDoor(questions, settings.querier).sql),
+        ("/api/sql", SqlDoor(questions, limits, settings.querier).sql),
         ("/api/tail", api.tail),
         ("/api/where/{trace_id}", api.where),
         ("/api/trace-view/{trace_id}", view.columns),
@@ -93,6 +98,8 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
         ("/api/status/canary", api.canary),
         ("/api/status/queries", api.queries),
         ("/api/status/queries/{id}", api.query),
+        *((path, status.page) for path in status_pages.PAGES),
+        (f"{status_pages.OVERRIDES}/{{tenant}}", status.overrides_of),
         ("/tables", api.tables),
         ("/tables/{rest:path}", api.tables),
         ("/trace/{trace_id}", api.trace_view),
@@ -128,6 +135,8 @@ def need_of(path: str) -> Need:
     """What a path needs of who asks: to read, unless another need is written down here."""
     if path.startswith("/assets/"):
         return Need.NOTHING  # the page's program: everybody's
+    if path in status_pages.PAGES or path.startswith(f"{status_pages.OVERRIDES}/"):
+        return Need.ADMIN  # they tell of the process and of all tenants
     if path in bundle.VIEWS or path.startswith("/trace/"):
         return Need.PAGE
     return NEEDS.get(path, Need.READ)
@@ -164,8 +173,8 @@ async def _answer_of(handler: Handler, request: Request) -> Response:
 class Api:
     """The handlers, one a route."""
 
-    def __init__(self, questions: Questions, answers: Answers, settings: Settings) -> None:
-        self._questions = questions
+    def __init__(self, questions: Questions, answers: Answers, limits: QueryLimits, settings: Settings) -> None:
+        self._questions, self._limits = questions, limits
         self._settings = settings
         self._querier = settings.querier
         self._answers = answers
@@ -173,15 +182,16 @@ class Api:
     # ---- traces
 
     async def trace_v1(self, request: Request) -> Response:
-        """A trace as `batches`; 404 where there is none, 422 where it is too large."""
+        """A trace as `batches`; 404 where there is none, 422 where it is too large; a header says what is missing."""
         found = await self._find(request)
+        headers = _copies(found) | reasons_header(found.reasons)
         if not found.spans.num_rows:
-            return Response(status_code=404)
+            return Response(status_code=404, headers=headers)
         encoded = await self._encode(found, request, v1=True)
         if encoded.cut:
-            limit = self._querier.trace_bytes_max
+            limit = self._limits.of(self._tenants(request)).trace_bytes_max
             return Response(f"trace exceeds max size (max bytes: {limit})\n", 422, media_type="text/plain")
-        return Response(encoded.body, headers=_copies(found), media_type=encoded.media_type)
+        return Response(encoded.body, headers=headers, media_type=encoded.media_type)
 
     async def trace_v2(self, request: Request) -> Response:
         """A TraceByIDResponse; 200 with an empty trace where there is none."""
@@ -219,9 +229,8 @@ class Api:
         return found
 
     async def _encode(self, found: FoundTrace, request: Request, *, v1: bool) -> Encoded:
-        encoding = partial(
-            encode, found, v1=v1, protobuf=_wants_protobuf(request), bytes_max=self._querier.trace_bytes_max
-        )
+        limit = self._limits.of(self._tenants(request)).trace_bytes_max
+        encoding = partial(encode, found, v1=v1, form=_accepted(request), bytes_max=limit)
         encoded: Encoded = await self._questions.in_thread(encoding)
         return encoded
 
@@ -244,8 +253,10 @@ class Api:
         """The newest traces as a page without script; takes the parameters of /api/search."""
         asked = dict(request.query_params)
         try:
-            question = params.search_question(request.query_params, self._querier, self._questions.regex_error)
-            answer = await self._questions.search(self._tenants(request), question)
+            tenants = self._tenants(request)
+            limits = self._limits.of(tenants)
+            question = params.search_question(request.query_params, limits, self._questions.regex_error)
+            answer = await self._questions.search(tenants, question)
         except BadQuestionError as exc:
             return Response(pages.refused_page(str(exc), asked), 400, media_type="text/html; charset=utf-8")
         return Response(pages.newest_page(answer, question, asked), media_type="text/html; charset=utf-8")
@@ -272,7 +283,8 @@ class Api:
     async def explain(self, request: Request) -> Response:
         """How a TraceQL query is answered: what was chosen and why, what was read, how long it took."""
         began_s = time.monotonic()
-        question = explain.question_of(request.query_params, self._querier, self._questions.regex_error)
+        limits = self._limits.of(self._tenants(request))
+        question = explain.question_of(request.query_params, limits, self._questions.regex_error)
         watch, answer = await self._questions.explain(self._tenants(request), question)
         count_partial("explain", answer.reasons)
         body = partial(explain.told, question, watch, answer, began_s, self._querier.explain_chunks_max)
@@ -286,7 +298,8 @@ class Api:
 
     async def tag_names_by_scope(self, request: Request) -> Response:
         """Tag names by scope."""
-        return _answer(request, "SearchTagsV2Response", await self._answers.tag_names_by_scope(*_asked(request)))
+        answer = await self._answers.tag_names_by_scope(*_asked(request))
+        return _answer(request, "SearchTagsV2Response", answer, llm.tag_names)
 
     async def tag_values(self, request: Request) -> Response:
         """Values of a tag without scope, as texts."""
@@ -298,7 +311,7 @@ class Api:
         """Values of a TraceQL attribute, with their types."""
         tenants, asked = _asked(request)
         answer = await self._answers.typed_tag_values(tenants, request.path_params["tag"], asked)
-        return _answer(request, "SearchTagValuesV2Response", answer)
+        return _answer(request, "SearchTagValuesV2Response", answer, llm.tag_values)
 
     async def services(self, request: Request) -> Response:
         """Services with their operations, and how many spans each has."""
@@ -313,7 +326,8 @@ class Api:
 
     async def drops(self, request: Request) -> Response:
         """What of the asking tenants' spans was not kept as it was sent, by reason."""
-        return _json(await self._questions.drops(self._tenants(request)))
+        everything = caller_of(request.scope).everything
+        return _json(await self._questions.drops(self._tenants(request), everything=everything))
 
     async def canary(self, _request: Request) -> Response:
         """What canaries found: of known traces of their own, in no tenant's data."""
@@ -353,7 +367,7 @@ class Api:
 
     async def buildinfo(self, _request: Request) -> Response:
         """What Grafana reads the version from."""
-        return _json(BUILD)
+        return _json(status_pages.BUILD)
 
     async def ready(self, _request: Request) -> Response:
         """200 when questions are answered in full; 503 and why otherwise."""
@@ -380,13 +394,19 @@ def _copies(found: FoundTrace) -> dict[str, str]:
     return {COPIES_HEADER: str(found.copies)}
 
 
-def _wants_protobuf(request: Request) -> bool:
-    return PROTOBUF in request.headers.get("accept", "")
+def _accepted(request: Request) -> str:
+    return accepted(request.headers.get("accept", ""))
 
 
-def _answer(request: Request, message: str, body: dict[str, Any]) -> Response:
-    if _wants_protobuf(request):
+def _answer(
+    request: Request, message: str, body: tempo.Json, for_llm: Callable[[tempo.Json], tempo.Json] | None = None
+) -> Response:
+    """for_llm: of an answer that has a form for language models."""
+    form = _accepted(request)
+    if form == PROTOBUF:
         return Response(messages.encoded(message, body), media_type=PROTOBUF)
+    if form == LLM and for_llm is not None:
+        return Response(orjson.dumps(for_llm(body)), media_type=MEDIA_TYPES[LLM])
     return _json(body)
 
 

@@ -16,7 +16,14 @@ FORMATS = {
     "arrow": "application/vnd.apache.arrow.stream",
     "events": "text/event-stream",
 }
+PROTOBUF, JSON, LLM = "application/protobuf", "application/json", "application/vnd.grafana.llm"
+MEDIA_TYPES = {PROTOBUF: PROTOBUF, JSON: JSON, LLM: f"{LLM}+json"}  # of what is asked for, what is answered
 REASONS_HEADER = "x-spanstream-incomplete"
+
+
+def accepted(accept: str) -> str:
+    """Protobuf, JSON or LLM: the first of them that an Accept header names, JSON where it names none."""
+    return next((one for one in MEDIA_TYPES if one in accept), JSON)
 
 
 def form_of(asked: QueryParams, accept: str, forms: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from pipeline.doors.asgi import Receive, Scope, Send, headers_of
 from pipeline.doors.door import AUTHORIZATION
 from pipeline.serve.mcp_server import make_server
-from pipeline.serve.mcp_tools import Json
+from pipeline.serve.plain_json import Json
 from topics.errors import BadQuestionError
 from topics.spans_by_trace import TENANT_HEADER
 

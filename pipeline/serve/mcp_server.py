@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 from pipeline.serve import mcp_docs
-from pipeline.serve.mcp_tools import TOOLS, Ask, Json, Tool
+from pipeline.serve.mcp_tools import TOOLS, Ask, Tool
+from pipeline.serve.plain_json import Json
 from topics.errors import BadQuestionError, SpanstreamError
 
 NAME, VERSION = "spanstream", "1"

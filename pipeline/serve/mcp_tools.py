@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import time
 from collections import defaultdict
@@ -12,11 +11,11 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.serve import mcp_docs
+from pipeline.serve.plain_json import Json, attributes_of, hex_of, plain
 from pipeline.traceql import tree
 from pipeline.traceql.check import compiled
 from topics.errors import BadQuestionError
 
-Json = dict[str, Any]
 Ask = Callable[[str, Mapping[str, str]], Awaitable[Json]]
 LAST_S = 3600
 LIMIT, LIMIT_MAX = 20, 200
@@ -241,7 +240,7 @@ def spans_of(trace: Json) -> list[Json]:
     """The spans of a v2 answer, by start: hexadecimal IDs, attributes as plain values."""
     spans = []
     for resource in trace.get("resourceSpans", []):
-        attributes = _attributes(resource.get("resource", {}))
+        attributes = attributes_of(resource.get("resource", {}))
         for scope in resource.get("scopeSpans", []):
             spans += [_span(span, attributes) for span in scope.get("spans", [])]
     return sorted(spans, key=lambda span: (int(span["startTimeUnixNano"]), span["spanId"]))
@@ -252,39 +251,17 @@ def _span(span: Json, resource: Json) -> Json:
     told: Json = {
         "service": resource.get("service.name", ""),
         "name": span.get("name", ""),
-        "spanId": _hex(span.get("spanId", "")),
-        "parentSpanId": _hex(span.get("parentSpanId", "")),
+        "spanId": hex_of(span.get("spanId", "")),
+        "parentSpanId": hex_of(span.get("parentSpanId", "")),
         "kind": span.get("kind", ""),
         "startTimeUnixNano": str(start),
         "durationMs": max(0, end - start) / 1e6,
         "status": span.get("status", {}),
-        "attributes": _attributes(span),
+        "attributes": attributes_of(span),
         "resource": {name: value for name, value in resource.items() if name != "service.name"},
-        "events": [{"name": one.get("name", ""), "attributes": _attributes(one)} for one in span.get("events", [])],
+        "events": [{"name": one.get("name", ""), "attributes": attributes_of(one)} for one in span.get("events", [])],
     }
     return {name: value for name, value in told.items() if value not in ("", {}, [])}
-
-
-def _hex(text: str) -> str:
-    return base64.b64decode(text).hex()
-
-
-def _attributes(of: Json) -> Json:
-    return {pair["key"]: plain(pair["value"]) for pair in of.get("attributes", [])}
-
-
-def plain(value: Json) -> Any:
-    """An AnyValue as JSON writes it."""
-    if not value:
-        return None
-    ((kind, held),) = value.items()
-    if kind == "intValue":
-        return int(held)
-    if kind == "arrayValue":
-        return [plain(one) for one in held.get("values", [])]
-    if kind == "kvlistValue":
-        return _attributes({"attributes": held.get("values", [])})
-    return held
 
 
 def labels_of(series: Json) -> Json:

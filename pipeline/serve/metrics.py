@@ -14,8 +14,7 @@ from starlette.datastructures import QueryParams
 from pipeline.query.intervals import Intervals
 from pipeline.query.metrics import MetricsAnswer, MetricsQuestion
 from pipeline.query.series import Exemplar, Label, SeriesTable
-from pipeline.query.texts import duration_ns
-from pipeline.serve.params import whole
+from pipeline.serve.params import duration_of, hours_text, whole
 from pipeline.serve.span_sets import any_value
 from pipeline.serve.tempo import Json, complete
 from pipeline.traceql import tree
@@ -34,14 +33,14 @@ STEPS = 240
 NS_DIGITS = 11  # of a time in whole nanoseconds at least
 TIME_NS_MAX = 2**63 - 1
 Told = Callable[[MetricsAnswer, int], Json]
-_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]+)?")
 
 
 def range_question(params: QueryParams, querier: QuerierSettings, regex_error: RegexError) -> MetricsQuestion:
     """All parameters of /api/metrics/query_range."""
     query = _query(params, regex_error)
     start_ns, end_ns = _times(params, querier)
-    step_ns = _step(params.get("step", ""), start_ns, end_ns)
+    step_ns = _step(params, start_ns, end_ns)
     intervals = Intervals.of_range(start_ns, end_ns, step_ns)
     if intervals.points > POINTS_MAX:
         least = duration_text(-(-(end_ns - start_ns) // POINTS_MAX))
@@ -75,15 +74,14 @@ def _body(query: tree.Query) -> tree.MetricsPipeline | tree.MetricsMath:
 
 def _times(params: QueryParams, querier: QuerierSettings) -> tuple[int, int]:
     now_ns = time.time_ns()
-    since = params.get("since", "")
-    since_ns = duration_ns(since, units=LONG_UNITS_NS) if since else SINCE_NS
+    since_ns = duration_of(params, "since", LONG_UNITS_NS)
     end_ns = _time(params, "end", now_ns)
-    start_ns = _time(params, "start", end_ns - since_ns)
+    start_ns = _time(params, "start", max(0, end_ns - (SINCE_NS if since_ns is None else since_ns)))
     if end_ns <= start_ns:
         raise BadQuestionError("end must be greater than start")
     longest_ns = int(querier.metrics_range_h_max * 3600 * S)
     if end_ns - start_ns > longest_ns:
-        longest = duration_text(longest_ns)
+        longest = hours_text(querier.metrics_range_h_max)
         raise BadQuestionError(f"metrics query time range exceeds the maximum allowed duration of {longest}")
     return start_ns, end_ns
 
@@ -109,13 +107,14 @@ def _time(params: QueryParams, name: str, default_ns: int) -> int:
     return found
 
 
-def _step(text: str, start_ns: int, end_ns: int) -> int:
+def _step(params: QueryParams, start_ns: int, end_ns: int) -> int:
     """In ns: seconds, a duration, or by the range."""
-    if not text:
+    text = params.get("step", "")
+    found = int(float(text) * S) if _NUMBER.fullmatch(text) else duration_of(params, "step", LONG_UNITS_NS)
+    if found is None:
         return default_step(end_ns - start_ns)
-    found = int(float(text) * S) if _NUMBER.fullmatch(text) else duration_ns(text, units=LONG_UNITS_NS)
-    if found <= 0:
-        raise BadQuestionError(f"could not parse 'step' parameter: {text[:100]!r} is not above 0")
+    if not 0 < found <= TIME_NS_MAX:
+        raise BadQuestionError(f"could not parse 'step' parameter: {text[:100]!r} is not above 0, or too long")
     return found
 
 

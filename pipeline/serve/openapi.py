@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
 import orjson
 
 from pipeline.query.order import ORDERS
-from pipeline.serve.formats import FORMATS
+from pipeline.serve.formats import FORMATS, JSON, LLM, MEDIA_TYPES, PROTOBUF
 from pipeline.serve.search_rows import SEARCH_FORMATS
 from pipeline.serve.sql import SQL_FORMATS
 
-PATH = "/api/openapi.json"
+PATH, DIFF_PATH = "/api/openapi.json", "/api/v2/traces/diff"
 Json = dict[str, Any]
-JSON, PROTOBUF, HTML, TEXT = "application/json", "application/protobuf", "text/html", "text/plain"
+HTML, TEXT, LLM_JSON = "text/html", "text/plain", MEDIA_TYPES[LLM]
 EVENTS, ANY = "text/event-stream", "*/*"
 TIMES = ("start", "end", "since")
 INTEGER, STRING, BOOLEAN = {"type": "integer"}, {"type": "string"}, {"type": "boolean"}
@@ -42,12 +43,27 @@ PARAMETERS: dict[str, tuple[Json, str]] = {
     "kind": (INTEGER, "OTLP's number of the span's kind, where two spans share an ID"),
     "prefix": (STRING, "Keys that begin so"),
 }
+OF_TRACE: dict[str, tuple[Json, str]] = {
+    "start": (INTEGER, "Unix seconds: chunks that end before are not read"),
+    "end": (INTEGER, "Unix seconds: chunks that begin later are not read"),
+}
+OF_METRICS: dict[str, tuple[Json, str]] = {
+    "query": (STRING, "The same as q"),
+    "start": (STRING, "Unix seconds, with or without a fraction, Unix nanoseconds, or RFC 3339; an hour before end"),
+    "end": (STRING, "Likewise; now where it is absent"),
+    "since": (STRING, "How long before end the range begins, in the place of start: 15m, 2h"),
+    "exemplars": (INTEGER, "Most exemplars, at most 100; 0: as if absent. with(exemplars=false) in the query: none"),
+}
+MODE: dict[str, tuple[Json, str]] = {
+    "mode": (STRING | {"enum": ["diff", "defaults"]}, "What is not the default, or what is where nothing is set"),
+}
 IN_PATH = {
     "trace_id": "1 to 32 hex digits; shorter ones are padded on the left",
     "other_id": "Likewise",
     "span_id": "16 hex digits",
     "tag": "An attribute as TraceQL writes it, or a name without scope",
     "id": "Of a query that is listed",
+    "tenant": "A tenant's name",
     "rest": "A table, and perhaps a key",
 }
 REFUSALS = {
@@ -72,15 +88,24 @@ class Route(NamedTuple):
     parameters: tuple[str, ...] = ()
     forms: tuple[str, ...] = (JSON,)
     methods: tuple[str, ...] = ("get",)
+    own: Mapping[str, tuple[Json, str]] = {}
+    """Parameters that mean here something else than in PARAMETERS."""
 
 
+_OF_TRACE = ("start", "end")
 _FILTER = ("q", "keep_hierarchy", "ancestor_depth", "match_depth")
 _SEARCH = ("q", "tags", "minDuration", "maxDuration", "limit", "spss", *TIMES, "cursor", "order")
-_METRICS = ("q", *TIMES)
+_METRICS = ("q", "query", *TIMES)
 ROUTES = {
-    "/api/traces/{trace_id}": Route("A whole trace, as Tempo's version 1", ("start", "end", "mode"), (JSON, PROTOBUF)),
+    "/api/traces/{trace_id}": Route(
+        "A whole trace, as Tempo's version 1", ("start", "end", "mode"), (JSON, PROTOBUF, LLM_JSON), own=OF_TRACE
+    ),
+    DIFF_PATH: Route("What differs from one trace to another, span by span", methods=("post",)),
     "/api/v2/traces/{trace_id}": Route(
-        "A whole trace, or the spans of it that q= holds of", ("start", "end", "mode", *_FILTER), (JSON, PROTOBUF)
+        "A whole trace, or the spans of it that q= holds of",
+        ("start", "end", "mode", *_FILTER),
+        (JSON, PROTOBUF, LLM_JSON),
+        own=OF_TRACE,
     ),
     "/api/search": Route(
         "Traces by TraceQL or tags",
@@ -88,14 +113,14 @@ ROUTES = {
         (*(FORMATS[form].partition(";")[0] for form in SEARCH_FORMATS), PROTOBUF),
     ),
     "/api/metrics/query_range": Route(
-        "Series of a TraceQL metrics query", (*_METRICS, "step", "exemplars", "maxSeries")
+        "Series of a TraceQL metrics query", (*_METRICS, "step", "exemplars", "maxSeries"), own=OF_METRICS
     ),
-    "/api/metrics/query": Route("One value a series of it", (*_METRICS, "maxSeries")),
+    "/api/metrics/query": Route("One value a series of it", (*_METRICS, "maxSeries"), own=OF_METRICS),
     "/api/search/tags": Route("Names of attributes", ("scope", "q", "limit", *TIMES), (JSON, PROTOBUF)),
-    "/api/v2/search/tags": Route("The same, by scope", ("scope", "q", "limit", *TIMES), (JSON, PROTOBUF)),
+    "/api/v2/search/tags": Route("The same, by scope", ("scope", "q", "limit", *TIMES), (JSON, PROTOBUF, LLM_JSON)),
     "/api/search/tag/{tag}/values": Route("Values of an attribute, texts", ("q", "limit", *TIMES), (JSON, PROTOBUF)),
     "/api/v2/search/tag/{tag}/values": Route(
-        "Values of an attribute with types", ("q", "limit", *TIMES), (JSON, PROTOBUF)
+        "Values of an attribute with types", ("q", "limit", *TIMES), (JSON, PROTOBUF, LLM_JSON)
     ),
     "/api/services": Route("Services, their operations, and how many spans each has", TIMES),
     "/api/explain": Route(
@@ -109,16 +134,30 @@ ROUTES = {
         ("get", "post"),
     ),
     "/api/tail": Route("Spans that q= holds of, as they arrive", ("q",), (EVENTS,)),
-    "/api/where/{trace_id}": Route("Where each part of a trace stands", ("start", "end")),
-    "/api/trace-view/{trace_id}": Route("What the page draws of a trace, in columns", ("start", "end", *_FILTER)),
-    "/api/trace-view/{trace_id}/matches": Route("Which of its spans q= holds of", ("start", "end", *_FILTER)),
-    "/api/trace-view/{trace_id}/events": Route("Its events by time", ("start", "end")),
-    "/api/trace-view/{trace_id}/spans/{span_id}": Route("One of its spans in full", ("start", "end", "kind")),
+    "/api/where/{trace_id}": Route("Where each part of a trace stands", _OF_TRACE, own=OF_TRACE),
+    "/api/trace-view/{trace_id}": Route(
+        "What the page draws of a trace, in columns", ("start", "end", *_FILTER), own=OF_TRACE
+    ),
+    "/api/trace-view/{trace_id}/matches": Route(
+        "Which of its spans q= holds of", ("start", "end", *_FILTER), own=OF_TRACE
+    ),
+    "/api/trace-view/{trace_id}/events": Route("Its events by time", _OF_TRACE, own=OF_TRACE),
+    "/api/trace-view/{trace_id}/spans/{span_id}": Route(
+        "One of its spans in full", ("start", "end", "kind"), own=OF_TRACE
+    ),
     "/api/status/drops": Route("What was not kept as it was sent, by reason"),
     "/api/status/system": Route("What is stored by day; partitions with their owners, for who may see all tenants"),
     "/api/status/canary": Route("What canaries found"),
     "/api/status/queries": Route("Queries under way"),
     "/api/status/queries/{id}": Route("End one of them", methods=("delete",)),
+    "/status": Route("All of what follows, but the overrides", (), (TEXT,)),
+    "/status/version": Route("The version", (), (TEXT,)),
+    "/status/services": Route("Whether this querier answers in full, and if not, why", (), (TEXT,)),
+    "/status/endpoints": Route("Every route", (), (TEXT,)),
+    "/status/config": Route("The settings in YAML, secrets hidden", ("mode",), (TEXT,), own=MODE),
+    "/status/runtime_config": Route("Limits of single tenants in YAML", (), (TEXT,)),
+    "/status/overrides": Route("The tenants that have limits of their own"),
+    "/status/overrides/{tenant}": Route("The limits that a tenant has of its own"),
     "/api/mcp": Route("Tools for assistants: MCP over streamable HTTP", (), (JSON, EVENTS), ("post",)),
     PATH: Route("This document"),
     "/tables": Route("The workers' tables"),
@@ -131,7 +170,7 @@ ROUTES = {
     "/live": Route("The page's live view", (), (HTML,)),
     "/system": Route("The page's view of the system", (), (HTML,)),
     "/plain": Route("The newest traces, without script", _SEARCH, (HTML,)),
-    "/plain/trace/{trace_id}": Route("A trace as a waterfall, without script", ("start", "end"), (HTML,)),
+    "/plain/trace/{trace_id}": Route("A trace as a waterfall, without script", ("start", "end"), (HTML,), own=OF_TRACE),
     "/assets": Route("The page's program", (), (ANY,)),
     "/api/echo": Route("What Grafana asks whether there is a data source", (), (TEXT,)),
     "/api/status/buildinfo": Route("The version that Grafana reads"),
@@ -188,7 +227,7 @@ def _parameter(name: str, route: Route) -> Json:
         words = [form for form, media_type in FORMATS.items() if media_type.partition(";")[0] in route.forms]
         schema, said = STRING | {"enum": words}, "The form of the answer; Accept says it too"
     else:
-        schema, said = PARAMETERS[name]
+        schema, said = route.own.get(name) or PARAMETERS[name]
     return {"name": name, "in": "query", "schema": schema, "description": said}
 
 

@@ -14,7 +14,7 @@ from pipeline.query.texts import duration_ns, tags_of
 from pipeline.query.trace_filter import TraceFilter, condition_alone
 from pipeline.traceql import tree
 from pipeline.traceql.check import RegexError, compiled
-from pipeline.traceql.durations import LONG_UNITS_NS
+from pipeline.traceql.durations import LONG_UNITS_NS, UNITS_NS
 from pipeline.traceql.matchers import matchers_of
 from topics.errors import BadQuestionError
 from topics.settings import QuerierSettings
@@ -24,6 +24,7 @@ SEARCH_DEFAULT_NS = 15 * 60 * SECOND_NS
 SPANS_PER_SPAN_SET, SPANS_PER_SPAN_SET_MAX = 3, 100
 UINT32_MAX = 2**32 - 1
 QUERY_BYTES_MAX = 131_072
+TAG_LIMIT_MAX = 262_144  # as many as Tempo's traces of a search; the engine's own limit of a sorted list is a million
 SEARCH_PARAMETERS = frozenset(
     ("q", "tags", "minDuration", "maxDuration", "limit", "spss", "start", "end", "since", "cursor", "order", "format")
 )
@@ -48,6 +49,15 @@ def unix_seconds(params: QueryParams, name: str) -> int | None:
     return value
 
 
+def duration_of(params: QueryParams, name: str, units: dict[str, int] = UNITS_NS) -> int | None:
+    """A duration in ns; None where the parameter is absent or empty. units: as of `duration_ns`."""
+    value = params.get(name, "")
+    try:
+        return duration_ns(value, units=units) if value else None
+    except BadQuestionError as exc:
+        raise BadQuestionError(f"invalid {name}: {exc}") from exc
+
+
 def trace_times(params: QueryParams) -> tuple[int | None, int | None]:
     """start and end of a trace by ID in Unix ns; both may be absent. The end's whole second is meant."""
     start, end = unix_seconds(params, "start"), unix_seconds(params, "end")
@@ -62,20 +72,24 @@ def trace_times(params: QueryParams) -> tuple[int | None, int | None]:
 def search_times(params: QueryParams, range_h_max: float, now_ns: int | None = None) -> tuple[int, int] | None:
     """start and end in Unix ns from start and end or since; None where neither is given."""
     now_ns = time.time_ns() if now_ns is None else now_ns
-    if since := params.get("since", ""):
-        return now_ns - duration_ns(since, units=LONG_UNITS_NS), now_ns
+    if (since_ns := duration_of(params, "since", LONG_UNITS_NS)) is not None:
+        _check_range((now_ns - since_ns) / SECOND_NS, now_ns / SECOND_NS, range_h_max)
+        return max(0, now_ns - since_ns), now_ns
     start, end = unix_seconds(params, "start"), unix_seconds(params, "end")
     if not start and not end:
         return None
     if not start or not end:
         raise BadQuestionError("only one of start and end provided: must provide both or neither")
-    if end <= start:
-        raise BadQuestionError(f"http parameter start must be before end. received start={start} end={end}")
-    if end - start > range_h_max * 3600:
-        raise BadQuestionError(
-            f"range specified by start and end exceeds {_hours(range_h_max)}. received start={start} end={end}"
-        )
+    _check_range(start, end, range_h_max)
     return start * SECOND_NS, (end + 1) * SECOND_NS - 1
+
+
+def _check_range(start_s: float, end_s: float, range_h_max: float) -> None:
+    received = f"received start={int(start_s)} end={int(end_s)}"
+    if end_s <= start_s:
+        raise BadQuestionError(f"http parameter start must be before end. {received}")
+    if end_s - start_s > range_h_max * 3600:
+        raise BadQuestionError(f"range specified by start and end exceeds {hours_text(range_h_max)}. {received}")
 
 
 def times_or_recent(params: QueryParams, range_h_max: float) -> tuple[int, int]:
@@ -97,10 +111,12 @@ def limit_of(params: QueryParams, default: int, maximum: int) -> int:
 
 
 def tag_limit_of(params: QueryParams, default: int) -> int:
-    """limit= of tag names and values: what is no positive number counts as absent, as Tempo has it."""
+    """limit= of tag names and values, at most TAG_LIMIT_MAX: what is no positive number counts as absent, as Tempo has
+    it.
+    """
     value = params.get("limit", "")
     limit = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
-    return limit or default
+    return min(limit or default, TAG_LIMIT_MAX)
 
 
 def trace_filter_of(params: QueryParams, regex_error: RegexError) -> TraceFilter | None:
@@ -176,20 +192,13 @@ def pipeline_of(body: tree.Pipeline | tree.MetricsPipeline | tree.MetricsMath | 
 
 
 def _durations(params: QueryParams) -> tuple[int | None, int | None]:
-    found: dict[str, int] = {}
-    for name in ("minDuration", "maxDuration"):
-        if value := params.get(name, ""):
-            try:
-                found[name] = duration_ns(value)
-            except BadQuestionError as exc:
-                raise BadQuestionError(f"invalid {name}: {exc}") from exc
-    low, high = found.get("minDuration"), found.get("maxDuration")
+    low, high = duration_of(params, "minDuration"), duration_of(params, "maxDuration")
     if low is not None and high is not None and high < low:
         raise BadQuestionError("invalid maxDuration: must be greater than minDuration")
     return low, high
 
 
-def _hours(hours: float) -> str:
+def hours_text(hours: float) -> str:
     """Hours as Go prints a duration."""
     seconds = round(hours * 3600)
     return f"{seconds // 3600}h{seconds // 60 % 60}m{seconds % 60}s"

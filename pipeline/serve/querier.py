@@ -15,6 +15,7 @@ from pipeline.query.questions import Questions, real_kafka
 from pipeline.query.stored import CatalogStored
 from pipeline.serve.answers import Answers
 from pipeline.serve.app import make_app
+from pipeline.serve.query_limits import QueryLimits
 from pipeline.serve.streaming import GrpcApi
 from topics.errors import SettingsError
 from topics.settings import Settings
@@ -38,7 +39,9 @@ class Querier:
         tls = server_tls(self._settings)
         listener = bind(querier.host, querier.http_port, "querier.http_port")
         self.http_port = listener.getsockname()[1]
-        self._grpc = GrpcApi(Answers(self._questions, querier), Door(self._settings), querier)
+        self._grpc = GrpcApi(
+            Answers(self._questions, QueryLimits(self._questions, querier)), Door(self._settings), querier
+        )
         self._folder = tempfile.TemporaryDirectory(prefix="spanstream-")  # nobody else may look into it
         socket_path = f"{self._folder.name}/grpc"
         try:

@@ -22,6 +22,7 @@ from pipeline.query.tenant_sql import SqlAnswer
 from pipeline.serve import params
 from pipeline.serve.formats import FORMATS, form_of, reasons_header
 from pipeline.serve.gone import unless_gone
+from pipeline.serve.query_limits import QueryLimits
 from topics.errors import BadQuestionError
 from topics.settings import QuerierSettings
 
@@ -34,8 +35,8 @@ Turn = Callable[[pa.RecordBatch], bytes]
 class SqlDoor:
     """The handler of `/api/sql`."""
 
-    def __init__(self, questions: Questions, querier: QuerierSettings) -> None:
-        self._questions, self._querier = questions, querier
+    def __init__(self, questions: Questions, limits: QueryLimits, querier: QuerierSettings) -> None:
+        self._questions, self._limits, self._querier = questions, limits, querier
 
     async def sql(self, request: Request) -> Response:
         """Rows of one SELECT, of q= or of the body of a POST."""
@@ -47,8 +48,9 @@ class SqlDoor:
         asked = request.query_params
         form = form_of(asked, request.headers.get("accept", ""), SQL_FORMATS)
         statement = await self._questions.in_thread(lambda: statement_of(text))
-        range_ns = params.times_or_recent(asked, self._querier.search_range_h_max)
-        answer = await self._questions.sql(tenants_of(request.scope), statement, range_ns)
+        tenants = tenants_of(request.scope)
+        range_ns = params.times_or_recent(asked, self._limits.of(tenants).search_range_h_max)
+        answer = await self._questions.sql(tenants, statement, range_ns)
         if answer.reasons:
             telemetry.PARTIAL_ANSWERS.labels(question="sql").inc()
         if form == "json":
@@ -93,11 +95,7 @@ async def statement_text(request: Request) -> str:
     """q=, or the body: SQL as it is, or JSON with `q`."""
     text = request.query_params.get("q", "")
     if not text and request.method == "POST":
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > params.QUERY_BYTES_MAX:
-                raise BadQuestionError(f"SQL is larger than {params.QUERY_BYTES_MAX} bytes")
+        body = await body_of(request, params.QUERY_BYTES_MAX, "SQL")
         text = body.decode("utf-8", "replace")
         if request.headers.get("content-type", "").startswith("application/json"):
             try:
@@ -109,6 +107,16 @@ async def statement_text(request: Request) -> str:
     if len(text.encode()) > params.QUERY_BYTES_MAX:
         raise BadQuestionError(f"SQL is larger than {params.QUERY_BYTES_MAX} bytes")
     return text
+
+
+async def body_of(request: Request, bytes_max: int, what: str) -> bytes:
+    """A request's body. Raises BadQuestionError for one that is larger."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > bytes_max:
+            raise BadQuestionError(f"{what} is larger than {bytes_max} bytes")
+    return body
 
 
 def told(column: pa.Array) -> list[Any]:

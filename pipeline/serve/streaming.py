@@ -44,6 +44,12 @@ WORKING: Json = {"metrics": {"totalJobs": 1}}  # a message that tells only that 
 Ask = Callable[[Answers, list[str], Any, Heard], Awaitable[Json]]
 
 
+def code_of(status: int) -> grpc.StatusCode:
+    """Of an HTTP status."""
+    other = grpc.StatusCode.INTERNAL if status >= 500 else grpc.StatusCode.UNKNOWN
+    return CODES.get(status, other)
+
+
 class Method(NamedTuple):
     """of, gives: messages; many: the field of the answer that a large one is split at."""
 
@@ -154,7 +160,7 @@ class GrpcApi:
                     yield packet
             except SpanstreamError as exc:
                 status, _ = refusal(exc) or (status_of(exc), {})
-                await context.abort(CODES.get(status, grpc.StatusCode.INTERNAL), str(exc))
+                await context.abort(code_of(status), str(exc))
             except asyncio.CancelledError:
                 status = 499
                 raise

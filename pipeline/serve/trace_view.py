@@ -23,8 +23,8 @@ from pipeline.query.texts import trace_id_of
 from pipeline.query.trace_by_id import FoundTrace
 from pipeline.serve import params, tempo
 from pipeline.serve.answers import count_partial
+from pipeline.serve.formats import JSON
 from pipeline.serve.seen_traces import SeenTraces, key_of
-from pipeline.serve.traces import JSON
 from pipeline.serve.ui import pages
 from pipeline.spans import schema, to_otlp
 from pipeline.spans.index import NO_SERVICE

@@ -9,10 +9,10 @@ import orjson
 import pyarrow as pa
 
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve import messages, tempo
+from pipeline.serve import llm, messages, tempo
+from pipeline.serve.formats import LLM, MEDIA_TYPES, PROTOBUF
 from pipeline.spans import to_otlp
 
-PROTOBUF, JSON = "application/protobuf", "application/json"
 CUT_MARGIN = 0.98
 
 
@@ -25,22 +25,26 @@ class Encoded:
     cut: bool
 
 
-def encode(found: FoundTrace, *, v1: bool, protobuf: bool, bytes_max: int) -> Encoded:
-    """The body. bytes_max: of the trace as OTLP. Takes some 30 us a span: call it off the event loop."""
+def encode(found: FoundTrace, *, v1: bool, form: str, bytes_max: int) -> Encoded:
+    """The body. form: of `formats.accepted`; bytes_max: of the trace as OTLP. Takes some 30 us a span: call it off the
+    event loop.
+    """
     data, cut = within(found.spans, bytes_max)
     reasons = list(found.reasons)
     if cut:
         reasons.append(f"Trace exceeds maximum size of {bytes_max} bytes, a partial trace is returned")
-    if protobuf:
+    media_type = MEDIA_TYPES[form]
+    if form == PROTOBUF:
         trace = data.SerializeToString()
         message = tempo.complete(reasons).get("message", "")
         body = trace if v1 else messages.trace_response(trace, found.read_bytes, message)
-        return Encoded(body, PROTOBUF, cut)
+        return Encoded(body, media_type, cut)
     batches = tempo.trace(data)
     if v1:
-        return Encoded(orjson.dumps({"batches": batches}), JSON, cut)
+        return Encoded(orjson.dumps({"batches": batches}), media_type, cut)
     answer = {"trace": {"resourceSpans": batches} if batches else {}, "metrics": tempo.trace_metrics(found)}
-    return Encoded(orjson.dumps(answer | tempo.complete(reasons)), JSON, cut)
+    answer |= tempo.complete(reasons)
+    return Encoded(orjson.dumps(llm.trace(answer) if form == LLM else answer), media_type, cut)
 
 
 def within(spans: pa.Table, bytes_max: int) -> tuple[Any, bool]:

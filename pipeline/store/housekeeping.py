@@ -28,6 +28,7 @@ from pipeline.store.manifest import (
     parse_manifest_name,
 )
 from pipeline.store.objects import ObjectStore
+from pipeline.store.slow_check import SlowCheck
 from topics.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -93,6 +94,7 @@ class Housekeeper:
         self._clocks = clocks
         self._retention = retention
         self._compactor = Compactor(settings, store, topic=topic, clocks=clocks, busy=busy)
+        self.slow_check = SlowCheck(settings, store, clocks=clocks, busy=busy)
         self._deleted: dict[int, set[str]] = {}  # partition -> names of chunks whose objects were deleted
         self._unnamed: dict[int, dict[str, int]] = {}  # partition -> object -> first seen without a name
         self._retired_ns: dict[int, int] = {}  # partition -> when, as the two beside it by the steady clock
@@ -129,6 +131,9 @@ class Housekeeper:
             self._swept_ns[partition] = began_ns
         if not stop.is_set() and self._compactor.due(partition):
             self._compact(partition, stop, done)
+        if not stop.is_set():
+            names, state = edit_log.read(self._store, self._topic, partition)
+            self.slow_check.look(partition, names.manifests, state, stop)
         return done
 
     # ---- retention

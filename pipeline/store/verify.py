@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,41 +93,52 @@ def _check_range(found: Verified, manifest: Manifest, first: int, end: int | Non
 
 
 def _check_chunk(found: Verified, store: ObjectStore, manifest: Manifest, chunk: ChunkEntry) -> None:
-    problems = list[str]()
+    problems, nbytes = problems_of(store, chunk)
+    found.chunks, found.spans, found.bytes = found.chunks + 1, found.spans + chunk.spans, found.bytes + nbytes
+    if problems and names_still(store, manifest, chunk):
+        for problem in problems:
+            found.note(problem)
+
+
+def problems_of(store: ObjectStore, chunk: ChunkEntry, folder: Path | None = None) -> tuple[list[str], int]:
+    """What is wrong with a chunk's objects, in sentences, and the bytes that were read. Raises StoreUnavailableError.
+
+    folder: for one object at a time, so that a row group is all that is held in memory; None: the system's for such.
+    """
+    problems, nbytes = list[str](), 0
     first_trace = b""
     for name, rows_wanted in ((chunk.name, chunk.spans), (chunk.traces_name, chunk.traces)):
-        content = store.get(chunk.bucket, name)
-        if content is None:
-            problems.append(f"{name} is not in bucket {chunk.bucket}")
-            continue
-        found.bytes += len(content)
-        try:
-            rows, first_trace = _read_whole(content)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            problems.append(f"{name} cannot be read: {str(error).splitlines()[0]}")
-            continue
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            size = store.download(chunk.bucket, name, cast(BinaryIO, file))
+            if size is None:
+                problems.append(f"{name} is not in bucket {chunk.bucket}")
+                continue
+            nbytes += size
+            file.flush()
+            try:
+                rows, first_trace = _read_whole(file.name)
+            except (pa.ArrowException, OSError, KeyError) as error:
+                problems.append(f"{name} cannot be read: {str(error).splitlines()[0]}")
+                continue
         if rows != rows_wanted:
             problems.append(f"{name} has {rows} rows, its manifest says {rows_wanted}")
     held = store.get(chunk.bucket, chunk.filter_name)
     if held is None:
         problems.append(f"{chunk.filter_name} is not in bucket {chunk.bucket}")
     else:
-        found.bytes += len(held)
+        nbytes += len(held)
         problems += _of_filter(chunk, held, first_trace)
-    found.chunks, found.spans = found.chunks + 1, found.spans + chunk.spans
-    if problems and _names_still(store, manifest, chunk):
-        for problem in problems:
-            found.note(problem)
+    return problems, nbytes
 
 
-def _read_whole(parquet: bytes) -> tuple[int, bytes]:
-    """Rows and first trace ID of a Parquet object; each page's checksum is looked at, a row group in memory."""
-    file = pq.ParquetFile(pa.BufferReader(parquet), page_checksum_verification=True)
+def _read_whole(path: str) -> tuple[int, bytes]:
+    """Rows and first trace ID of a Parquet file; each page's checksum is looked at, a row group in memory."""
     rows, first = 0, b""
-    for number in range(file.num_row_groups):
-        group = file.read_row_group(number)
-        first = first or group.column("trace_id")[0].as_py()
-        rows += group.num_rows
+    with pq.ParquetFile(path, page_checksum_verification=True, memory_map=True) as file:
+        for number in range(file.num_row_groups):
+            group = file.read_row_group(number, use_threads=False)
+            first = first or group.column("trace_id")[0].as_py()
+            rows += group.num_rows
     return rows, first
 
 
@@ -140,7 +154,7 @@ def _of_filter(chunk: ChunkEntry, held: bytes, trace_id: bytes) -> list[str]:
     return []
 
 
-def _names_still(store: ObjectStore, manifest: Manifest, chunk: ChunkEntry) -> bool:
+def names_still(store: ObjectStore, manifest: Manifest, chunk: ChunkEntry) -> bool:
     """Whether it counts now: retention may have taken it meanwhile."""
     _, state = edit_log.read(store, manifest.topic, manifest.partition)
     return chunk in state.chunks_of(manifest)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 IN_STEPS = ("load", "replay", "take", "decode", "live")
 OUT_STEPS = ("seal", "chunk", "side", "manifest", "settle", "entry", "ack", "commit", "drop")
 STEPS = IN_STEPS + OUT_STEPS
-PROCESS_FAULTS = ("crash", "stop", "expel", "rebalance", "retention", "ahead")
+PROCESS_FAULTS = ("crash", "stop", "expel", "rebalance", "retention", "ahead", "clock set")
 STORE_STEPS = {
     "load": READ_FAULTS,
     "chunk": PUT_FAULTS,
@@ -89,11 +89,11 @@ class Faults:
     def _happen(self, world: World, worker: SimulatedWorker, partition: int, fault: str) -> None:
         if not worker.process.alive or not self.active:
             return
-        every = fault in ("crash", "stop")  # what happens to a process happens to all its partitions
+        every = fault in ("crash", "stop", "clock set")  # what happens to a process happens to all its partitions
         hit = {step for (number, _), step in worker.steps.items() if every or number == partition}
         self.met.update({(fault, step) for step in hit if (fault, step) in CELLS})
         world.note(f"{fault} {worker.name} partition {partition} at {sorted(worker.steps.items())}")
-        getattr(world, fault)(worker, partition)
+        getattr(world, fault.replace(" ", "_"))(worker, partition)
 
 
 def table(met: Counter[tuple[str, str]]) -> str:

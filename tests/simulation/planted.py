@@ -15,6 +15,7 @@ from agents.owned import Ack, Owned
 from agents.ports import Assignment
 from agents.source import StoreRanges
 from agents.worker import Worker
+from pipeline.clocks import Clocks
 from pipeline.partition.batch import SourceRecord
 from pipeline.partition.state import Partition
 from pipeline.partition.window import Keys, Window
@@ -26,6 +27,7 @@ from pipeline.store.catalog import Catalog
 from pipeline.store.housekeeping import Housekeeper
 from pipeline.store.manifest import ChunkEntry, parse_chunk_object
 from pipeline.store.objects import ObjectStore
+from tests.simulation import workers
 from tests.simulation.store import Buckets
 
 Real = Callable[..., Any]
@@ -164,5 +166,6 @@ PLANTED: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "a sweep lets alone what is being stored": _sweeps_all,
     "a question is asked again when its chunks were merged": _of(settled, "TRIES", 1),
     "a merge leaves out no span": _of(compaction.Compactor, "_put", _of_the_first_part),
+    "ages go by a clock that nobody sets": _of(workers, "Clocks", lambda unix_ns, _steady_ns: Clocks(unix_ns, unix_ns)),
     "a copy in the tail is none": _of(TailRows, "_new", lambda _rows, spans: spans),
 }

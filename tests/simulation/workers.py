@@ -180,13 +180,17 @@ class SimulatedWorker:
             ranges=Ranges(self),
             tables=tables.Tables(world.folder / f"tables-{name}", rocksdb_bytes=4 << 20),
             secret=world.scheduler.rng.randbytes(32),
-            clocks=Clocks(world.scheduler.time_ns, world.scheduler.time_ns),
+            clocks=Clocks(self.unix_ns, world.scheduler.time_ns),
         )
         self.endpoint = TableEndpoint(self.worker, self._no_owners, worker_url(self.settings), self.settings)
         attach_index(self.app, self.settings, self.worker)  # type: ignore[arg-type]
         self.process.spawn(attach_sink(self.app, self.worker)(), "sink")  # type: ignore[arg-type]
         self.process.spawn(self._tick(), "tick")
         self.process.spawn(self._keep_house(), "housekeeping")
+
+    def unix_ns(self) -> int:
+        """The wall clock of its machine."""
+        return self.world.scheduler.time_ns() + self.world.clocks_off_ns[self.name]
 
     async def _tick(self) -> None:
         while True:
@@ -206,6 +210,7 @@ class SimulatedWorker:
                     compaction_parts_min=2,
                     compaction_every_s=4,
                     compaction_share=1,
+                    check_bytes_per_s=0,
                 ),
                 "querier": self.settings.querier.model_copy(update=short),
                 "worker": self.settings.worker.model_copy(update={"data_dir": self.world.folder / self.name}),
@@ -216,7 +221,7 @@ class SimulatedWorker:
             self.store,
             topic=self.world.topic,
             worker=self.name,
-            clocks=Clocks(self.world.scheduler.time_ns, self.world.scheduler.time_ns),
+            clocks=Clocks(self.unix_ns, self.world.scheduler.time_ns),
             retention=lambda: Retention(14 * 86_400),
         )
         pool = Pools().seal
@@ -364,7 +369,7 @@ class Ranges:
             partitions=len(owner.world.kafka.logs),
             worker_url=owner.url,
             offsets=self,
-            clock_ns=owner.world.scheduler.time_ns,
+            clock_ns=owner.unix_ns,
         )
 
     def assignment(self, partition: int, secret: bytes) -> Assignment:

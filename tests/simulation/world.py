@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -33,6 +33,7 @@ REAL_EVERY = 50  # seeds: the real Parquet, DuckDB, RocksDB and OTLP decoder
 MERGING_EVERY = 3  # such a seed has a short window and short waits, so that chunks are old soon
 TENANTS = ("shop", "bank", DEFAULT_TENANT)
 SESSION_S = 5.0
+CLOCK_OFF_S = 800.0  # a store refuses what is signed 15 minutes off
 SETTLE_S, SETTLE_STEPS = 400.0, 30_000
 FOLDERS = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 
@@ -66,6 +67,7 @@ class World:
         self.asking = 0
         self.sent: list[tuple[int, SpanKey]] = []
         self.workers: dict[str, SimulatedWorker] = {}
+        self.clocks_off_ns: Counter[str] = Counter()  # worker -> how far its wall clock is ahead
         self.invariants = Invariants(self)
         self.faults.note = self.note
 
@@ -83,7 +85,9 @@ class World:
             worker = worker.model_copy(update={"live_bytes_max": 0})  # RocksDB holds the rows
         return Settings(
             kafka=KafkaSettings(partitions=len(self.kafka.logs)),
-            store=StoreSettings(buckets=("a", "b"), put_timeout_s=rng.choice([2.0, 10.0]), retry_wait_max_s=2.0),
+            store=StoreSettings(
+                buckets=("sim-a", "sim-b"), put_timeout_s=rng.choice([2.0, 10.0]), retry_wait_max_s=2.0
+            ),
             worker=worker,
             querier=QuerierSettings(catalog_refresh_s=rng.choice([3.0, 30.0]), live_timeout_s=3.0),
         )
@@ -135,6 +139,7 @@ class World:
     def _settle(self) -> None:
         """Nothing goes wrong any more: all that is not lost is stored in the end, committed, known and found."""
         self.faults.active = False
+        self.clocks_off_ns.clear()
         self.note("faults end")
         until_s, until_steps = self.scheduler.now_s + SETTLE_S, self.scheduler.steps + SETTLE_STEPS
         while left := self.invariants.settled():
@@ -285,6 +290,11 @@ class World:
         if committed < log.end:
             self.kafka.ran_ahead.add(partition)
             self.kafka.committed[partition] = self.rng.randint(committed + 1, log.end)
+
+    def clock_set(self, worker: SimulatedWorker, _partition: int) -> None:
+        """Somebody sets the machine's clock, back or forward; every other one is right again."""
+        wrong = not self.clocks_off_ns[worker.name]
+        self.clocks_off_ns[worker.name] = int(self.rng.uniform(-CLOCK_OFF_S, CLOCK_OFF_S) * 1e9) * wrong
 
     def _join(self, worker: SimulatedWorker) -> None:
         if worker.process.stopped:

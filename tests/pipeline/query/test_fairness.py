@@ -17,6 +17,7 @@ from starlette.datastructures import QueryParams
 from pipeline.query.questions import Questions
 from pipeline.query.statement import statement_of
 from pipeline.serve.answers import Answers
+from pipeline.serve.query_limits import QueryLimits
 from tests.pipeline.query.world import T0, OneSpan, rows, stored, trace_id
 from tests.pipeline.serve.api import World, settings_of, with_questions
 from topics.errors import SpanstreamError
@@ -84,7 +85,7 @@ def test_a_heavy_tenant_slows_anothers_traces_by_less_than_two_times(
             world.stored.manifests.append(stored(world.settings, 0, offset, offset, placed))
 
     async def test(questions: Questions, world: World) -> list[tuple[float, float]]:
-        answers, steps = Answers(questions, world.settings.querier), itertools.count(1)
+        answers, steps = Answers(questions, QueryLimits(questions, world.settings.querier)), itertools.count(1)
         asked = itertools.count()
 
         async def heavy() -> None:

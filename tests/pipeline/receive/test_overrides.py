@@ -75,6 +75,7 @@ def test_a_tenant_may_have_fewer_attributes_than_others(tmp_path: Path) -> None:
         ("[tenant.a]", "one table"),
         ('[tenants."../x"]', "no tenant name"),
         ("[tenants.a]\nrate_bytes_per_s = -1", r"tenants\.a: rate_bytes_per_s"),
+        ("[tenants.a]\nsearch_range_h_max = 0", r"tenants\.a: search_range_h_max"),
         ("[tenants.a]\nrate = 1", r"tenants\.a: rate"),
         ("[tenants]\na = 1", r"tenants\.a"),
     ],

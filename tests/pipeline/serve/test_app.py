@@ -12,10 +12,13 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from starlette.datastructures import QueryParams
 from starlette.responses import PlainTextResponse
 
 from agents.trace_answer import read_answer
 from pipeline.serve import messages
+from pipeline.serve.formats import REASONS_HEADER
+from pipeline.serve.params import tag_limit_of
 from pipeline.serve.ui import bundle
 from tests.pipeline.query.world import T0, OneSpan, span_id, trace_id
 from tests.pipeline.serve.api import World, settings_of, with_api
@@ -133,6 +136,14 @@ def test_a_trace_above_the_limit_is_422_in_version_1_and_partial_in_version_2(tm
             400,
             "range specified by start and end exceeds 168h0m0s. received start=1 end=604802",
         ),
+        ("/api/search?since=soon", 400, 'invalid since: time: invalid duration "soon"'),
+        ("/api/search?since=0s", 400, "http parameter start must be before end. received start="),
+        ("/api/search?since=-1h", 400, "http parameter start must be before end. received start="),
+        ("/api/search?since=169h", 400, "range specified by start and end exceeds 168h0m0s. received start="),
+        ("/api/v2/search/tags?since=1y", 400, "range specified by start and end exceeds 168h0m0s. received start="),
+        ("/api/services?since=1y", 400, "range specified by start and end exceeds 168h0m0s. received start="),
+        ("/api/sql?q=SELECT%201&since=1y", 400, "range specified by start and end exceeds 168h0m0s. received start="),
+        ("/api/search?since=" + "9" * 5000 + "h", 400, "invalid since: time: invalid duration"),
         ("/api/search?tags=a%3Db%20a%3Dc", 400, "invalid tags: tag a has been set twice"),
         ("/api/search?tags=a&q=%7B.b%3D1%7D", 400, "invalid request: can't specify tags and q in the same query"),
         ("/api/search?minDuration=2s&maxDuration=1s", 400, "invalid maxDuration: must be greater than minDuration"),
@@ -265,13 +276,16 @@ def test_what_is_not_complete_says_partial_and_why(tmp_path: Path) -> None:
     async def test(client: httpx.AsyncClient, world: World) -> list[Any]:
         search = await client.get("/api/search", params=AROUND)
         trace = await client.get(f"/api/v2/traces/{trace_id(1).hex()}")
-        return [search.json(), trace.json()]
+        first = await client.get(f"/api/traces/{trace_id(1).hex()}")
+        return [search.json(), trace.json(), (first.status_code, first.content, first.headers.get(REASONS_HEADER, ""))]
 
-    search, trace = with_api(settings_of(tmp_path), prepare, test)
+    search, trace, first = with_api(settings_of(tmp_path), prepare, test)
 
     assert (search["complete"], search["status"]) == (False, "PARTIAL")
     assert trace["status"] == "PARTIAL"
     assert "Kafka deleted offsets 0 to 0 of partition" in trace["message"]
+    assert first[:2] == (404, b"")
+    assert json.loads(first[2]) == [trace["message"]]
 
 
 # ---- tags and services
@@ -312,6 +326,13 @@ def test_tag_names_come_in_both_versions(tmp_path: Path) -> None:
 )
 def test_tag_values_come_with_their_types(tmp_path: Path, path: str, expected: list[Any]) -> None:
     assert get(tmp_path, path, [ROOT, CHILD]).json()["tagValues"] == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "limit"), [("", 10), ("5", 5), ("0", 10), ("x", 10), ("-1", 10), ("999999999", 262_144), ("9" * 99, 10)]
+)
+def test_a_limit_of_tags_is_one_that_the_engine_takes(given: str, limit: int) -> None:
+    assert tag_limit_of(QueryParams({"limit": given}), 10) == limit
 
 
 def test_services_come_with_their_operations(tmp_path: Path) -> None:

@@ -123,7 +123,11 @@ def test_compare_tells_of_both_sides(tmp_path: Path) -> None:
         ("", "", "q is missing"),
         ("{} | rate()", "&step=1ms", "step of 1ms is too small, minimum step for given range is 2ms"),
         ("{} | rate()", "&step=0", "could not parse 'step' parameter"),
-        ("{} | rate()", "&step=x", "invalid duration"),
+        ("{} | rate()", "&step=x", "invalid step: time: invalid duration"),
+        ("{} | rate()", "&step=" + "9" * 20, "could not parse 'step' parameter"),
+        ("{} | rate()", "&step=" + "9" * 400, "invalid step: time: invalid duration"),
+        ("{} | rate()", "&step=" + "9" * 5000 + "h", "invalid step: time: invalid duration"),
+        ("{} | rate()", "&step=2562048h", "invalid step: time: invalid duration"),
         ("{} | rate() by (name) | topk(0)", "", "invalid TraceQL query"),
     ],
 )
@@ -140,8 +144,14 @@ def test_a_wrong_question_is_told_what_is_wrong(tmp_path: Path, query: str, more
         ("start=20&end=10", "end must be greater than start"),
         ("start=x", "could not parse 'start' parameter"),
         ("end=2026-01-01T00:00:00", "could not parse 'end' parameter"),
-        (f"start={T0_S}&end={T0_S + 90_000}", "metrics query time range exceeds the maximum allowed duration of 24h"),
-        ("since=soon", "invalid duration"),
+        (
+            f"start={T0_S}&end={T0_S + 90_000}",
+            "metrics query time range exceeds the maximum allowed duration of 24h0m0s",
+        ),
+        ("since=soon", "invalid since: time: invalid duration"),
+        ("since=0s", "end must be greater than start"),
+        ("since=25h", "metrics query time range exceeds the maximum allowed duration of 24h0m0s"),
+        ("start=" + "9" * 5000, "could not parse 'start' parameter"),
     ],
 )
 def test_wrong_times_are_told(tmp_path: Path, times: str, said: str) -> None:
@@ -185,3 +195,16 @@ def test_times_come_in_seconds_nanoseconds_and_words(tmp_path: Path, start: str,
 )
 def test_steps_that_are_not_given_are_round(range_s: int, step_s: float) -> None:
     assert default_step(range_s * S) == step_s * S
+
+
+@pytest.mark.parametrize(("step", "points"), [("2562047h", 2), ("1000000h", 2), ("1d", 2)])
+def test_a_step_longer_than_the_range_has_the_points_around_it(tmp_path: Path, step: str, points: int) -> None:
+    (series,) = ask(tmp_path, "{} | count_over_time()", f"&step={step}").json()["series"]
+
+    assert [sample.get("value") for sample in series["samples"]] == [*[None] * (points - 1), 3.0]
+
+
+def test_an_end_alone_near_1970_begins_there(tmp_path: Path) -> None:
+    answer = get(tmp_path, f"/api/metrics/query?q={quote('{} | rate()')}&end=5", SPANS)
+
+    assert answer.status_code == 200

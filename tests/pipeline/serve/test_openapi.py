@@ -24,6 +24,7 @@ VALUES = {
     "tag": "name",
     "id": "none",
     "rest": "services",
+    "tenant": "shop",
 }
 ENDLESS = ("/api/tail", "/api/mcp")  # the first never ends, the second is a protocol of its own: tested by its client
 
@@ -85,3 +86,13 @@ def test_the_document_is_served_to_everybody(tmp_path: Path) -> None:
 
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     assert answer.json() == DOCUMENT
+
+
+def test_a_parameter_that_means_something_else_of_a_route_is_described_there() -> None:
+    def start_of(path: str) -> Any:
+        (found,) = [one for one in DOCUMENT["paths"][path]["get"]["parameters"] if one.get("name") == "start"]
+        return found["schema"]["type"], found["description"].partition(":")[0].partition(",")[0]
+
+    assert start_of("/api/search") == ("integer", "Unix seconds; with end")
+    assert start_of("/api/traces/{trace_id}") == ("integer", "Unix seconds")
+    assert start_of("/api/metrics/query_range") == ("string", "Unix seconds")

@@ -21,6 +21,7 @@ from pipeline.query.questions import Questions
 from pipeline.query.search import Heard, SearchAnswer, SearchQuestion
 from pipeline.serve import messages
 from pipeline.serve.querier import Querier
+from pipeline.serve.streaming import code_of
 from tests.doors import new_token
 from tests.pages import ROOT
 from tests.pipeline.query.world import T0, OneSpan, trace_id
@@ -221,6 +222,13 @@ def test_what_is_wrong_is_a_status_with_the_sentence(
         assert sentence in (caught.value.details() or "")
 
     with_querier(ports(tmp_path), SPANS, test)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(404, "NOT_FOUND"), (413, "UNKNOWN"), (503, "INTERNAL"), (499, "CANCELLED")]
+)
+def test_statuses_are_those_of_tempos_grpc(status: int, code: str) -> None:
+    assert code_of(status) is grpc.StatusCode[code]
 
 
 def test_bytes_that_are_no_message_and_methods_that_are_none_are_refused(tempo: Any, tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ class House:
         self.set_by_h = 0.0
         self.retention = Retention(KEPT_H * 3600)
         self.settings = Settings(
-            housekeeping=HousekeepingSettings(chunk_retention_h=KEPT_H, checkpoint_edits=checkpoint_edits)
+            housekeeping=HousekeepingSettings(
+                chunk_retention_h=KEPT_H, checkpoint_edits=checkpoint_edits, check_bytes_per_s=0
+            )
         )
         self.keeper = self.new_keeper()
 
