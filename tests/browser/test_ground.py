@@ -116,3 +116,15 @@ def test_keys_do_not_reach_what_is_below_a_dialog(page: Page, stack: BrowserStac
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.get_by_role("button", name="Waterfall")).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_label("Span", exact=True)).to_have_count(0)
+
+
+def test_what_is_no_trace_id_is_told_at_its_field(page: Page) -> None:
+    page.goto("/system")
+    box = page.get_by_label("Trace ID")
+    box.fill("charge card")
+    box.press("Enter")
+
+    assert "1 to 32 hex digits" in box.evaluate("field => field.validationMessage")
+    box.fill("ABAB")
+    box.press("Enter")
+    page.wait_for_url("**/trace/abab")

@@ -181,6 +181,18 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, body: bytes) -> Non
         read_spans(tmp_path / "x", FILE_BYTES_MAX)
 
 
+def test_without_a_terminal_it_says_so_and_ends(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(otlp_json(shop())))
+
+    words = [sys.executable, "-m", "agents.cli", "tui", "--from", str(file)]
+    ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
+
+    assert ended.returncode != 0
+    assert "tui needs a terminal" in ended.stderr
+    assert "\x1b[?1049h" not in ended.stdout
+
+
 @pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux: apt-get install tmux")
 def test_it_works_in_a_terminal_of_80_by_24(tmp_path: Path) -> None:
     file = tmp_path / "x.json"

@@ -44,7 +44,7 @@ export function ExplorePage({ params }: ViewProps) {
     return () => clearInterval(timer);
   }, [isAuto]);
   useKeys("Explore", [
-    { keys: "/", does: "write a query (↓ suggests, Enter runs it)", run: () => document.getElementById("query")?.focus() },
+    { keys: "/", does: "write a query (↓ suggests, Tab takes, Enter runs it)", run: () => document.getElementById("query")?.focus() },
     { keys: "f", does: "show or hide the form", run: () => change({ form: isForm ? null : "1" }) },
     { keys: "r", does: "ask again", run: () => setTurn((before) => before + 1) },
   ]);
@@ -194,7 +194,7 @@ function Nothing({ query }: { query: string }) {
   return (
     <Empty title="No trace matches">
       <p>
-        Look over a <button type="button" onClick={() => change({ since: "24h", from: null, to: null })}>longer time</button> or{" "}
+        Look over a <button type="button" onClick={() => change({ since: "7d", from: null, to: null })}>longer time</button> or{" "}
         <button type="button" onClick={() => change({ q: null })}>
           drop the query
         </button>

@@ -114,7 +114,7 @@ function Problem({ answer }: { answer: Answer<unknown> }) {
 
 /** As high as a chart, so that nothing moves when one comes. */
 function NoChart({ answer }: { answer: Answer<unknown> }) {
-  return <p class="no-chart dim">{answer.value && !answer.error ? "No span in this time" : ""}</p>;
+  return <p class="no-chart dim">{answer.error ? "" : answer.value ? "No span in this time" : "Spans are being counted…"}</p>;
 }
 
 function sum(values: readonly (number | null)[]): number {
