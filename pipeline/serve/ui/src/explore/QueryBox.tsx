@@ -135,7 +135,14 @@ export function QueryBox({ query, error, range, run, placeholder, action }: Prop
           ))}
         </ul>
       </div>
-      <button type="button" class="primary" onClick={() => submit(text)}>
+      <button
+        type="button"
+        class="primary"
+        onClick={(event) => {
+          submit(text);
+          if (event.detail) event.currentTarget.blur(); // pressed by the mouse: Space and Enter are the view's again
+        }}
+      >
         {action ?? "Search"}
       </button>
     </div>
