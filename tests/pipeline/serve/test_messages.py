@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from google.protobuf import json_format
 
-from pipeline.serve import messages
+from pipeline.query.search import SearchAnswer
+from pipeline.serve import messages, tempo
 from tests.pipeline.query.world import T0, OneSpan
 from tests.pipeline.serve.test_app import get
 
@@ -76,3 +79,18 @@ def test_labels_that_are_no_numbers_are_told_as_json_has_them(tmp_path: Path) ->
     (series,) = get(tmp_path, path, [ODD]).json()["series"]
 
     assert series["labels"][0]["value"] == {"doubleValue": "-Infinity"}
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/protobuf"])
+def test_an_answer_is_written_off_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accept: str) -> None:
+    where = []
+
+    def seen(answer: SearchAnswer) -> dict[str, Any]:
+        where.append(threading.current_thread() is threading.main_thread())
+        return tempo.search(answer)
+
+    monkeypatch.setattr("pipeline.serve.app.tempo", SimpleNamespace(search=seen))
+
+    answer = get(tmp_path, f"/api/search?start={S - 10}&end={S + 10}", [ODD], headers={"Accept": accept})
+
+    assert (answer.status_code, where) == (200, [False])
