@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 import tomllib
 from importlib import import_module
@@ -13,6 +14,7 @@ import click
 import rich_click
 from rich_click import RichGroup
 
+INTERRUPTED = 130
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # Name -> (module, one line for --help), in the order of --help
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -69,10 +71,19 @@ class LazyGroup(RichGroup):
             return None
         return rich_click.RichCommand(name=cmd_name, short_help=_BY_NAME[cmd_name][1])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Ctrl-C ends with 130 wherever it comes: while a command is imported, and where one asks back."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort):
+            sys.exit(INTERRUPTED)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The real one, imported."""
+        """The real one, imported. An unknown name is answered with the nearest one."""
+        if args and args[0] not in _BY_NAME and (close := difflib.get_close_matches(args[0], _BY_NAME, n=1)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
         name, stub, rest = super().resolve_command(ctx, args)
         return (name, load_command(name), rest) if name and stub else (name, stub, rest)
 

@@ -13,7 +13,7 @@ from agents.inbox import Inbox, in_batches
 from agents.index_agent import source_record
 from agents.source import KafkaSource
 from pipeline import telemetry
-from pipeline.drops import DROPS, NOBODY
+from pipeline.drops import DROPS, NOBODY, short_reason
 from pipeline.partition.batch import SourceRecord
 from pipeline.spans.parsed import ParseLimits, parse
 from pipeline.spans.wire import CutLimits, Piece, cut_by_trace
@@ -55,7 +55,7 @@ def attach_rekey(app: faust.App, settings: Settings, source: KafkaSource, partit
             await _until_sent(source, keyed)
             for record, reason in dead:
                 telemetry.RECORDS_DEAD.labels(reason="inlet").inc()
-                DROPS.count(NOBODY if record.reason else record.tenant, "dead_records", {"inlet": 1})
+                DROPS.count(NOBODY if record.reason else record.tenant, "dead_records", {short_reason(reason): 1})
                 await _until_dead(source, name, events[0].message.partition, record, reason)
             for event in events:
                 await stream.ack(event)

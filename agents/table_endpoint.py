@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from agents.app import Handler
 from agents.owned import Owned
-from agents.waits import DISK
+from agents.waits import ASSIGNMENT, DISK
 from agents.worker import Worker
 from agents.worker_door import CALLER
 from pipeline import drops, telemetry
@@ -201,7 +201,9 @@ class TableEndpoint:
         """
         waiting = [owned.partition for owned in self._worker.owned.values() if owned.state is None]
         if waiting or not self._worker.joined:
+            lacking = self._worker.waits.told.get(ASSIGNMENT)
             why = f"partitions being loaded: {waiting}" if waiting else "the consumer group has not answered yet"
+            why += f"; {lacking}" if waiting and lacking else ""
             return web.Response(status=503, text=f"{why}\n")
         if (full := self._worker.waits.told.get(DISK)) is not None:
             return web.Response(status=503, text=f"{full}\n")

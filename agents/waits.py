@@ -15,6 +15,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 AWAY = (StoreUnavailableError, KafkaUnavailableError, DiskFullError)
 DISK = "disk"
+ASSIGNMENT = "assignment"
 
 
 class Waits:

@@ -21,7 +21,7 @@ import structlog
 from agents.decoder import Decoder, batches_of, runs_of
 from agents.owned import Ack, Owned, SealTicket
 from agents.ports import Pools, Ranges, Source
-from agents.waits import DISK, Waits
+from agents.waits import ASSIGNMENT, DISK, Waits
 from pipeline import telemetry
 from pipeline.allocator import release_memory
 from pipeline.clocks import Clocks
@@ -118,7 +118,7 @@ class Worker:
     async def _load(self, owned: Owned) -> None:
         partition = owned.partition
         found = await self.waits.until_there(
-            "assignment", lambda: self._in(self.pools.read, self._ranges.assignment, partition, self._secret)
+            ASSIGNMENT, lambda: self._in(self.pools.read, self._ranges.assignment, partition, self._secret)
         )
         window = Window(
             window_s=self.settings.worker.window_s,

@@ -216,6 +216,24 @@ def test_every_metric_is_described_and_every_described_metric_exists() -> None:
     assert described == metric_names()
 
 
+def warnings_of(path: Path) -> set[str]:
+    """The events that a module logs as a warning, an error or with a traceback, of those that it names right there."""
+    calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call) and node.args]
+    warned = [call for call in calls if ast.unparse(call.func) in ("log.warning", "log.error", "log.exception")]
+    return {str(call.args[0].value) for call in warned if isinstance(call.args[0], ast.Constant)}
+
+
+def test_every_warning_in_the_log_is_described_and_every_described_one_exists() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    table = page.partition("## What the log says")[2].partition("\n## ")[0]
+
+    described = {name for row in re.findall(r"^\| (`.*?`) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)}
+
+    assert set[str]().union(*map(warnings_of, CODE)) <= described
+    code = "".join(path.read_text() for path in CODE)
+    assert not {name for name in described if f'"{name}"' not in code}
+
+
 def test_metrics_are_defined_in_one_file() -> None:
     definers = {
         relative(path)

@@ -36,6 +36,7 @@ ELECTING = frozenset(
         KafkaError.NOT_COORDINATOR,
     }
 )
+UNREACHED = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE})
 
 Answer = TypeVar("Answer")
 
@@ -213,7 +214,12 @@ def _asking(kafka: KafkaSettings) -> Iterator[AdminClient]:
     try:
         yield _client(tuple(client_config(kafka).items()))
     except KafkaException as exc:
-        raise KafkaUnavailableError(f"Kafka at {kafka.bootstrap_servers}: {exc.args[0]}") from exc
+        error = exc.args[0]
+        told = f"{error.name()}: {error.str()}"
+        if error.code() in UNREACHED:
+            where = f"Kafka at {kafka.bootstrap_servers} does not answer"
+            raise KafkaUnavailableError(f"{where} ({told}): is it running, is kafka.bootstrap_servers right?") from exc
+        raise KafkaUnavailableError(f"Kafka at {kafka.bootstrap_servers}: {told}") from exc
 
 
 def _wait_until_listed(client: AdminClient, names: list[str], timeout_s: float) -> None:

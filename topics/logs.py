@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from topics.settings import LogSettings
 from topics.visible import visible_values
 
 # Libraries that tell at INFO what only their authors want to know
 QUIET_LOGGERS = ("faust", "aiokafka", "kafka", "mode", "httpx", "httpcore", "asyncio", "urllib3", "uvicorn.access")
+
+
+def _without_escapes(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """uvicorn hands each message over a second time, in colours."""
+    event.pop("color_message", None)
+    return event
 
 
 def set_up_logs(settings: LogSettings, stream: TextIO | None = None) -> None:
@@ -29,6 +35,7 @@ def set_up_logs(settings: LogSettings, stream: TextIO | None = None) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.ExtraAdder(),
+        _without_escapes,
     ]
     structlog.configure(
         processors=[

@@ -121,7 +121,7 @@ class RecordProducer:
             if error is None and offset is not None:
                 future.set_result(offset)
             else:
-                future.set_exception(KafkaUnavailableError(f"Kafka did not confirm the record: {error}"))
+                future.set_exception(KafkaUnavailableError(_sentence(error)))
 
         return delivered
 
@@ -137,3 +137,9 @@ class RecordProducer:
     def _end(self, producer: Producer) -> None:
         producer.purge()
         producer.flush(FLUSH_S)
+
+
+def _sentence(error: KafkaError | None) -> str:
+    if error is not None and error.code() == KafkaError.INVALID_TIMESTAMP:
+        return f"Kafka refused the record for its time: set this machine's clock, or the brokers' ({error.str()})"
+    return f"Kafka did not confirm the record: {error}"

@@ -12,9 +12,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from topics.errors import SettingsError
@@ -26,6 +26,8 @@ ENV_PREFIX = "SPANSTREAM_"
 CONFIG_VARIABLE = "SPANSTREAM_CONFIG"
 DEFAULT_FILE = Path("spanstream.toml")
 HIDDEN = "(hidden)"
+BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+"""What S3 allows: any other name would be refused at the first request, not at the start."""
 
 
 class KafkaSettings(Section):
@@ -67,7 +69,7 @@ class StoreSettings(Section):
     secret_key: SecretStr = setting(SecretStr("spanstream-local"), "S3 secret key")
     region: str = setting("us-east-1", "S3 region")
     ca_path: str = setting("", "File of the certificate authority of an https endpoint; empty: the system's")
-    buckets: tuple[str, ...] = setting(
+    buckets: tuple[BucketName, ...] = setting(
         ("spans-a",),
         "Bucket names; a trace's bucket is chosen by its partition; manifests stand in the first",
         min_length=1,
@@ -270,7 +272,9 @@ class DoorSettings(Section):
 class LogSettings(Section):
     """What processes say."""
 
-    level: Literal["debug", "info", "warning", "error"] = setting("info", "Least level written")
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "Least level written; commands that ask and end write errors alone, unless it is set"
+    )
     format: Literal["auto", "console", "json"] = setting("auto", "auto: console on a terminal, else JSON lines")
 
 
@@ -382,10 +386,16 @@ def allowed(field: FieldInfo) -> str:
     if bounds.keys() == {"ge", "le"}:
         return f"{bounds['ge']} to {bounds['le']}"
     kinds: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
-    kind = "names with commas between" if get_origin(field.annotation) is tuple else kinds.get(field.annotation, "text")
+    kind = _names(field) if get_origin(field.annotation) is tuple else kinds.get(field.annotation, "text")
     if kind.startswith("a ") and words:
         return " and ".join(words)
     return ", ".join([kind, *words])
+
+
+def _names(field: FieldInfo) -> str:
+    marks = [mark for known in getattr(get_args(field.annotation)[0], "__metadata__", ()) for mark in known.metadata]
+    patterns = [f" like {mark.pattern}" for mark in marks if getattr(mark, "pattern", None)]
+    return f"names{''.join(patterns)} with commas between"
 
 
 _BOUND_NAMES = {

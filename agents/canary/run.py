@@ -17,6 +17,7 @@ from agents.canary.known import Known
 from agents.canary.stages import RECEIVER, InKafka, last_seen, stage_of, where
 from agents.canary.state import Pending, State
 from agents.commands.querier import Querier
+from agents.load.send import told_by
 from pipeline import telemetry
 
 SEND_TIMEOUT_S = 30.0
@@ -125,7 +126,7 @@ class Canary:
             else:
                 if answer.status_code == 200:
                     return Finding("send", OK)
-                said = f"{self._otlp_url} answered {answer.status_code}: {answer.text[:200]}"
+                said = f"{self._otlp_url} answered {answer.status_code}: {told_by(answer.content)}"
                 if answer.status_code not in (429, 502, 503, 504):
                     break
             if self.stop.wait(wait_s):

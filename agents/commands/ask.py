@@ -13,7 +13,7 @@ from google.protobuf.json_format import MessageToDict
 from rich.text import Text
 
 from agents.commands.querier import Querier, asks_querier
-from agents.commands.terminal import bare_table, say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, show_table, width, write_json
 from agents.commands.waterfall import colour_of, duration, rows_of, waterfall
 from agents.trace_answer import TraceAnswer
 from topics.errors import BadQuestionError
@@ -82,7 +82,9 @@ def search(querier: Querier, *, since: str, limit: int, as_json: bool, **given: 
         table.add_column(title, justify="right" if title in ("duration", "spans", "errors") else "left")
     for one in answer.get("traces", []):
         table.add_row(*summary_of(one))
-    screen().print(table)
+    show_table(table)
+    if not answer.get("traces"):
+        say(f"No trace matches in the last {since}: --since 7d looks further back")
     if answer.get("status") == "PARTIAL" or answer.get("message"):
         say(f"The answer is PARTIAL: {answer.get('message', '')}")
 
@@ -102,7 +104,11 @@ def services(querier: Querier, *, as_json: bool) -> None:
     for service, operations in sorted(answer.get("services", {}).items()):
         for operation, count in sorted(operations.items(), key=lambda one: (-one[1], one[0])):
             table.add_row(Text(service, colour_of(service)), Text(operation), f"{count:,}")
-    screen().print(table)
+    show_table(table)
+    if not answer.get("services"):
+        say("No span is there yet: `spanstream load` sends some, `spanstream doctor` tries every part")
+    if not answer.get("complete", True):
+        say(f"The answer is PARTIAL: {answer.get('message', '')}")
 
 
 @click.command()
@@ -125,7 +131,9 @@ def drops(querier: Querier, *, as_json: bool) -> None:
                 table.add_row(
                     Text(tenant or "(not readable)"), Text(kind.replace("_", " ")), Text(reason), f"{count:,}"
                 )
-    screen().print(table)
+    show_table(table)
+    if answer["complete"] and not answer["tenants"]:
+        say("All was kept as it was sent, since these processes started")
     if not answer["complete"]:
         say("The answer is PARTIAL: " + "; ".join(answer["reasons"]))
 
@@ -141,7 +149,7 @@ def show_trace(answer: TraceAnswer, rows_max: int = 1000) -> None:
     head.append(f"  {len({row.service for row in rows})} services")
     head.append(f"  {errors:,} errors" if errors else "", "red")
     screen().print(head)
-    screen().print(waterfall(rows, rows_max))
+    show_table(waterfall(rows, rows_max, width()))
     if len(rows) > rows_max:
         say(f"{len(rows) - rows_max:,} more spans are not shown: --rows {len(rows)} shows all")
 

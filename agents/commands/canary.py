@@ -11,7 +11,7 @@ from typing import Any
 import rich_click as click
 
 from agents.commands.options import FAILED, with_settings
-from agents.commands.outgoing import OUTGOING, querier_url, receiver_url
+from agents.commands.outgoing import OUTGOING, chosen_url, querier_url, receiver_url
 from agents.commands.querier import Querier
 from agents.commands.terminal import say, write_json
 from pipeline.doors.outgoing import Outgoing
@@ -40,6 +40,7 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 @with_settings(
     *("receiver.host", "receiver.http_port", "querier.host", "querier.http_port"),
     *("kafka", *OUTGOING, "log"),
+    stays=True,
 )
 def canary(settings: Settings, **given: Any) -> None:
     """Write known traces and read them back: by ID, by search, by tag names and values, at each age.
@@ -59,9 +60,9 @@ def canary(settings: Settings, **given: Any) -> None:
         from prometheus_client import start_http_server
 
         start_http_server(given["metrics_port"], "127.0.0.1")
-    asked = given["querier_url"] or querier_url(settings)
+    asked = chosen_url(given, "querier_url", querier_url(settings))
     with Querier(asked, given["tenant"], Outgoing.of_command(settings)) as querier:
-        otlp_url = given["otlp_url"] or receiver_url(settings)
+        otlp_url = chosen_url(given, "otlp_url", receiver_url(settings))
         one = Canary(plan, otlp_url, querier, state, reader_of(settings.kafka), say)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: one.stop.set())

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from rich.text import Text
 
 from agents.commands.options import ALL, FAILED, INTERRUPTED, WRONG_USE, given_by, with_settings
-from agents.commands.terminal import bare_table, screen, write_json
+from agents.commands.terminal import bare_table, show_table, write_json
 from topics.settings import Settings, allowed, fields, flag_of, is_secret, origins, shown, values_of, variable_of
 
 INTRODUCTION = f"""# Settings
@@ -57,7 +57,7 @@ def config(context: click.Context, settings: Settings, *, as_json: bool, markdow
     for name, value, origin in rows:
         style = "dim" if origin == "default" else ""
         table.add_row(Text(name, style), Text(_text(value), style), Text(origin, style))
-    screen().print(table)
+    show_table(table)
 
 
 def settings_page() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +17,7 @@ from rich.text import Text
 from agents.commands.local_run import RUN_FILE, variables_of
 from agents.commands.options import with_settings
 from agents.commands.terminal import say, screen, write_json
-from agents.commands.up import interrupt_on_sigterm
+from agents.commands.up import interrupt_on_sigterm, until_interrupted
 from infra.ports import choose_port, is_open
 from infra.process import ChildProcess, Program
 from infra.supervisor import Role, Supervisor
@@ -56,10 +55,7 @@ def up(settings: Settings, *, workers: int, host: str, port: int, as_json: bool)
             write_json({"url": run.url, "env": run.env(), "pids": run.pids(), "run_json": str(run.run_path)})
         else:
             _show(run, time.monotonic() - began_s)
-        try:
-            run.supervisor.run(threading.Event())
-        except KeyboardInterrupt:
-            say("Stopping.")
+        until_interrupted(run.supervisor, "Stopping.")
 
 
 class DaskRun:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from agents import dead_letters
 from agents.commands.options import FAILED, with_settings
-from agents.commands.terminal import bare_table, say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, show_table, write_json
 from agents.dead_letters import ORIGIN, read
 from topics import spans_dead
 from topics.admin import watermarks
@@ -46,8 +46,8 @@ def list_(settings: Settings, *, limit: int, as_json: bool) -> None:
         table.add_column(title, justify="right" if title in ("letter", "partition", "offset", "bytes") else "left")
     shown = ("letter", "time", *ORIGIN[:3], "bytes", "first_bytes", "replayed", ORIGIN[3])
     for row in rows:
-        table.add_row(*(Text(str(row[name])) for name in shown))
-    screen().print(table)
+        table.add_row(*(Text(_told(row[name])) for name in shown))
+    show_table(table)
     say(f"{high - low:,} dead letters; `spanstream dead show LETTER` shows one")
 
 
@@ -75,7 +75,7 @@ def show(settings: Settings, *, letter: int, raw: bool, as_json: bool) -> None:
         return
     for name, text in {**document, "headers": ""}.items():
         if name not in ("headers", "value_hex"):
-            screen().print(Text.assemble((f"{name:17}", "bold"), str(text)))
+            screen().print(Text.assemble((f"{name:17}", "bold"), _told(text)))
     for name, text in dead_letters.headers(message).items():
         screen().print(Text.assemble((f"  {name:15}", "dim"), text))
     for at in range(0, min(len(value), SHOWN_BYTES), 16):
@@ -166,6 +166,10 @@ def as_row(message: Message, sent_again: Container[int]) -> dict[str, Any]:
         "first_bytes": _plain(value[:FIRST_BYTES]),
         "replayed": (message.offset() or 0) in sent_again,
     }
+
+
+def _told(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _plain(value: bytes) -> str:

@@ -10,7 +10,7 @@ import rich_click as click
 from rich.text import Text
 
 from agents.commands.querier import Querier, asks_querier
-from agents.commands.terminal import bare_table, say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, show_table, write_json
 from agents.commands.waterfall import ERROR, Row, colour_of, duration, rows_of
 
 
@@ -117,4 +117,4 @@ def _show(before: list[Row], after: list[Row], found: list[Difference]) -> None:
             *(duration(share.duration_ns) if share.spans else "" for share in (one.a, one.b)),
             Text(f"{'+' if one.more_ns > 0 else ''}{duration(one.more_ns)}", "red" if one.more_ns > 0 else "green"),
         )
-    screen().print(table)
+    show_table(table)

@@ -69,9 +69,8 @@ def tried(check: Check, settings: Settings) -> list[Finding]:
 
 
 ADVICE = {
-    "kafka": "Is it running? `spanstream up` starts one here; --kafka-bootstrap-servers names another",
-    "store": "Is it running? `spanstream up` starts one here; --store-endpoint, --store-access-key and "
-    "--store-secret-key name another",
+    "kafka": "`spanstream up` starts one here; --kafka-bootstrap-servers names another",
+    "store": "`spanstream up` starts one here; --store-endpoint, --store-access-key, --store-secret-key name another",
 }
 
 
@@ -143,7 +142,7 @@ def check_clock(settings: Settings) -> Iterator[Finding]:
 
 def check_ports(settings: Settings) -> Iterator[Finding]:
     """Each port is free, or one of our processes answers there."""
-    from agents.commands.local_run import is_ready
+    from agents.commands.local_run import is_ready, why_not
     from agents.commands.outgoing import url_of
     from infra.ports import is_free
     from pipeline.doors.tls import client_context
@@ -161,12 +160,16 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
         elif is_ready(url_of(settings, host, http), client_context(settings)):
             yield Finding("ports", "ok", f"{port} ({name}) answers, and is ready")
         else:
-            yield Finding(
-                "ports",
-                "failed",
-                f"{port} ({name}) is taken, and what answers there is not ready",
-                f"stop what uses it, or choose another port: {flag_of(name)}",
-            )
+            yield _not_ready(name, port, why_not(url_of(settings, host, http), client_context(settings)))
+
+
+def _not_ready(name: str, port: int, why: str) -> Finding:
+    """Of one of ours, that says so itself; or of a stranger's port."""
+    if why:
+        advice = "its log says more; it becomes ready by itself when what it lacks is there"
+        return Finding("ports", "failed", f"{port} ({name}) answers, and is not ready: {why}", advice)
+    advice = f"stop what uses it, or choose another port: {flag_of(name)}"
+    return Finding("ports", "failed", f"{port} ({name}) is taken by something else", advice)
 
 
 def check_disk(settings: Settings) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from agents.commands.ask import ORDERS, seconds_of
 from agents.commands.querier import Querier, asks_querier
-from agents.commands.terminal import bare_table, say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, show_table, write_json
 
 VERDICTS = {"read": "green", "kept": "cyan", "left out": "dim", "not reached": "dim"}
 SQL_SHOWN = 300
@@ -65,7 +65,7 @@ def _show_plan(answer: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name, text in lines:
         table.add_row(name, Text(text))
-    screen().print(table)
+    show_table(table)
 
 
 def _counted(chunks: dict[str, Any]) -> str:
@@ -91,7 +91,7 @@ def _show_chunks(chunks: dict[str, Any], rows: int) -> None:
             Text(one["why"], "dim"),
         )
     screen().print()
-    screen().print(table)
+    show_table(table)
     if len(chunks["list"]) > rows:
         say(f"{len(chunks['list']) - rows:,} more chunks: --chunks shows them")
 
@@ -110,7 +110,7 @@ def _show_steps(answer: dict[str, Any], *, with_sql: bool) -> None:
                 f"{one['rows']:,}",
             )
     screen().print()
-    screen().print(table)
+    show_table(table)
 
 
 def _table(*titles: str) -> Table:

@@ -100,4 +100,4 @@ def _traces(querier: Querier, query: str, since_s: int, limit: int | None) -> It
 
 def _progress() -> Progress:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=notes(), transient=True)
+    return Progress(*columns, console=notes(), transient=True, disable=not notes().is_terminal)

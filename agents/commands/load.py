@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from agents.commands.options import FAILED, with_settings
-from agents.commands.outgoing import OUTGOING, querier_url, receiver_url
+from agents.commands.outgoing import OUTGOING, chosen_url, querier_url, receiver_url
 from agents.commands.terminal import notes, screen, write_json
 from agents.load.blocks import AGE_S, Load
 from agents.load.check import Counted, Question, check
@@ -83,7 +83,7 @@ def load(settings: Settings, **given: Any) -> None:
     work = Load(given["spans"], seed, given["age_s"])
     outgoing = Outgoing.of_command(settings)
     target = Target(
-        url=(given["otlp_url"] or receiver_url(settings)).rstrip("/"),
+        url=chosen_url(given, "otlp_url", receiver_url(settings)),
         tenant=given["tenant"],
         outgoing=outgoing,
         spans_per_s=given["rate"],
@@ -96,7 +96,7 @@ def load(settings: Settings, **given: Any) -> None:
     counted = None
     if given["do_check"] or given["check_only"]:
         question = Question(
-            url=(given["querier_url"] or querier_url(settings)).rstrip("/"),
+            url=chosen_url(given, "querier_url", querier_url(settings)),
             tenant=given["tenant"],
             outgoing=outgoing,
             settle_s=given["settle_s"],

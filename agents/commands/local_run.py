@@ -5,10 +5,12 @@ from __future__ import annotations
 import ssl
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from topics.settings import Settings, fields, variable_of
 
 RUN_FILE = "run.json"
 READY_TIMEOUT_S = 1.0
+SENTENCE_BYTES_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +156,19 @@ def is_ready(url: str, tls: ssl.SSLContext | None = None) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+def why_not(url: str, tls: ssl.SSLContext | None = None) -> str:
+    """What one of our processes says that is not ready; empty where none of ours answers. Blocks up to a second."""
+    try:
+        with urllib.request.urlopen(f"{url}/ready", timeout=READY_TIMEOUT_S, context=tls):  # noqa: S310 (our own URL)
+            return ""
+    except urllib.error.HTTPError as error:
+        with error:
+            ours = error.code == HTTPStatus.SERVICE_UNAVAILABLE and error.headers.get_content_type() == "text/plain"
+            return error.read(SENTENCE_BYTES_MAX).decode(errors="replace").strip() if ours else ""
+    except OSError:
+        return ""
 
 
 def _as_text(value: Any) -> str:

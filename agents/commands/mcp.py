@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Mapping
 from functools import partial
 
 import httpx
 import rich_click as click
 
+from agents.commands.options import INTERRUPTED
 from agents.commands.querier import Querier, asks_querier_without_json
 from pipeline.serve.mcp_door import asking
 from pipeline.serve.mcp_server import make_server
@@ -23,6 +26,8 @@ def mcp(querier: Querier) -> None:
 
     For an assistant's list of servers: command `spanstream`, arguments `mcp --url http://127.0.0.1:3200`.
     """
+    # A thread waits for standard input, and an interpreter that ends would wait for it
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     asyncio.run(_speak(querier))
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from agents.commands.ask import seconds_of
 from agents.commands.querier import Querier, asks_querier
-from agents.commands.terminal import bare_table, say, screen, write_json
+from agents.commands.terminal import bare_table, say, show_table, write_json
 
 BARS = "▁▂▃▄▅▆▇█"
 CHART_WIDTH = 40
@@ -36,7 +36,7 @@ def metrics(querier: Querier, *, query: str, since: str, step: str | None, insta
     if as_json:
         write_json(answer)
         return
-    screen().print(_values(answer) if instant else _charts(answer))
+    show_table(_values(answer) if instant else _charts(answer))
     if not answer.get("series"):
         say("No span matches in this time")
     if answer.get("message"):

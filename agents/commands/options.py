@@ -15,17 +15,18 @@ from pydantic.fields import FieldInfo
 from agents.commands.terminal import say_error
 from topics.errors import BadQuestionError, SettingsError, SpanstreamError
 from topics.logs import set_up_logs
-from topics.settings import Settings, allowed, fields, flag_of, is_secret, load_settings
+from topics.settings import Settings, allowed, fields, flag_of, is_secret, load
 
 Command = Callable[..., Any]
 ALL = tuple(Settings.model_fields)
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 
-def with_settings(*names: str) -> Callable[[Command], Command]:
+def with_settings(*names: str, stays: bool = False) -> Callable[[Command], Command]:
     """Give a command the flags of these sections (`kafka`) or single settings (`querier.http_port`), and --config.
 
-    The command is called with the loaded Settings first. Logs are set up before. A SpanstreamError ends it with one
+    The command is called with the loaded Settings first. Logs are set up before; a command that does not stay says
+    what came of it itself, so that it logs errors alone unless log.level was given. A SpanstreamError ends it with one
     sentence on stderr: exit code 2 for settings and questions, else 1; Ctrl-C with 130.
     """
     chosen = [(name, field) for name, field in _settings() if name in names or name.split(".")[0] in names]
@@ -33,7 +34,7 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
     def decorate(function: Command) -> Command:
         def run(config: Path | None, **given: Any) -> Any:
             flags = {name: given.pop(_parameter(name)) for name, _ in chosen}
-            return _guarded(lambda settings: function(settings, **given), flags, config)
+            return _guarded(lambda settings: function(settings, **given), flags, config, stays=stays)
 
         decorated: Command = functools.update_wrapper(run, function)
         for name, field in reversed(chosen):
@@ -54,12 +55,14 @@ def given_by(context: click.Context) -> tuple[dict[str, Any], Path | None]:
     return flags, context.params["config"]
 
 
-def _guarded(command: Callable[[Settings], Any], flags: dict[str, Any], config: Path | None) -> Any:
+def _guarded(command: Callable[[Settings], Any], flags: dict[str, Any], config: Path | None, *, stays: bool) -> Any:
     debug = False
     try:
-        settings = load_settings(flags, config)
+        loaded = load(flags, config)
+        settings = loaded.settings
         debug = settings.log.level == "debug"
-        set_up_logs(settings.log)
+        quiet = not stays and loaded.origins["log.level"] == "default"
+        set_up_logs(settings.log.model_copy(update={"level": "error"}) if quiet else settings.log)
         return command(settings)
     except SpanstreamError as exc:
         if debug:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any
 
@@ -12,9 +13,10 @@ import httpx
 import rich_click as click
 
 from agents.commands.options import with_settings
-from agents.commands.outgoing import OUTGOING, querier_url
+from agents.commands.outgoing import OUTGOING, chosen_url, querier_url
 from agents.trace_answer import TraceAnswer, read_answer
 from pipeline.doors.outgoing import Outgoing, named
+from pipeline.doors.tenants import NO_TENANT
 from topics.errors import BadQuestionError, NotFoundError, QuerierUnavailableError, SpanstreamError
 from topics.settings import Settings
 
@@ -71,11 +73,14 @@ class Querier:
                 if answer.status_code != 200:
                     answer.read()
                     raise self._refused(path, answer)
-                yield answer.iter_bytes()
+                with self._whole():
+                    yield answer.iter_bytes()
 
     def _get(self, path: str, parameters: Mapping[str, Any], accept: str) -> httpx.Response:
         with self._errors_told():
-            answer = self._http.get(path, params=_given(parameters), headers={"Accept": accept})
+            asked = self._http.stream("GET", path, params=_given(parameters), headers={"Accept": accept})
+            with asked as answer, self._whole():
+                answer.read()
         if answer.status_code != 200:
             raise self._refused(path, answer)
         return answer
@@ -85,14 +90,22 @@ class Querier:
         try:
             yield
         except httpx.RemoteProtocolError as exc:
-            raise QuerierUnavailableError(
-                f"the answer of the querier at {self.url} broke off: it was longer than a limit of bytes or time"
-                " allows, or the querier ended"
-            ) from exc
+            raise QuerierUnavailableError(f"what answers at {self.url} is no querier, or ended: {exc}") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise QuerierUnavailableError(
                 f"the querier at {self.url} does not answer ({exc}). Is it running? `spanstream up` starts everything;"
                 " --url names another one"
+            ) from exc
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Of an answer that has begun."""
+        try:
+            yield
+        except httpx.RemoteProtocolError as exc:
+            raise QuerierUnavailableError(
+                f"the answer of the querier at {self.url} broke off: it was longer than a limit of bytes or time"
+                " allows, or the querier ended"
             ) from exc
 
     def _refused(self, path: str, answer: httpx.Response) -> SpanstreamError:
@@ -101,7 +114,16 @@ class Querier:
             return BadQuestionError(said)
         if answer.status_code == 404:
             return NotFoundError(f"{self.url}{path}: {said}")
-        return QuerierUnavailableError(f"{self.url}{path} answered {answer.status_code}: {said}")
+        return QuerierUnavailableError(f"{self.url}{path} answered {answer.status_code}: {said}{_way_in(answer)}")
+
+
+def _way_in(answer: httpx.Response) -> str:
+    """What a command can show, where it was not let in."""
+    if answer.status_code not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return ""
+    if answer.text.strip() == NO_TENANT:
+        return " (--tenant names one)"
+    return " (what this command shows is doors.token: SPANSTREAM_DOORS_TOKEN, or --doors-token)"
 
 
 def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +148,7 @@ def asks_querier_without_json(function: Callable[..., Any], settings: Sequence[s
     """Likewise, for what is no answer but a screen."""
 
     def run(loaded: Settings, *, url: str | None, tenant: str, **given: Any) -> Any:
-        asked = url or querier_url(loaded)
+        asked = chosen_url({"url": url}, "url", querier_url(loaded))
         with Querier(asked, tenant, Outgoing.of_command(loaded), loaded) as querier:
             return function(querier, **given)
 

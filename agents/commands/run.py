@@ -19,7 +19,7 @@ SWITCH_INTERVAL_S = 0.0005  # a thread that decodes lets the event loop in after
 
 
 @click.command()
-@with_settings("kafka", "receiver", "limits", "doors", "log")
+@with_settings("kafka", "receiver", "limits", "doors", "log", stays=True)
 def receive(settings: Settings) -> None:
     """Take spans by OTLP/gRPC and OTLP/HTTP, write them to Kafka, answer when Kafka has them.
 
@@ -34,6 +34,7 @@ def receive(settings: Settings) -> None:
 @with_settings(
     *("kafka", "store", "receiver.record_bytes_max", "receiver.multitenancy", "limits", "worker", "chunk"),
     *("doors", "log"),
+    stays=True,
 )
 def worker(settings: Settings) -> None:
     """Read the partitions that Kafka gives this worker: deduplicate, index, answer queriers, store chunks.
@@ -47,7 +48,9 @@ def worker(settings: Settings) -> None:
 
 
 @click.command()
-@with_settings("kafka", "store", "querier", "receiver.multitenancy", "limits.overrides_path", "doors", "log")
+@with_settings(
+    *("kafka", "store", "querier", "receiver.multitenancy", "limits.overrides_path", "doors", "log"), stays=True
+)
 def serve(settings: Settings) -> None:
     """Answer queries over HTTP: what the workers hold and what is stored, as one."""
     from pipeline.serve.main import run

@@ -10,7 +10,7 @@ import rich_click as click
 from rich.text import Text
 
 from agents.commands.querier import Querier, asks_querier
-from agents.commands.terminal import bare_table, say, screen, write_json
+from agents.commands.terminal import bare_table, say, show_table, write_json
 from topics.errors import BadQuestionError
 
 STREAMS = ("ndjson", "csv", "arrow")
@@ -62,7 +62,7 @@ def _show(answer: dict[str, Any], rows_max: int) -> None:
         table.add_column(Text(column["name"]), justify=justify, overflow="fold")
     for row in answer["rows"][:rows_max]:
         table.add_row(*(_cell(value) for value in row))
-    screen().print(table)
+    show_table(table)
     if answer["truncated"] or len(answer["rows"]) > rows_max:
         shown = min(len(answer["rows"]), rows_max)
         say(f"Only {shown:,} rows are shown: --rows shows more of a table, --format ndjson or csv gives all")

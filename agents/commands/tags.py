@@ -11,7 +11,7 @@ from rich.text import Text
 
 from agents.commands.ask import seconds_of
 from agents.commands.querier import Querier, asks_querier
-from agents.commands.terminal import bare_table, say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, show_table, write_json
 
 SCOPES = ("resource", "span", "event", "link", "instrumentation", "intrinsic")
 
@@ -59,7 +59,7 @@ def values(querier: Querier, *, tag: str, query: str | None, since: str, limit: 
     found = [(str(one.get("type", "")), str(one.get("value", ""))) for one in answer.get("tagValues", [])]
     for kind, value in sorted(found):
         table.add_row(Text(value), Text(kind))
-    screen().print(table)
+    show_table(table)
     if not found:
         say(f"No span of the last {since} has {tag}: `spanstream tags` lists names")
     _say_partial(answer)

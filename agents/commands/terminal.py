@@ -16,13 +16,18 @@ from rich.text import Text
 
 from topics.visible import visible
 
-WIDTH = 200
+TABLE_WIDTH_MAX = 10_000
 
 
 @functools.cache
 def screen() -> Console:
-    """stdout, for answers. Tables take the room they need where it is no terminal."""
-    return _safe(Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False))
+    """stdout, for answers. Lines stay whole: a terminal that is narrower wraps them, a pipe gets them as they are."""
+    return _safe(Console(soft_wrap=True, highlight=False))
+
+
+def width() -> int | None:
+    """Columns of the terminal that answers go to; None where it is none."""
+    return screen().width if screen().is_terminal else None
 
 
 @functools.cache
@@ -58,6 +63,27 @@ def _safe(console: Console) -> Console:
 def bare_table(header_style: str = "dim", *, show_header: bool = True) -> Table:
     """A table without lines, as all commands show theirs."""
     return Table(box=None, pad_edge=False, header_style=header_style, show_header=show_header)
+
+
+class _Whole:
+    """A table with the room that it needs, whatever the terminal has: an ID that was cut is no use to anybody."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in console.render_lines(self._table, options.update(max_width=TABLE_WIDTH_MAX), pad=False):
+            while line and not line[-1].text.strip(" "):  # padding, which would wrap into empty lines
+                line.pop()
+            yield from line[:-1]
+            if line:
+                yield Segment(line[-1].text.rstrip(" "), line[-1].style)
+            yield Segment.line()
+
+
+def show_table(table: Table) -> None:
+    """A table on stdout."""
+    screen().print(_Whole(table), end="")
 
 
 def say(line: str) -> None:

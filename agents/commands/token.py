@@ -10,7 +10,7 @@ import rich_click as click
 from rich.text import Text
 
 from agents.commands.options import with_settings
-from agents.commands.terminal import bare_table, say, screen, write_json
+from agents.commands.terminal import bare_table, say, show_table, write_json
 from pipeline.doors import tokens
 from pipeline.doors.token_file import add_token, read_tokens, revoke_token
 from topics.errors import SettingsError
@@ -69,7 +69,7 @@ def list_(settings: Settings, *, as_json: bool) -> None:
     for one in known:
         made = datetime.fromtimestamp(one.created_unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
         table.add_row(*map(Text, (one.id, " ".join(one.scopes), " ".join(one.tenants), made, one.note)))
-    screen().print(table)
+    show_table(table)
 
 
 @token.command()

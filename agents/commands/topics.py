@@ -9,7 +9,7 @@ import rich_click as click
 from rich.text import Text
 
 from agents.commands.options import FAILED, with_settings
-from agents.commands.terminal import bare_table, say_error, screen, write_json
+from agents.commands.terminal import bare_table, say_error, screen, show_table, write_json
 from topics.admin import TopicState
 from topics.settings import Settings
 
@@ -57,7 +57,7 @@ def tell(states: Sequence[TopicState], *, as_json: bool) -> None:
         name = Text(state.name + (" (created)" if state.created else "" if state.exists else " (missing)"))
         name.stylize("green" if state.created else "" if state.exists else "red")
         table.add_row(name, str(state.partitions), str(state.replication_factor), _retention(state), state.topic.key)
-    screen().print(table)
+    show_table(table)
     for state in states:
         for sentence in state.differences:
             screen().print(Text(f"{state.name} {sentence}", "yellow"))

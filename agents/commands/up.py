@@ -13,11 +13,12 @@ from rich.text import Text
 from agents.commands.local_run import LocalRun
 from agents.commands.options import ALL, with_settings
 from agents.commands.terminal import say, screen, write_json
+from infra.supervisor import Supervisor
 from topics.settings import Settings
 
 
 @click.command()
-@with_settings(*ALL)
+@with_settings(*ALL, stays=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document when all is ready: URLs, variables, run.json")
 def up(settings: Settings, *, as_json: bool) -> None:
     """Start everything on this machine: Kafka, an object store, receiver, workers and querier. Ctrl-C stops all.
@@ -32,10 +33,15 @@ def up(settings: Settings, *, as_json: bool) -> None:
             write_json(as_document(run))
         else:
             show(run, time.monotonic() - started)
-        try:
-            run.supervisor.run(threading.Event())
-        except KeyboardInterrupt:
-            say("Stopping; the data stays.")
+        until_interrupted(run.supervisor, "Stopping; the data stays.")
+
+
+def until_interrupted(supervisor: Supervisor, last_words: str) -> None:
+    """Start again what dies, until Ctrl-C or SIGTERM."""
+    try:
+        supervisor.run(threading.Event())
+    except KeyboardInterrupt:
+        say(last_words)
 
 
 def interrupt_on_sigterm() -> None:

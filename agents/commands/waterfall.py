@@ -12,7 +12,9 @@ from rich.text import Text
 
 from agents.commands.terminal import bare_table
 
-BAR_WIDTH = 40
+BAR_WIDTH, BAR_WIDTH_MIN = 40, 10
+SERVICE_WIDTH_MIN = 8
+DURATION_WIDTH, GAPS = 8, 6  # `-1.23 ms`, and what stands between four columns
 ERROR = 2
 COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
 KINDS = ("", "internal", "server", "client", "producer", "consumer")
@@ -69,14 +71,20 @@ def _walk(
         stack += [(child, depth + 1) for child in reversed(children.get(spans[index][0].span_id, ()))]
 
 
-def waterfall(rows: list[Row], rows_max: int) -> Table:
-    """The first rows_max rows as a table: name, service, bar, duration."""
+def waterfall(rows: list[Row], rows_max: int, columns: int | None = None) -> Table:
+    """The first rows_max rows as a table: name, service, bar, duration. columns: of the terminal, None: no limit.
+
+    In a narrow one the bar, the service's name and the span's name give way; a duration never does.
+    """
+    bar_width = BAR_WIDTH if columns is None else min(BAR_WIDTH, max(BAR_WIDTH_MIN, columns // 4))
+    service_width = None if columns is None else max(SERVICE_WIDTH_MIN, columns // 6)
+    room = None if columns is None else max(1, columns - bar_width - (service_width or 0) - DURATION_WIDTH - GAPS)
     start = min((row.span.start_time_unix_nano for row in rows), default=0)
     end = max((row.span.end_time_unix_nano for row in rows), default=0)
     table = bare_table()
-    table.add_column("span", no_wrap=True, overflow="ellipsis", ratio=2)
-    table.add_column("service", no_wrap=True, overflow="ellipsis")
-    table.add_column("", no_wrap=True, width=BAR_WIDTH)
+    table.add_column("span", no_wrap=True, overflow="ellipsis", max_width=room)
+    table.add_column("service", no_wrap=True, overflow="ellipsis", max_width=service_width)
+    table.add_column("", no_wrap=True, width=bar_width)
     table.add_column("duration", no_wrap=True, justify="right")
     for row in rows[:rows_max]:
         span, colour = row.span, colour_of(row.service)
@@ -90,7 +98,7 @@ def waterfall(rows: list[Row], rows_max: int) -> Table:
         table.add_row(
             name,
             Text(row.service, colour),
-            Text(bar(span, start, end), "red" if failed else colour),
+            Text(bar(span, start, end, bar_width), "red" if failed else colour),
             Text(duration(span.end_time_unix_nano - span.start_time_unix_nano)),
         )
     return table

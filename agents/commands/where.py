@@ -11,7 +11,7 @@ from rich.text import Text
 from agents.commands.ask import when
 from agents.commands.options import with_settings
 from agents.commands.querier import Querier, asks_querier, checked_trace_id
-from agents.commands.terminal import bare_table, say, screen, write_json
+from agents.commands.terminal import bare_table, say, screen, show_table, write_json
 from topics.errors import NotFoundError
 from topics.settings import Settings
 
@@ -76,7 +76,7 @@ def chunks(settings: Settings, *, partition: int | None, tenant: str | None, lim
             chunk.bucket,
             chunk.name,
         )
-    screen().print(table)
+    show_table(table)
     spans, size = sum(one.spans for _, one in stored), sum(one.bytes for _, one in stored)
     say(f"{len(stored):,} chunks, {spans:,} spans, {size:,} bytes: {size / max(1, spans):.1f} bytes a span")
 

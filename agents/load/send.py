@@ -11,6 +11,8 @@ from typing import Any
 import aiohttp
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
@@ -22,6 +24,7 @@ from topics.errors import LoadRefusedError, ReceiverUnavailableError
 _response: Any = trace_service_pb2.ExportTraceServiceResponse
 RETRY_STATUS = frozenset({408, 429, 502, 503, 504})
 REQUEST_TIMEOUT_S = 60.0
+TOLD_CHARACTERS_MAX = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,8 @@ async def send(load: Load, target: Target, progress: Progress = lambda _sent: No
     """Send every block once; progress is told after every request.
 
     A request that gets 429 or 503, or no answer, is sent again until give_up_s: its first try may have been written,
-    so there may be copies on Kafka. Raises LoadRefusedError where the receiver says that a request is wrong.
+    so there may be copies on Kafka. Raises LoadRefusedError where the receiver says that a request is wrong, and
+    ReceiverUnavailableError where the first request of all was not acknowledged: the others would wait as long.
     """
     await asyncio.to_thread(load.prepare)  # before the clock starts, so that the rate is kept
     sent, started = Sent(), time.monotonic()
@@ -111,6 +115,9 @@ async def _work(
         try:
             rejected = await _until_acknowledged(session, target, body, sent)
         except ReceiverUnavailableError as exc:
+            if not any(requests.any() for requests in sent.acknowledged.values()):
+                told = f"{exc}. Nothing was acknowledged within {target.give_up_s:g} s"
+                raise ReceiverUnavailableError(told) from exc
             sent.problem = str(exc)
         else:
             sent.acknowledged[block][index] = True
@@ -150,12 +157,21 @@ async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> int:
             said = await answer.read()
             if answer.status == 200:
                 return int(_response.FromString(said).partial_success.rejected_spans)
-            sentence = f"{url} answered {answer.status}: {said[:300].decode(errors='replace')}"
+            sentence = f"{url} answered {answer.status}: {told_by(said)}"
             if answer.status in RETRY_STATUS:
                 raise ReceiverUnavailableError(sentence, _seconds(answer.headers.get("Retry-After")))
             raise LoadRefusedError(sentence)
     except (aiohttp.ClientError, TimeoutError, ConnectionError) as exc:
         raise ReceiverUnavailableError(f"{url} does not answer: {exc or type(exc).__name__}") from exc
+
+
+def told_by(body: bytes) -> str:
+    """What a receiver says of a request that it does not take: the message of google.rpc.Status, else the text."""
+    try:
+        message = status_pb2.Status.FromString(body).message
+    except DecodeError:
+        message = ""
+    return str(message or body.decode(errors="replace"))[:TOLD_CHARACTERS_MAX]
 
 
 def _seconds(header: str | None) -> float | None:

@@ -16,8 +16,13 @@ Get = Callable[[str, Mapping[str, str], Mapping[str, str]], Awaitable[tuple[int,
 UNREACHED = (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
-async def all_drops(get: Get, sources: Iterable[tuple[str, str]], tenants: Sequence[str]) -> dict[str, Any]:
-    """The numbers of these tenants over all sources, (kind, URL) each; who did not answer is named."""
+async def all_drops(
+    get: Get, sources: Iterable[tuple[str, str]], tenants: Sequence[str], *, everything: bool
+) -> dict[str, Any]:
+    """The numbers of these tenants over all sources, (kind, URL) each; who did not answer is named.
+
+    everything: the caller may see what is of all tenants together. Others are not told where our processes are.
+    """
     listed = sorted(set(sources))
     headers = {TENANT_HEADER: "|".join(tenants)}
 
@@ -35,7 +40,7 @@ async def all_drops(get: Get, sources: Iterable[tuple[str, str]], tenants: Seque
         added(total, answer["tenants"])
         forgotten += answer["forgottenTenants"]
     reasons = [
-        f"{kind} {url} does not tell its numbers"
+        f"{kind} {url} does not tell its numbers" if everything else f"a {kind} does not tell its numbers"
         for (kind, url), answer in zip(listed, answers, strict=True)
         if answer is None
     ]
@@ -44,7 +49,7 @@ async def all_drops(get: Get, sources: Iterable[tuple[str, str]], tenants: Seque
     return {
         "tenants": total,
         "sources": [
-            {"kind": kind, "url": url, "reached": answer is not None}
+            {"kind": kind, "url": url if everything else "", "reached": answer is not None}
             for (kind, url), answer in zip(listed, answers, strict=True)
         ],
         "complete": not reasons,

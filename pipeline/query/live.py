@@ -44,6 +44,7 @@ class LiveAnswer:
     cut: bool = False
 
 
+RAW_BYTES_MAX = 1 << 20  # of an answer, before it is unpacked: beyond, it would be held twice
 Ask = Callable[[str, Mapping[int, int]], Awaitable[dict[int, LiveAnswer]]]
 
 
@@ -161,7 +162,7 @@ class LiveClient:
             anew = {p: wants[p] for p in kept if answers[p].state == "held" and answers[p].assigned != kept[p].assigned}
             if anew:
                 answers |= await self._collect(url, anew, self._bytes_max, {})
-            joined = {p: await self._join(a, None if p in anew else kept.get(p), wants[p]) for p, a in answers.items()}
+            joined = await self._joined(answers, {p: copy for p, copy in kept.items() if p not in anew}, wants)
             while self._copies and self.nbytes > self._bytes_max:
                 del self._copies[next(iter(self._copies))]
             return joined
@@ -170,20 +171,30 @@ class LiveClient:
         copy = self._copies.get(partition)
         return copy if copy is not None and copy.url == url and copy.start <= after <= copy.next else None
 
-    async def _join(self, answer: LiveAnswer, copy: _Copy | None, after: int) -> LiveAnswer:
-        """What was kept and what came, from `after` on; the joined segments are the new copies."""
-        self._copies.pop(answer.partition, None)
-        gap = answer.low > (after if copy is None else copy.next)
-        if answer.state != "held" or gap:
-            return answer
-        older = [] if copy is None else [segment for segment in copy.segments if segment.last >= after]
-        segments = older
-        if answer.segments:
-            segments = await self._off_loop(compacted, [*older, *answer.segments])
-        if not answer.cut:
-            self._copies[answer.partition] = _Copy(answer.url, answer.assigned, after, answer.next, segments)
-        losses = tuple(dict.fromkeys(loss for segment in segments for loss in segment.losses)) + answer.losses
-        return replace(answer, segments=tuple(segments), low=min(answer.low, after), losses=losses)
+    async def _joined(
+        self, answers: Mapping[int, LiveAnswer], kept: Mapping[int, _Copy], wants: Mapping[int, int]
+    ) -> dict[int, LiveAnswer]:
+        """What was kept and what came, of each partition from wants[partition] on; the new copies."""
+        found, segments = dict(answers), dict[int, list[LiveSegment]]()
+        for partition, answer in answers.items():
+            self._copies.pop(partition, None)
+            copy, after = kept.get(partition), wants[partition]
+            gap = answer.low > (after if copy is None else copy.next)
+            if answer.state == "held" and not gap:
+                older = [] if copy is None else [segment for segment in copy.segments if segment.last >= after]
+                segments[partition] = [*older, *answer.segments]
+        # All in one turn of a thread: a turn takes some milliseconds where the CPU is scarce
+        grown = {partition: segments[partition] for partition in segments if answers[partition].segments}
+        segments |= await self._off_loop(_each_compacted, grown) if grown else {}
+        for partition, held in segments.items():
+            answer = answers[partition]
+            if not answer.cut:
+                copy = _Copy(answer.url, answer.assigned, wants[partition], answer.next, held)
+                self._copies[partition] = copy
+            losses = tuple(dict.fromkeys(loss for segment in held for loss in segment.losses)) + answer.losses
+            low = min(answer.low, wants[partition])
+            found[partition] = replace(answer, segments=tuple(held), low=low, losses=losses)
+        return found
 
     # ---- one answer of one worker
 
@@ -194,7 +205,7 @@ class LiveClient:
         answers = {partition: LiveAnswer(partition=partition, state="away", url=url) for partition in wants}
         segments: dict[int, list[LiveSegment]] = {partition: [] for partition in wants}
         assigned: dict[int, int] = {}
-        held = 0
+        held = raw = 0
         try:
             async for block in self._blocks(url, wants, params):
                 found = segments[block.partition]
@@ -203,17 +214,20 @@ class LiveClient:
                 if block.first is not None and block.last is not None:
                     held += len(block.ipc)
                     if held > bytes_max:
-                        return answers | _cut(url, wants, answers, segments, assigned)
+                        answers |= _cut(url, wants, answers, segments, assigned)
+                        break
                     telemetry.LIVE_BLOCK_BYTES.inc(len(block.ipc))
-                    segment = arrived(block.first, block.last, block.spans, block.losses, block.ipc)
-                    found.append(segment if "trace_id" in params else await self._off_loop(to_keep, segment))
+                    found.append(arrived(block.first, block.last, block.spans, block.losses, block.ipc))
+                    raw += len(block.ipc)
+                    if raw >= RAW_BYTES_MAX and "trace_id" not in params:
+                        raw = await self._off_loop(_unpack, segments)
                 else:
-                    answers[block.partition] = _ended(url, block, found)
+                    answers[block.partition] = _ended(url, block)
         except TimeoutError:
             self._owners.silent(url)
         except (aiohttp.ClientError, BrokenAnswerError, IncompleteReadError, OSError):
             pass  # refused or broken off: the owner is gone
-        return answers
+        return {p: replace(a, segments=tuple(segments[p])) if a.state == "held" else a for p, a in answers.items()}
 
     async def _blocks(self, url: str, wants: Mapping[int, int], params: Mapping[str, str]) -> AsyncIterator[Block]:
         async with self._client().get(f"{url}/live", params={"want": _pairs(wants), **params}) as answer:
@@ -237,11 +251,23 @@ class LiveClient:
         return self._session
 
 
+def _each_compacted(segments: Mapping[int, list[LiveSegment]]) -> dict[int, list[LiveSegment]]:
+    return {partition: compacted(some) for partition, some in segments.items()}
+
+
+def _unpack(segments: Mapping[int, list[LiveSegment]]) -> int:
+    """Those that are as they came, to the form that is kept; how many bytes are left as they came."""
+    for some in segments.values():
+        some[:] = map(to_keep, some)
+    return 0
+
+
 def _pairs(offsets: Mapping[int, int]) -> str:
     return ",".join(f"{partition}:{offset}" for partition, offset in offsets.items())
 
 
-def _ended(url: str, block: Block, segments: list[LiveSegment]) -> LiveAnswer:
+def _ended(url: str, block: Block) -> LiveAnswer:
+    """What a partition's last block says; its segments are beside it."""
     if not block.owner:
         return LiveAnswer(partition=block.partition, state="not_owner", url=url)
     return LiveAnswer(
@@ -251,7 +277,6 @@ def _ended(url: str, block: Block, segments: list[LiveSegment]) -> LiveAnswer:
         assigned=block.assigned,
         low=block.low,
         next=block.next,
-        segments=tuple(segments),
         losses=block.losses,
     )
 
@@ -272,7 +297,6 @@ def _cut(
             assigned=assigned.get(partition, 0),
             low=after,
             next=segments[partition][-1].last + 1 if segments[partition] else after,
-            segments=tuple(segments[partition]),
             cut=True,
         )
         for partition, after in wants.items()

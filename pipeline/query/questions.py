@@ -314,8 +314,11 @@ class Questions:
                 self._owners.silent(url)
         raise KafkaUnavailableError("no worker answers: the tables are theirs")
 
-    async def drops(self, tenants: Sequence[str]) -> dict[str, Any]:
-        """What of these tenants' spans was not kept as it was sent, by reason, over all workers and receivers."""
+    async def drops(self, tenants: Sequence[str], *, everything: bool) -> dict[str, Any]:
+        """What of these tenants' spans was not kept as it was sent, by reason, over all workers and receivers.
+
+        everything: the caller may see where these processes are.
+        """
         receiver = self._settings.receiver
         receivers = self._settings.querier.receiver_urls or (
             f"{scheme(self._settings)}://{receiver.host}:{receiver.http_port}",
@@ -325,7 +328,7 @@ class Questions:
         except KafkaUnavailableError:
             workers = set()
         sources = [("receiver", url.rstrip("/")) for url in receivers] + [("worker", url) for url in workers]
-        answer = await all_drops(self._live.get, sources, tenants)
+        answer = await all_drops(self._live.get, sources, tenants, everything=everything)
         if not workers:
             answer["reasons"].append("no worker is known: Kafka does not answer, or no partition has an owner")
             answer["complete"] = False

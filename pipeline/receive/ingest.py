@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import orjson
+import structlog
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from pipeline import telemetry
@@ -31,6 +32,7 @@ from topics.errors import (
 )
 from topics.settings import Settings
 
+log = structlog.get_logger("receiver")
 _RESPONSE: Any = trace_service_pb2.ExportTraceServiceResponse
 REFUSALS: dict[type[SpanstreamError], str] = {
     RateLimitedError: "rate_limited",
@@ -39,6 +41,7 @@ REFUSALS: dict[type[SpanstreamError], str] = {
     OverloadedError: "overloaded",
     KafkaUnavailableError: "kafka_unavailable",
 }
+TELL_EVERY_S = 10.0  # that Kafka does not confirm
 JSON_IN_LOOP_BYTES = 64 << 10  # a longer JSON body is read in a thread: 2 ms and more
 
 
@@ -57,6 +60,7 @@ class Ingest:
         )
         self.inflight = InflightBytes(receiver.inflight_bytes_max)
         self.closed_because: str | None = "Kafka has not answered yet"
+        self._told_s = -TELL_EVERY_S
 
     def open(self, batcher: Batcher) -> None:
         """Take requests from here on."""
@@ -85,6 +89,8 @@ class Ingest:
             yield share
         except SpanstreamError as exc:
             DROPS.count(tenant, "refused_requests", {REFUSALS.get(type(exc), "failed"): 1})
+            if isinstance(exc, KafkaUnavailableError):
+                self._tell(exc)
             raise
         finally:
             share.release()
@@ -123,6 +129,13 @@ class Ingest:
         DROPS.count(tenant, "marked_spans", parsed.marked)
         DROPS.count(tenant, "rejected_spans", rejected)
         return _response(rejected, form)
+
+    def _tell(self, error: KafkaUnavailableError) -> None:
+        """Now and then in the log: who sends is told each time, but cannot mend it."""
+        now_s = time.monotonic()
+        if now_s - self._told_s >= TELL_EVERY_S:
+            self._told_s = now_s
+            log.warning("not_confirmed", error=str(error))
 
     async def _added(self, batcher: Batcher, tenant: str, payloads: list[bytes]) -> list[asyncio.Future[Counter[str]]]:
         outcomes = [batcher.add(tenant, payloads[0])] if payloads else []

@@ -88,7 +88,7 @@ class Receiver:
         while (partitions := await self._partitions()) == 0:
             if self._kafka_problem != told:
                 told = self._kafka_problem or ""
-                log.warning("waiting for Kafka", problem=told)
+                log.warning("waiting_for_kafka", error=told)
             self._ingest.closed_because = told
             await asyncio.sleep(WAIT_FOR_KAFKA_S)
         self._producer = RecordProducer(

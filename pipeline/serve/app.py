@@ -341,7 +341,8 @@ class Api:
 
     async def drops(self, request: Request) -> Response:
         """What of the asking tenants' spans was not kept as it was sent, by reason."""
-        return _json(await self._questions.drops(self._tenants(request)))
+        everything = caller_of(request.scope).everything
+        return _json(await self._questions.drops(self._tenants(request), everything=everything))
 
     async def canary(self, _request: Request) -> Response:
         """What canaries found: of known traces of their own, in no tenant's data."""

@@ -34,6 +34,14 @@ PART_BYTES = 64 << 20  # smaller objects are one request: no part is left behind
 # A listing that is cut off is no XML; other than that the client's own errors, and those below it
 AWAY = (S3Error, MinioException, urllib3.exceptions.HTTPError, OSError, ParseError, ValueError)
 REFUSED = (409, 412)  # another put of the name is under way; an object stands there
+TOLD = ("Code", "Message", "Resource")  # of an S3 store's error, in XML
+WRONG_KEYS = "are store.access_key and store.secret_key right?"
+ADVICE = {
+    "NoSuchBucket": "store.buckets names one that is not there: `spanstream doctor` makes it",
+    "SignatureDoesNotMatch": WRONG_KEYS,
+    "InvalidAccessKeyId": WRONG_KEYS,
+    "AccessDenied": WRONG_KEYS,
+}
 
 
 class ObjectInfo(NamedTuple):
@@ -85,7 +93,7 @@ class ObjectStore:
             with path.open("rb") as file:
                 answer = self._puts.request("PUT", url, body=file, headers=headers)
             if answer.status != 200:
-                raise StoreUnavailableError(f"the put of {name} was answered {answer.status}: {answer.data[:200]!r}")
+                raise StoreUnavailableError(_refusal("put", answer))
 
         _asked("put", put, attempts=1)
 
@@ -108,7 +116,7 @@ class ObjectStore:
         if answer.status != 200:
             fault = _fault_told(answer.status, answer.data.decode(errors="replace"))
             telemetry.STORE_FAULTS.labels(operation="conditional put", fault=fault).inc()
-            raise StoreUnavailableError(f"the put of {name} was answered {answer.status}: {answer.data[:200]!r}")
+            raise StoreUnavailableError(_refusal("conditional put", answer))
 
     def get(self, bucket: str, name: str) -> bytes | None:
         """An object's content, None where there is none."""
@@ -245,8 +253,31 @@ def _asked(operation: str, call: Callable[[], T], *, attempts: int = READ_ATTEMP
                 fault = _fault_of(error)
                 telemetry.STORE_FAULTS.labels(operation=operation, fault=fault).inc()
                 log.warning("store_fault", operation=operation, fault=fault, error=str(error)[:300])
-                raise StoreUnavailableError(f"the store does not answer a {operation} ({fault}): {error}") from error
+                raise StoreUnavailableError(_sentence(operation, fault, error)) from error
     raise AssertionError("the retry loop ends by its return")
+
+
+def _sentence(operation: str, fault: str, error: Exception) -> str:
+    """What became of a request, and what to do where the store says so plainly."""
+    if not isinstance(error, S3Error):
+        return f"the store does not answer ({operation}, {fault}): {error}"
+    return _refused(operation, fault, error.code or "", f"{error.message} ({error.resource})")
+
+
+def _refusal(operation: str, answer: urllib3.BaseHTTPResponse) -> str:
+    """The same of an answer that no client has read."""
+    text = answer.data.decode(errors="replace")
+    code, message, resource = (_between(text, f"<{name}>", f"</{name}>") for name in TOLD)
+    return _refused(operation, str(answer.status), code, f"{message} ({resource})" if message else text[:200])
+
+
+def _between(text: str, start: str, end: str) -> str:
+    return text.partition(start)[2].partition(end)[0]
+
+
+def _refused(operation: str, fault: str, code: str, message: str) -> str:
+    advice = f"; {ADVICE[code]}" if code in ADVICE else ""
+    return f"the store refused a request ({operation}, {fault}): {code or 'no code'}: {message}{advice}"
 
 
 def _is_missing(error: Exception) -> bool:
@@ -262,6 +293,8 @@ def _fault_of(error: Exception) -> str:
         return "clock" if error.code == "RequestTimeTooSkewed" else _fault_told(error.response.status, str(error))
     if isinstance(error, InvalidResponseError) and (status := re.search(r"Response code: (\d{3})", str(error))):
         return status[1]
+    if isinstance(error, urllib3.exceptions.NewConnectionError):  # refused; urllib3 takes it for a kind of timeout
+        return "no connection"
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return "timeout"
     cut = isinstance(error, ParseError | ValueError) or "IncompleteRead" in repr(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -108,3 +109,43 @@ def test_colour_is_written_to_a_terminal_only() -> None:
 
     assert b"\x1b[" in seen
     assert "\x1b[" not in doctor_output(subprocess.PIPE)
+
+
+def test_a_name_that_is_nearly_a_command_is_answered_with_it() -> None:
+    answer = CliRunner().invoke(cli, ["serach"])
+
+    assert answer.exit_code == 2
+    assert "Did you mean 'search'?" in answer.stderr
+
+
+def test_ctrl_c_while_a_command_is_imported_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_name: str) -> click.Command:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agents.cli.load_command", interrupted)
+
+    answer = CliRunner().invoke(cli, ["search"])
+
+    assert (answer.exit_code, answer.output.strip()) == (130, "")
+
+
+def test_ctrl_c_ends_the_tools_for_assistants_though_standard_input_stays_open() -> None:
+    hello = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+    }
+    command = [sys.executable, "-m", "agents.cli", "mcp"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdin
+        assert running.stdout
+        running.stdin.write(json.dumps(hello) + "\n")
+        running.stdin.flush()
+        assert json.loads(running.stdout.readline())["id"] == 1
+
+        running.send_signal(signal.SIGINT)
+        try:
+            assert running.wait(timeout=20) == 130
+        finally:
+            running.kill()

@@ -85,7 +85,9 @@ class World:
             worker = worker.model_copy(update={"live_bytes_max": 0})  # RocksDB holds the rows
         return Settings(
             kafka=KafkaSettings(partitions=len(self.kafka.logs)),
-            store=StoreSettings(buckets=("a", "b"), put_timeout_s=rng.choice([2.0, 10.0]), retry_wait_max_s=2.0),
+            store=StoreSettings(
+                buckets=("sim-a", "sim-b"), put_timeout_s=rng.choice([2.0, 10.0]), retry_wait_max_s=2.0
+            ),
             worker=worker,
             querier=QuerierSettings(catalog_refresh_s=rng.choice([3.0, 30.0]), live_timeout_s=3.0),
         )

@@ -66,3 +66,12 @@ def test_the_console_format_is_for_people() -> None:
     assert "stored" in out.getvalue()
     assert "spans=3" in out.getvalue()
     assert "\x1b" not in out.getvalue()
+
+
+def test_what_uvicorn_says_twice_is_written_once() -> None:
+    out = io.StringIO()
+
+    set_up_logs(LogSettings(), out)
+    logging.getLogger("uvicorn.error").info("started [%d]", 7, extra={"color_message": "started [\x1b[36m%d\x1b[0m]"})
+
+    assert "color_message" not in json.loads(out.getvalue())

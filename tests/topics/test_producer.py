@@ -7,6 +7,7 @@ import socket
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from topics import spans_by_trace, spans_dead
 from topics.admin import client_config, ensure
@@ -63,3 +64,21 @@ async def test_without_kafka_a_record_fails_within_the_timeout_and_the_queue_is_
         assert all(isinstance(outcome, KafkaUnavailableError) for outcome in outcomes)
         assert "queue to Kafka is full" in str(outcomes[-1])
         producer.close()
+
+
+@pytest.mark.integration
+@pytest.mark.anyio
+async def test_a_record_that_kafka_refuses_for_its_time_is_told_so(kafka_settings: KafkaSettings) -> None:
+    await asyncio.to_thread(ensure, Settings(kafka=kafka_settings))
+    name = full_name(spans_dead.TOPIC, kafka_settings)
+    none_is_young_enough = ConfigEntry(
+        "message.timestamp.before.max.ms", "0", incremental_operation=AlterConfigOpType.SET
+    )
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=[none_is_young_enough])
+    client = AdminClient(client_config(kafka_settings))
+    client.incremental_alter_configs([resource])[resource].result()
+    producer = RecordProducer(kafka_settings, linger_s=0.1)
+
+    with pytest.raises(KafkaUnavailableError, match="set this machine's clock"):
+        await asyncio.wait_for(producer.send(spans_dead.TOPIC, 0, b"key", b"value", []), 20)
+    producer.close()

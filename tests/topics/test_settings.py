@@ -63,11 +63,11 @@ def test_the_file_is_the_named_one_or_spanstream_toml_of_this_folder(
 
 
 def test_lists_are_written_with_commas_or_as_a_toml_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = written(tmp_path / "a.toml", "[store]\nbuckets = ['a', 'b']\n")
+    file = written(tmp_path / "a.toml", "[store]\nbuckets = ['one', 'two']\n")
 
-    assert load_settings(config=file).store.buckets == ("a", "b")
-    monkeypatch.setenv("SPANSTREAM_STORE_BUCKETS", "c, d")
-    assert load_settings(config=file).store.buckets == ("c", "d")
+    assert load_settings(config=file).store.buckets == ("one", "two")
+    monkeypatch.setenv("SPANSTREAM_STORE_BUCKETS", "three, four")
+    assert load_settings(config=file).store.buckets == ("three", "four")
 
 
 def test_all_errors_are_told_at_once_with_name_value_range_and_origin(
@@ -127,3 +127,9 @@ def test_any_value_is_taken_or_refused_by_a_sentence(field: tuple[str, str, Any]
         sentence = str(exc)
 
     assert not sentence or (sentence.startswith(f"{name} is ") and allowed(field[2]) in sentence)
+
+
+@pytest.mark.parametrize("name", ["A", "a/b", "..", "ab", "Spans"])
+def test_a_name_that_no_bucket_can_have_is_refused_at_the_start(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"store\.buckets is .*must be names like"):
+        load_settings({"store.buckets": name})

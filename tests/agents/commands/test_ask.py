@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from typing import Any
 
 import pytest
@@ -218,3 +220,56 @@ def test_drops_are_listed_by_tenant_and_reason_and_a_silent_process_is_named(que
     assert ["(not", "readable)", "dead", "records", "tenant", "1"] in lines
     assert "PARTIAL: receiver http://x" in answer.stderr
     assert json.loads(CliRunner().invoke(drops, ["--json", "--url", querier]).stdout) == document
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:3200", "ftp://there", "http://", "http://there:99999"])
+def test_a_url_that_cannot_be_asked_is_wrong_use(url: str) -> None:
+    answer = CliRunner().invoke(services, ["--url", url])
+
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith(f"--url is '{url}', must be a URL such as http://")
+
+
+def test_what_ends_a_connection_without_an_answer_is_said_to_be_no_querier() -> None:
+    def hang_up(stranger: socket.socket) -> None:
+        connection, _ = stranger.accept()
+        with connection:
+            connection.recv(65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        threading.Thread(target=hang_up, args=(stranger,), daemon=True).start()
+        answer = CliRunner().invoke(services, ["--url", f"http://127.0.0.1:{stranger.getsockname()[1]}"])
+
+    assert answer.exit_code == 1
+    assert "is no querier" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "advice"),
+    [(401, b"no org id\n", "--tenant"), (401, b"a token is needed", "--doors-token"), (403, b"no", "--doors-token")],
+)
+def test_who_is_not_let_in_is_told_what_to_show(querier: str, status: int, said: bytes, advice: str) -> None:
+    Answers.table["/api/services"] = (status, said)
+
+    answer = CliRunner().invoke(services, ["--url", querier])
+
+    assert advice in answer.stderr
+
+
+def test_an_empty_answer_is_a_sentence(querier: str) -> None:
+    Answers.table["/api/search"] = (200, b'{"traces": []}')
+    Answers.table["/api/services"] = (200, b'{"services": {}, "complete": true}')
+    Answers.table["/api/status/drops"] = (200, b'{"tenants": {}, "complete": true, "reasons": []}')
+
+    assert "No trace matches in the last 1h" in CliRunner().invoke(search, ["--url", querier]).stderr
+    assert "spanstream load" in CliRunner().invoke(services, ["--url", querier]).stderr
+    assert "All was kept" in CliRunner().invoke(drops, ["--url", querier]).stderr
+
+
+def test_services_that_are_not_all_are_told_to_be_partial(querier: str) -> None:
+    Answers.table["/api/services"] = (
+        200,
+        b'{"services": {"shop": {"GET": 1}}, "complete": false, "status": "PARTIAL", "message": "a worker is away"}',
+    )
+
+    assert "PARTIAL: a worker is away" in CliRunner().invoke(services, ["--url", querier]).stderr

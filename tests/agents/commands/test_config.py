@@ -23,11 +23,11 @@ def test_changed_settings_are_shown_with_their_origin(monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPANSTREAM_KAFKA_GROUP", "mine")
 
-    answer = CliRunner().invoke(config, ["--changed", "--json", "--store-buckets", "a,b"])
+    answer = CliRunner().invoke(config, ["--changed", "--json", "--store-buckets", "one,two"])
 
     assert json.loads(answer.stdout) == {
         "kafka.group": {"value": "mine", "origin": "variable SPANSTREAM_KAFKA_GROUP"},
-        "store.buckets": {"value": ["a", "b"], "origin": "flag --store-buckets"},
+        "store.buckets": {"value": ["one", "two"], "origin": "flag --store-buckets"},
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +16,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from agents.commands.doctor import Finding, check_clock, check_disk, check_store, doctor
-from topics.settings import Settings, StackSettings, StoreSettings
+from agents.commands.doctor import Finding, check_clock, check_disk, check_ports, check_store, doctor
+from tests.waiting import wait_until
+from topics.settings import QuerierSettings, ReceiverSettings, Settings, StackSettings, StoreSettings, WorkerSettings
 
 AWAY = (
     "--kafka-bootstrap-servers",
@@ -25,6 +28,7 @@ AWAY = (
     "--store-endpoint",
     "http://127.0.0.1:1",
 )
+NO_OTHER_PORTS = {"worker": WorkerSettings(port=0), "querier": QuerierSettings(http_port=0, grpc_port=0)}
 PORTS = ("--receiver-grpc-port", "0", "--worker-port", "0", "--querier-http-port", "0")
 
 
@@ -94,3 +98,22 @@ def test_a_store_that_takes_a_second_put_is_a_warning(rclone: StoreSettings) -> 
 
     assert [one.verdict for one in found] == ["ok", "warning"]
     assert "one worker only" in found[1].advice
+
+
+def test_one_of_ours_that_is_not_ready_is_told_with_its_reason_and_not_to_be_stopped(tmp_path: Path) -> None:
+    away = ["--kafka-bootstrap-servers", "127.0.0.1:1", "--receiver-http-port", "0", "--receiver-grpc-port", "0"]
+    command = [sys.executable, "-m", "agents.cli", "receive", *away]
+    with (tmp_path / "log").open("wb") as log:
+        receiver = subprocess.Popen(command, stderr=log)
+    try:
+        wait_until(lambda: "http_port" in (tmp_path / "log").read_text(), 30)
+        line = next(line for line in (tmp_path / "log").read_text().splitlines() if "http_port" in line)
+        settings = Settings(receiver=ReceiverSettings(http_port=json.loads(line)["http_port"], grpc_port=0))
+        (found,) = failed(check_ports(settings.model_copy(update=NO_OTHER_PORTS)))
+    finally:
+        receiver.terminate()
+        receiver.wait(20)
+
+    assert "is not ready: " in found.found
+    assert "Kafka" in found.found
+    assert "stop" not in found.advice

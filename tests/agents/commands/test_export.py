@@ -84,3 +84,9 @@ def test_a_file_that_exists_is_replaced_on_demand_only(querier: str, tmp_path: P
 
 def test_a_name_that_says_no_format_is_refused(querier: str, tmp_path: Path) -> None:
     assert "--format" in run(querier, tmp_path / "x.csv").stderr
+
+
+def test_where_there_is_no_terminal_nothing_is_drawn(querier: str, tmp_path: Path) -> None:
+    two_traces()
+
+    assert run(querier, tmp_path / "x.otlp").stderr.splitlines()[0].startswith(f"{tmp_path}/x.otlp: 2 traces")

@@ -221,7 +221,7 @@ def test_the_demo_sees_all_of_it_and_ends_with_exit_code_0(tmp_path: Path) -> No
 def test_a_child_process_gets_every_setting_as_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = Settings(
         kafka=KafkaSettings(group="mine"),
-        store=StoreSettings(buckets=("a", "b")),
+        store=StoreSettings(buckets=("own-a", "own-b")),
         receiver=ReceiverSettings(multitenancy=True),
     )
     monkeypatch.chdir(tmp_path)

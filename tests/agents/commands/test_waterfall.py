@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1 import trace_pb2
+from rich.console import Console
 
 from agents.commands.waterfall import bar, duration, rows_of, waterfall
 
@@ -77,3 +79,19 @@ def test_a_bar_stays_within_its_column_and_shows(start: int, end: int, first: in
 )
 def test_durations_are_for_people(ns: int, text: str) -> None:
     assert duration(ns) == text
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_it_fits_a_terminal_and_shows_every_duration(columns: int) -> None:
+    long = [(1, 0, 0), (2, 1, 5)]
+    trace = trace_of(long)
+    trace.resource_spans[0].resource.attributes.add(key="service.name").value.string_value = "recommendation" * 3
+    for span in trace.resource_spans[0].scope_spans[0].spans:
+        span.name = "GET /a/very/long/route/of/a/service" * 3
+    shown = Console(file=io.StringIO(), width=1000)
+
+    shown.print(waterfall(rows_of(trace), 10, columns))
+
+    lines = [line.rstrip() for line in shown.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= columns
+    assert [line.endswith("10 ns") for line in lines[1:]] == [True, True]

@@ -9,29 +9,31 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from google.rpc import status_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from agents.load.blocks import Load
 from agents.load.check import Counted, Question, check
-from agents.load.send import Sent, Target, send
+from agents.load.send import Sent, Target, send, told_by
 from pipeline.serve.headers import COPIES_HEADER
-from topics.errors import LoadRefusedError, QuerierUnavailableError
+from topics.errors import LoadRefusedError, QuerierUnavailableError, ReceiverUnavailableError
 
 LOAD = Load(400, 11)
 proto: Any = trace_pb2
 
 
 class Backend:
-    """Keeps what it is sent; says 503 `busy` times first, and answers traces by ID."""
+    """Keeps what it is sent; says 503 `busy` times, after the requests that it takes first. Answers traces by ID."""
 
-    def __init__(self, busy: int = 0, status: int = 503) -> None:
-        self.busy, self.status = busy, status
+    def __init__(self, busy: int = 0, status: int = 503, takes_first: int = 0) -> None:
+        self.busy, self.status, self.takes_first = busy, status, takes_first
         self.traces: dict[bytes, list[Any]] = {}
         self.partial = False
         self.copies = 0
 
     async def take(self, request: web.Request) -> web.Response:
-        if self.busy:
+        self.takes_first -= 1
+        if self.busy and self.takes_first < 0:
             self.busy -= 1
             return web.Response(status=self.status, headers={"Retry-After": "0"}, text="not now")
         for resource in proto.TracesData.FromString(await request.read()).resource_spans:
@@ -110,14 +112,14 @@ def test_a_busy_receiver_is_asked_again() -> None:
 
 
 def test_a_receiver_that_stays_away_is_given_up_and_its_spans_need_not_be_there() -> None:
-    backend = Backend(busy=10**6)
+    backend = Backend(busy=10**6, takes_first=1)
 
-    sent = sent_to(backend, give_up_s=0.0)
+    sent = sent_to(backend, give_up_s=0.0, connections=1)
     counted = counted_from(backend, sent)
 
-    assert sent.spans_acknowledged == 0
+    assert 0 < sent.spans_acknowledged < sent.spans
     assert "503" in sent.problem
-    assert (counted.spans, counted.exact) == (0, True)
+    assert (counted.spans, counted.exact) == (sent.spans_acknowledged, True)
 
 
 def test_a_wrong_request_is_not_sent_again() -> None:
@@ -172,3 +174,15 @@ def test_a_url_that_is_no_querier_is_a_sentence(monkeypatch: pytest.MonkeyPatch)
 
     with pytest.raises(QuerierUnavailableError, match="does not answer"):
         asyncio.run(check(LOAD, None, Question(url="http://127.0.0.1:1", settle_s=0)))
+
+
+def test_without_any_acknowledgement_the_rest_is_not_tried() -> None:
+    with pytest.raises(ReceiverUnavailableError, match=r"503: not now.*Nothing was acknowledged"):
+        sent_to(Backend(busy=10**6), give_up_s=0.0)
+
+
+def test_what_a_receiver_says_in_protobuf_is_told_as_a_sentence() -> None:
+    assert told_by(status_pb2.Status(code=7, message="the token is unknown").SerializeToString()) == (
+        "the token is unknown"
+    )
+    assert told_by(b"not now") == "not now"

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from aiohttp import web
 
 from infra.ports import free_port
+from pipeline.doors.tokens import ScopeName
 from pipeline.drops import PATH, Counts, Drops
+from tests.doors import locked, new_token
 from tests.pipeline.serve.api import World, settings_of, with_api
 
 
@@ -88,3 +91,20 @@ def test_without_a_worker_the_answer_says_that_it_is_not_complete(tmp_path: Path
 
     assert answer["tenants"] == {}
     assert "no worker is known" in answer["reasons"][-1]
+
+
+@pytest.mark.parametrize(("scopes", "told"), [(("read", "admin"), True), (("read",), False)])
+def test_where_processes_are_is_told_to_who_may_see_all(
+    tmp_path: Path, scopes: tuple[ScopeName, ...], told: bool
+) -> None:
+    token = new_token(tmp_path / "tokens.json", *scopes)
+    settings = settings_of(tmp_path, multitenancy=True, receiver_urls=(f"http://127.0.0.1:{free_port()}",))
+
+    async def ask(client: httpx.AsyncClient, _world: World) -> str:
+        shown = {"Authorization": f"Bearer {token}", "X-Scope-OrgID": "a"}
+        return (await client.get(PATH, headers=shown)).raise_for_status().text
+
+    answer = with_api(settings.model_copy(update={"doors": locked(tmp_path, tls=False)}), lambda world: None, ask)
+
+    assert "receiver" in answer
+    assert ("http://127.0.0.1" in answer) == told

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pydantic import SecretStr
 
 from pipeline.store.objects import ObjectStore
 from tests.pipeline.store.faulty import ANSWER_LOST, DROPPED, FAULTS, REFUSED, Proxy, faulty
@@ -133,3 +134,22 @@ def test_a_store_that_takes_a_second_put_is_found_out(spoiled: tuple[Proxy, Obje
     proxy.ignores_conditions = True
 
     assert store.refuses_second_put() is False
+
+
+def test_a_store_that_refuses_says_what_to_do(store_settings: StoreSettings) -> None:
+    no_bucket = ObjectStore(store_settings.model_copy(update={"buckets": ("not-there",)}))
+    wrong_key = ObjectStore(store_settings.model_copy(update={"secret_key": SecretStr("wrong-secret")}))
+
+    with pytest.raises(StoreUnavailableError, match=r"NoSuchBucket.*/not-there.*spanstream doctor"):
+        list(no_bucket.list("not-there", ""))
+    with pytest.raises(StoreUnavailableError, match=r"NoSuchBucket.*spanstream doctor"):
+        no_bucket.conditional_put_works()
+    with pytest.raises(StoreUnavailableError, match=r"SignatureDoesNotMatch.*store\.secret_key right"):
+        list(wrong_key.list(wrong_key.buckets[0], ""))
+
+
+def test_a_refused_connection_is_counted_as_no_connection() -> None:
+    store = ObjectStore(StoreSettings(endpoint="http://127.0.0.1:1"))
+
+    with pytest.raises(StoreUnavailableError, match="no connection"):
+        store.get("spans-a", "a")

@@ -84,8 +84,8 @@ function Processes({ state }: { state: SystemState }) {
     <section class="panel" aria-label="Processes">
       <h2>Processes</h2>
       <ul class="processes">
-        {receivers.map((one) => (
-          <Process key={one.url} kind="receiver" url={one.url} works={one.reached} told={one.reached ? "answers" : "does not answer"} />
+        {receivers.map((one, at) => (
+          <Process key={one.url || at} kind="receiver" url={one.url} works={one.reached} told={one.reached ? "answers" : "does not answer"} />
         ))}
         {workers.map((url) => (
           <Process key={url} kind="worker" url={url} works={!isSilent(url)} told={isSilent(url) ? "does not answer" : owns(partitions, url)} />

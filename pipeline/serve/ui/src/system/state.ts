@@ -30,6 +30,7 @@ export interface Day {
 
 export interface Source {
   readonly kind: string;
+  /** Empty for who may not see what is of all tenants together. */
   readonly url: string;
   readonly reached: boolean;
 }
@@ -156,7 +157,8 @@ export function problemsOf(state: SystemState): Problem[] {
     found.push({ bad: true, sentence: `The worker ${url} does not answer.`, advice: "Its partitions are read from Kafka meanwhile." });
   }
   for (const one of state.sources.filter((source) => !source.reached && source.kind === "receiver")) {
-    found.push({ bad: true, sentence: `The receiver ${one.url} does not answer.`, advice: "Is it running there? querier.receiver_urls names the receivers." });
+    const who = one.url ? `The receiver ${one.url}` : "A receiver";
+    found.push({ bad: true, sentence: `${who} does not answer.`, advice: "Is it running there? querier.receiver_urls names the receivers." });
   }
   const late = partitions.filter((row) => (row.told?.lag_s ?? 0) > LATE_S);
   if (late.length) {
