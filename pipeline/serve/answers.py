@@ -47,7 +47,8 @@ class Answers:
         """SearchResponse of the same."""
         answer = await self.found(tenants, asked, heard, tags)
         count_partial("search", answer.reasons)
-        return tempo.search(answer)
+        told: Json = await self._questions.in_thread(lambda: tempo.search(answer))
+        return told
 
     async def metrics_range(self, tenants: Sequence[str], asked: QueryParams) -> Json:
         """QueryRangeResponse."""

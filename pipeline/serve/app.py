@@ -230,7 +230,7 @@ class Api:
 
     async def _encode(self, found: FoundTrace, request: Request, *, v1: bool) -> Encoded:
         limit = self._limits.of(self._tenants(request)).trace_bytes_max
-        encoding = partial(encode, found, v1=v1, form=_accepted(request), bytes_max=limit)
+        encoding = partial(encode, found, v1=v1, form=accepted(request.headers.get("accept", "")), bytes_max=limit)
         encoded: Encoded = await self._questions.in_thread(encoding)
         return encoded
 
@@ -247,7 +247,7 @@ class Api:
         count_partial("search", answer.reasons)
         if form != "json":
             return search_rows.stream(answer, form, self._questions.in_thread)
-        return _answer(request, "SearchResponse", tempo.search(answer))
+        return await self._told(request, "SearchResponse", lambda: tempo.search(answer))
 
     async def newest_page(self, request: Request) -> Response:
         """The newest traces as a page without script; takes the parameters of /api/search."""
@@ -294,24 +294,39 @@ class Api:
 
     async def tag_names(self, request: Request) -> Response:
         """Tag names of all scopes together."""
-        return _answer(request, "SearchTagsResponse", await self._answers.tag_names(*_asked(request)))
+        answer = await self._answers.tag_names(*_asked(request))
+        return await self._told(request, "SearchTagsResponse", lambda: answer)
 
     async def tag_names_by_scope(self, request: Request) -> Response:
         """Tag names by scope."""
         answer = await self._answers.tag_names_by_scope(*_asked(request))
-        return _answer(request, "SearchTagsV2Response", answer, llm.tag_names)
+        return await self._told(request, "SearchTagsV2Response", lambda: answer, llm.tag_names)
 
     async def tag_values(self, request: Request) -> Response:
         """Values of a tag without scope, as texts."""
         tenants, asked = _asked(request)
         answer = await self._answers.tag_values(tenants, request.path_params["tag"], asked)
-        return _answer(request, "SearchTagValuesResponse", answer)
+        return await self._told(request, "SearchTagValuesResponse", lambda: answer)
 
     async def typed_tag_values(self, request: Request) -> Response:
         """Values of a TraceQL attribute, with their types."""
         tenants, asked = _asked(request)
         answer = await self._answers.typed_tag_values(tenants, request.path_params["tag"], asked)
-        return _answer(request, "SearchTagValuesV2Response", answer, llm.tag_values)
+        return await self._told(request, "SearchTagValuesV2Response", lambda: answer, llm.tag_values)
+
+    async def _told(
+        self,
+        request: Request,
+        message: str,
+        told: Callable[[], tempo.Json],
+        for_llm: Callable[[tempo.Json], tempo.Json] | None = None,
+    ) -> Response:
+        """What `told` gives, in the form that is asked for, made off the event loop: it may be large. for_llm: of an
+        answer that has a form for language models.
+        """
+        form = accepted(request.headers.get("accept", ""))
+        found: Response = await self._questions.in_thread(lambda: _in_form(form, message, told(), for_llm))
+        return found
 
     async def services(self, request: Request) -> Response:
         """Services with their operations, and how many spans each has."""
@@ -394,15 +409,7 @@ def _copies(found: FoundTrace) -> dict[str, str]:
     return {COPIES_HEADER: str(found.copies)}
 
 
-def _accepted(request: Request) -> str:
-    return accepted(request.headers.get("accept", ""))
-
-
-def _answer(
-    request: Request, message: str, body: tempo.Json, for_llm: Callable[[tempo.Json], tempo.Json] | None = None
-) -> Response:
-    """for_llm: of an answer that has a form for language models."""
-    form = _accepted(request)
+def _in_form(form: str, message: str, body: tempo.Json, for_llm: Callable[[tempo.Json], tempo.Json] | None) -> Response:
     if form == PROTOBUF:
         return Response(messages.encoded(message, body), media_type=PROTOBUF)
     if form == LLM and for_llm is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Sequence
 
-import orjson
 from starlette.datastructures import QueryParams
 
 from topics.errors import BadQuestionError
@@ -18,6 +19,8 @@ FORMATS = {
 }
 PROTOBUF, JSON, LLM = "application/protobuf", "application/json", "application/vnd.grafana.llm"
 MEDIA_TYPES = {PROTOBUF: PROTOBUF, JSON: JSON, LLM: f"{LLM}+json"}  # of what is asked for, what is answered
+HEADER_BYTES_MAX = 6000  # gRPC's clients take 8 KiB of metadata
+SENTENCE_CHARACTERS_MAX = HEADER_BYTES_MAX // 8  # of one reason: JSON in ASCII writes a character as up to six
 REASONS_HEADER = "x-spanstream-incomplete"
 
 
@@ -36,5 +39,16 @@ def form_of(asked: QueryParams, accept: str, forms: Sequence[str]) -> str:
 
 
 def reasons_header(reasons: list[str] | str | None) -> dict[str, str]:
-    """Why rows of a stream may be missing, in a list or a sentence; no header where none is."""
-    return {REASONS_HEADER: orjson.dumps(reasons).decode("ascii", "replace")} if reasons else {}
+    """Why rows of a stream may be missing, in a list or a sentence; no header where none is.
+
+    Of what is longer than clients take headers, the beginning.
+    """
+    if not reasons:
+        return {}
+    if isinstance(reasons, str):
+        return {REASONS_HEADER: json.dumps(reasons[:SENTENCE_CHARACTERS_MAX])}
+    cut = [one[:SENTENCE_CHARACTERS_MAX] for one in reasons]
+    lengths = itertools.accumulate(len(json.dumps(one)) for one in cut)
+    told = [one for one, length in zip(cut, lengths, strict=True) if length <= HEADER_BYTES_MAX]
+    more = [f"and {len(reasons) - len(told)} more"] if len(told) < len(reasons) else []
+    return {REASONS_HEADER: json.dumps(told + more)}

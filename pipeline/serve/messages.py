@@ -4,10 +4,11 @@ message.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 
 from pipeline.spans.rewrite import varint
@@ -21,6 +22,8 @@ TYPES = {
     "double": Field.TYPE_DOUBLE,
     "bool": Field.TYPE_BOOL,
 }
+# 64-bit numbers are texts in JSON, and so are NaN and infinities
+FROM_JSON: dict[str, Callable[[Any], Any]] = {"uint64": int, "int64": int, "double": float}
 ONE_OF = "AnyValue"  # of its fields one is set, zero or not
 MEASURED = [("metrics", 2, "SearchMetrics", False), ("status", 3, "uint32", False), ("message", 4, "string", False)]
 # message -> fields: name, number, type (a message's name otherwise), repeated
@@ -147,22 +150,37 @@ def message(name: str) -> Any:
 
 
 def encoded(name: str, answer: dict[str, Any]) -> bytes:
-    """An answer's JSON as the message `name`. Fields of ours, which Tempo's message does not have, are left out."""
+    """An answer's JSON as the message `name`. Fields of ours, which Tempo's message does not have, are left out. Takes
+    some 30 us a trace: call it off the event loop where there may be many.
+    """
     body = dict(answer)
-    if name == "SearchResponse":  # a map field is a list of entries on the wire
-        body["traces"] = [
-            hit | {"serviceStats": [{"key": key, "value": value} for key, value in hit["serviceStats"].items()]}
-            for hit in answer.get("traces", ())
-        ]
     if "status" in body:  # an enum, which is a number on the wire
         body["status"] = PARTIAL
     points = _without_points(body) if name == "QueryRangeResponse" else []
-    parsed = json_format.ParseDict(body, message(name)(), ignore_unknown_fields=True)
-    for series, samples in zip(parsed.series if points else (), points, strict=True):
+    filled = message(name)(**_fields(name, body))
+    for series, samples in zip(filled.series if points else (), points, strict=True):
         for sample in samples:
-            series.samples.add(value=sample.get("value", 0.0), timestampMs=int(sample["timestampMs"]))
-    data: bytes = parsed.SerializeToString()
+            series.samples.add(value=float(sample.get("value", 0.0)), timestampMs=int(sample["timestampMs"]))
+    data: bytes = filled.SerializeToString()
     return data
+
+
+def _fields(name: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What a message is made of, from its JSON: json_format does the same, and takes ten times as long."""
+    found = {}
+    for field, _, type_, repeated in MESSAGES[name]:
+        if field in body:
+            value = body[field]
+            if repeated and isinstance(value, dict):  # a map is a list of entries on the wire
+                value = [{"key": key, "value": each} for key, each in value.items()]
+            found[field] = [_value(type_, each) for each in value] if repeated else _value(type_, value)
+    return found
+
+
+def _value(type_: str, value: Any) -> Any:
+    if type_ in FROM_JSON:
+        return FROM_JSON[type_](value)
+    return value if type_ in TYPES else _fields(type_, value)
 
 
 def _without_points(body: dict[str, Any]) -> list[list[dict[str, Any]]]:

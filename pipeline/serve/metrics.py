@@ -15,7 +15,7 @@ from pipeline.query.intervals import Intervals
 from pipeline.query.metrics import MetricsAnswer, MetricsQuestion
 from pipeline.query.series import Exemplar, Label, SeriesTable
 from pipeline.serve.params import duration_of, hours_text, whole
-from pipeline.serve.span_sets import any_value
+from pipeline.serve.span_sets import any_value, double
 from pipeline.serve.tempo import Json, complete
 from pipeline.traceql import tree
 from pipeline.traceql.check import RegexError, compiled
@@ -199,8 +199,7 @@ def _metrics(answer: MetricsAnswer) -> Json:
 
 def _label(label: Label) -> Json:
     type_ = "string" if label.type in ("status", "kind") else label.type
-    value = str(label.value) if isinstance(label.value, float) and not math.isfinite(label.value) else label.value
-    return {"key": label.key, "value": any_value(type_, value)}
+    return {"key": label.key, "value": any_value(type_, label.value)}
 
 
 def _sample(at_ms: str, value: float) -> Json:
@@ -208,7 +207,7 @@ def _sample(at_ms: str, value: float) -> Json:
 
 
 def _value(value: float) -> Json:
-    return {"value": value} if value else {}
+    return {"value": double(value)} if value else {}
 
 
 def _exemplar(one: Exemplar) -> Json:

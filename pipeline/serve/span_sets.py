@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pipeline.query.plan import FoundSpan, SpanSet
@@ -53,7 +54,18 @@ def any_value(type_: str, value: Any) -> Json:
         return {"stringValue": words[value] if 0 <= value < len(words) else str(value)}
     if type_ == "int":
         return {"intValue": str(value)}
-    return {{"string": "stringValue", "bool": "boolValue", "float": "doubleValue"}[type_]: value}
+    if type_ == "float":
+        return {"doubleValue": double(value)}
+    return {{"string": "stringValue", "bool": "boolValue"}[type_]: value}
+
+
+def double(value: float) -> float | str:
+    """A number as JSON has it: what it has none for is a text."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def _stage_value(of: tree.GroupBy | tree.Aggregate, value: Any) -> Json:

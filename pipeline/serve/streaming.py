@@ -184,7 +184,7 @@ class GrpcApi:
         news = News()
         async with Asked(partial(method.ask, self._answers, tenants, request)) as asked:
             async for found in asked.so_far(self._querier.grpc_every_s):
-                for packet in self._split(method, WORKING | news.of(found)):
+                for packet in await asyncio.to_thread(self._new, method, news, found):
                     yield packet
             answer = await asked.answer
         # Trailing metadata: Tempo's messages of searches and tags cannot say it
@@ -192,6 +192,9 @@ class GrpcApi:
             context.set_trailing_metadata(tuple(reasons.items()))
         for packet in await asyncio.to_thread(lambda: list(self._split(method, answer))):
             yield packet
+
+    def _new(self, method: Method, news: News, found: list[TraceSummary]) -> list[bytes]:
+        return list(self._split(method, WORKING | news.of(found)))
 
     def _split(self, method: Method, answer: Json) -> Iterator[bytes]:
         """The answer as messages, halved until each is small enough. Status and sentence stand in the last."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from pipeline.query.search import SearchAnswer
 from pipeline.query.summary import TraceSummary
 from pipeline.query.tags import TagAnswer
 from pipeline.query.trace_by_id import FoundTrace
-from pipeline.serve.span_sets import span_sets
+from pipeline.serve.span_sets import double, span_sets
 
 NO_ROOT = "<root span not yet received>"
 UINT32_MAX = 2**32 - 1
@@ -131,7 +130,7 @@ VALUES: dict[str, Callable[[Any], Json]] = {
     "string_value": lambda of: {"stringValue": of.string_value},
     "int_value": lambda of: {"intValue": str(of.int_value)},
     "bool_value": lambda of: {"boolValue": of.bool_value},
-    "double_value": lambda of: {"doubleValue": _double(of.double_value)},
+    "double_value": lambda of: {"doubleValue": double(of.double_value)},
     "bytes_value": lambda of: {"bytesValue": _bytes(of.bytes_value)},
     "array_value": lambda of: {"arrayValue": _some(values=[any_value(each) for each in of.array_value.values])},
     "kvlist_value": lambda of: {"kvlistValue": _some(values=_attributes(of.kvlist_value.values))},
@@ -226,11 +225,3 @@ def _int64(value: int) -> str:
 
 def _bytes(value: bytes) -> str:
     return base64.b64encode(value).decode()
-
-
-def _double(value: float) -> float | str:
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return value
