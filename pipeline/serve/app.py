@@ -204,7 +204,8 @@ class Api:
 
     async def where(self, request: Request) -> Response:
         """Where each part of a trace stands."""
-        return _json(await self._questions.where(await self._find(request)))
+        everything = caller_of(request.scope).everything
+        return _json(await self._questions.where(await self._find(request), everything=everything))
 
     async def trace_view(self, request: Request) -> Response:
         """A trace on the interactive page; on the plain one where that is not built."""
@@ -217,7 +218,7 @@ class Api:
     async def trace_page(self, request: Request) -> Response:
         """A trace as a page with a waterfall, without script."""
         found = await self._find(request)
-        where = await self._questions.where(found)
+        where = await self._questions.where(found, everything=caller_of(request.scope).everything)
         body = await self._questions.in_thread(partial(pages.trace_page, found, where))
         return Response(body, 200 if found.spans.num_rows else 404, media_type="text/html; charset=utf-8")
 

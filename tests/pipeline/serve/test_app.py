@@ -335,6 +335,19 @@ def test_a_limit_of_tags_is_one_that_the_engine_takes(given: str, limit: int) ->
     assert tag_limit_of(QueryParams({"limit": given}), 10) == limit
 
 
+@pytest.mark.parametrize("path", ["/api/v2/search/tags", "/api/search/tag/service.name/values"])
+def test_more_tags_than_are_told_by_default_are_not_hidden(tmp_path: Path, path: str) -> None:
+    async def test(client: httpx.AsyncClient, world: World) -> list[Any]:
+        return [(await client.get(path + more)).json() for more in ("", "?limit=1", "?limit=5")]
+
+    few, asked, all_ = with_api(settings_of(tmp_path, tag_values_max=1), lambda world: world.send([ROOT, CHILD]), test)
+
+    assert few["status"] == "PARTIAL"
+    assert few["message"] == "there are more than 1 (querier.tag_values_max): limit= may ask for more"
+    assert "status" not in asked
+    assert "status" not in all_
+
+
 def test_services_come_with_their_operations(tmp_path: Path) -> None:
     answer = get(tmp_path, "/api/services", [ROOT, CHILD]).json()
 
