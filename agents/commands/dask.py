@@ -50,6 +50,7 @@ def up(settings: Settings, *, workers: int, host: str, port: int, as_json: bool)
     """
     interrupt_on_sigterm()
     began_s = time.monotonic()
+    say(f"Starting a scheduler and {workers} workers")
     with DaskRun(settings, say, workers=workers, host=host, port=port) as run:
         if as_json:
             write_json({"url": run.url, "env": run.env(), "pids": run.pids(), "run_json": str(run.run_path)})

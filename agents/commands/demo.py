@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from agents.commands.local_run import LocalRun, variables_of
 from agents.commands.options import ALL, FAILED, given_by, with_settings
 from agents.commands.querier import Querier
 from agents.commands.terminal import notes, say, say_error, screen
-from agents.commands.up import interrupt_on_sigterm
+from agents.commands.up import interrupt_on_sigterm, until_interrupted
 from agents.commands.where import show_where
 from infra.ports import is_free
 from topics.errors import NotFoundError, QuerierUnavailableError, StackError
@@ -73,10 +72,7 @@ def demo(context: click.Context, settings: Settings, *, once: bool, spans: int, 
         if once:
             sys.exit(0 if seen else FAILED)
         say(f"Everything keeps running: {run.addresses.querier} (Ctrl-C stops it).")
-        try:
-            run.supervisor.run(threading.Event())
-        except KeyboardInterrupt:
-            say("Stopping; the data stays.")
+        until_interrupted(run.supervisor, "Stopping; the data stays.")
 
 
 def say_first_line(text: str) -> None:

@@ -78,6 +78,7 @@ class LocalRun:
 
     def _start(self) -> None:
         chosen = with_ports(self._given)
+        self._say("Starting Kafka and the object store")
         running = self._stack.start()
         self.store_kind = running.store_kind
         self.settings = chosen.model_copy(update={"kafka": running.kafka, "store": running.store})
@@ -94,6 +95,7 @@ class LocalRun:
         self.supervisor.adopt(running.roles)
         prepare(self.settings)
         roles = _roles(self.settings, worker_settings, self.addresses, self.run_path.parent / "log")
+        self._say(f"Starting {', '.join(role.name for role in roles)}")
         self.supervisor.start(roles)
         self.roles = {role.name: role for role in roles}
 

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 from topics.errors import SettingsError
 from topics.settings import DoorSettings, Settings
 
-FILES = ("tls_cert_path", "tls_key_path", "tls_client_ca_path", "tls_ca_path")
-
 
 class ServerTls(NamedTuple):
     """The files of a listener; client_ca: whose certificates callers must show, empty for any caller.
@@ -89,11 +87,15 @@ def _loaded(load: Callable[[], ssl.SSLContext], given: ServerTls | DoorSettings)
     try:
         return load()
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        names = [given.cert, given.key, given.client_ca] if isinstance(given, ServerTls) else _named(given)
-        unread = [name for name in names if name and not Path(name).is_file()]
-        why = f"{', '.join(unread)} is no file" if unread else f"{getattr(error, 'reason', None) or error}"
-        raise SettingsError(f"TLS: {', '.join(filter(None, names))} cannot be used: {why}") from error
+        named = {name: path for name, path in _files(given).items() if path}
+        unread = {name: path for name, path in named.items() if not Path(path).is_file()}
+        told = ", ".join(f"doors.{name} {path}" for name, path in (unread or named).items())
+        why = "is no file" if unread else f"cannot be used: {getattr(error, 'reason', None) or error}"
+        raise SettingsError(f"TLS: {told} {why}") from error
 
 
-def _named(doors: DoorSettings) -> list[str]:
-    return [getattr(doors, name) for name in FILES if name != "tls_client_ca_path"]
+def _files(given: ServerTls | DoorSettings) -> dict[str, str]:
+    """By the names of their settings."""
+    if isinstance(given, ServerTls):
+        return {"tls_cert_path": given.cert, "tls_key_path": given.key, "tls_client_ca_path": given.client_ca}
+    return {name: getattr(given, name) for name in ("tls_ca_path", "tls_cert_path", "tls_key_path")}

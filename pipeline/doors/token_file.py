@@ -17,7 +17,7 @@ def read_tokens(path: Path) -> tokens.Tokens:
         return tokens.parsed(path.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, SettingsError) as error:
         raise SettingsError(f"the tokens file {path} cannot be read: {error}") from error
 
 

@@ -45,7 +45,7 @@ from pipeline.traceql import tree
 from pipeline.traceql.text import text_of
 from topics import admin, spans_by_trace
 from topics.errors import BadQuestionError, KafkaUnavailableError, OverloadedError
-from topics.settings import Settings
+from topics.settings import HIDDEN, Settings
 from topics.spans_by_trace import TENANT_HEADER
 from topics.topic import full_name
 
@@ -232,11 +232,18 @@ class Questions:
             ask = partial(tags.services, tenants, within)
             return await settled(self._ready().snapshots, ask, lambda answer: answer[1])
 
-    async def where(self, found: FoundTrace) -> dict[str, Any]:
-        """Where each part of a found trace stands: partition, offsets, live segment or manifest, chunk and bucket."""
+    async def where(self, found: FoundTrace, *, everything: bool) -> dict[str, Any]:
+        """Where each part of a found trace stands: partition, offsets, live segment or manifest, chunk and bucket.
+
+        everything: the caller may see where the workers are; to others their URLs are hidden.
+        """
         opened = self._ready()
         topic = full_name(spans_by_trace.TOPIC, self._settings.kafka)
         owner = found.owner or (await self._owners.all()).get(found.partition, "")
+        places = [_place(place, topic, self._settings.store.buckets[0]) for place in found.places]
+        if not everything:
+            owner = owner and HIDDEN
+            places = [place | {"worker": HIDDEN} if place.get("worker") else place for place in places]
         return {
             "traceID": found.trace_id.hex(),
             "topic": topic,
@@ -245,7 +252,7 @@ class Questions:
             "owner": owner,
             "horizon": opened.snapshots.horizons([found.partition])[found.partition],
             "spans": found.spans.num_rows,
-            "places": [_place(place, topic, self._settings.store.buckets[0]) for place in found.places],
+            "places": places,
             "complete": not found.reasons,
             "reasons": found.reasons,
         }

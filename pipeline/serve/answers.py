@@ -84,9 +84,9 @@ class Answers:
         if scope not in TAG_SCOPES:
             raise BadQuestionError(f"invalid scope: {scope[:100]}")
         scopes = list(SCOPE_OF.values()) if scope in ("", "none") else [SCOPE_OF[scope]] if scope in SCOPE_OF else []
-        answer = await self._questions.tag_names(tenants, scopes, *self._among(tenants, asked))
-        count_partial("tags", answer.reasons)
-        return answer, scope
+        among, limit = self._among(tenants, asked)
+        answer = await self._questions.tag_names(tenants, scopes, among, limit)
+        return _whole(answer, asked, limit), scope
 
     async def tag_values(self, tenants: Sequence[str], tag: str, asked: QueryParams) -> Json:
         """SearchTagValuesResponse: values of a tag without scope, as texts."""
@@ -97,9 +97,8 @@ class Answers:
         return tempo.typed_tag_values(await self._tag_values(tenants, identifier(tag), asked))
 
     async def _tag_values(self, tenants: Sequence[str], of: Attribute | Intrinsic, asked: QueryParams) -> TagAnswer:
-        answer = await self._questions.tag_values(tenants, of, *self._among(tenants, asked))
-        count_partial("tags", answer.reasons)
-        return answer
+        among, limit = self._among(tenants, asked)
+        return _whole(await self._questions.tag_values(tenants, of, among, limit), asked, limit)
 
     def _among(self, tenants: Sequence[str], asked: QueryParams) -> tuple[Among, int]:
         """Among which spans tags are looked for, and how many are told."""
@@ -114,6 +113,14 @@ class Answers:
         count_partial("services", reasons)
         services = {service: dict(sorted(operations.items())) for service, operations in sorted(found.items())}
         return {"services": services, "complete": not reasons} | tempo.complete(reasons)
+
+
+def _whole(answer: TagAnswer, asked: QueryParams, limit: int) -> TagAnswer:
+    """The answer, which says that there is more where nobody asked for so few."""
+    if answer.cut and not asked.get("limit"):
+        answer.reasons.append(f"there are more than {limit} (querier.tag_values_max): limit= may ask for more")
+    count_partial("tags", answer.reasons)
+    return answer
 
 
 def count_partial(question: str, reasons: list[str]) -> None:

@@ -127,8 +127,14 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
             Middleware(Guarded, door=Door(settings), need_of=need_of),
             Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=4),
         ],
+        exception_handlers={404: _no_route},
     )
     return assistants.app
+
+
+async def _no_route(_request: Request, _error: Exception) -> Response:
+    said = f"Not Found: {openapi.PATH} lists the routes that there are\n"
+    return Response(said, 404, media_type="text/plain; charset=utf-8")
 
 
 def need_of(path: str) -> Need:
@@ -204,7 +210,8 @@ class Api:
 
     async def where(self, request: Request) -> Response:
         """Where each part of a trace stands."""
-        return _json(await self._questions.where(await self._find(request)))
+        everything = caller_of(request.scope).everything
+        return _json(await self._questions.where(await self._find(request), everything=everything))
 
     async def trace_view(self, request: Request) -> Response:
         """A trace on the interactive page; on the plain one where that is not built."""
@@ -217,7 +224,7 @@ class Api:
     async def trace_page(self, request: Request) -> Response:
         """A trace as a page with a waterfall, without script."""
         found = await self._find(request)
-        where = await self._questions.where(found)
+        where = await self._questions.where(found, everything=caller_of(request.scope).everything)
         body = await self._questions.in_thread(partial(pages.trace_page, found, where))
         return Response(body, 200 if found.spans.num_rows else 404, media_type="text/html; charset=utf-8")
 

@@ -213,6 +213,7 @@ def test_the_demo_sees_all_of_it_and_ends_with_exit_code_0(tmp_path: Path) -> No
     done = spanstream("demo", "--once", "--spans", "5000", env=environment(tmp_path), timeout_s=230)
 
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.splitlines()[0] == "Starting Kafka and the object store"  # nobody sits before an empty screen
     for text in ("live segment", "chunk     chunks/", "manifests/", "kill -9", "0 missing, 0 doubled", "/trace/"):
         assert text in done.stdout
     assert time.monotonic() - started < 240

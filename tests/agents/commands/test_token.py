@@ -46,3 +46,14 @@ def test_a_wrong_tenant_or_no_file_is_a_sentence(tmp_path: Path) -> None:
     assert "no tenant name" in hostile.stderr
     assert "\x1b" not in hostile.stderr
     assert not (tmp_path / "tokens.json").exists()
+
+
+def test_a_file_that_holds_no_tokens_is_named_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text("shop")
+
+    told = run(path, "new", "--scope", "read")
+
+    assert told.exit_code == 2
+    assert f"the tokens file {path} cannot be read" in told.stderr
+    assert path.read_text() == "shop"

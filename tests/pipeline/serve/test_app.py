@@ -174,7 +174,7 @@ def test_a_trace_above_the_limit_is_422_in_version_1_and_partial_in_version_2(tm
         ("/api/search/tags?scope=x", 400, "invalid scope: x"),
         ("/api/v2/search/tag/x%20y/values", 400, "please provide a valid tagName"),
         ("/tables", 503, "no worker answers"),
-        ("/nothing", 404, "Not Found"),
+        ("/nothing", 404, "Not Found: /api/openapi.json lists the routes that there are"),
     ],
 )
 def test_a_wrong_question_gets_its_sentence(tmp_path: Path, path: str, status: int, text: str) -> None:
@@ -333,6 +333,19 @@ def test_tag_values_come_with_their_types(tmp_path: Path, path: str, expected: l
 )
 def test_a_limit_of_tags_is_one_that_the_engine_takes(given: str, limit: int) -> None:
     assert tag_limit_of(QueryParams({"limit": given}), 10) == limit
+
+
+@pytest.mark.parametrize("path", ["/api/v2/search/tags", "/api/search/tag/service.name/values"])
+def test_more_tags_than_are_told_by_default_are_not_hidden(tmp_path: Path, path: str) -> None:
+    async def test(client: httpx.AsyncClient, world: World) -> list[Any]:
+        return [(await client.get(path + more)).json() for more in ("", "?limit=1", "?limit=5")]
+
+    few, asked, all_ = with_api(settings_of(tmp_path, tag_values_max=1), lambda world: world.send([ROOT, CHILD]), test)
+
+    assert few["status"] == "PARTIAL"
+    assert few["message"] == "there are more than 1 (querier.tag_values_max): limit= may ask for more"
+    assert "status" not in asked
+    assert "status" not in all_
 
 
 def test_services_come_with_their_operations(tmp_path: Path) -> None:

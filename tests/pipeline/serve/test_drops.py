@@ -15,7 +15,8 @@ from infra.ports import free_port
 from pipeline.doors.tokens import ScopeName
 from pipeline.drops import PATH, Counts, Drops
 from tests.doors import locked, new_token
-from tests.pipeline.serve.api import World, settings_of, with_api
+from tests.pipeline.query.world import OneSpan, trace_id
+from tests.pipeline.serve.api import PARTITIONS, World, settings_of, with_api
 
 
 @asynccontextmanager
@@ -100,11 +101,17 @@ def test_where_processes_are_is_told_to_who_may_see_all(
     token = new_token(tmp_path / "tokens.json", *scopes)
     settings = settings_of(tmp_path, multitenancy=True, receiver_urls=(f"http://127.0.0.1:{free_port()}",))
 
-    async def ask(client: httpx.AsyncClient, _world: World) -> str:
-        shown = {"Authorization": f"Bearer {token}", "X-Scope-OrgID": "a"}
-        return (await client.get(PATH, headers=shown)).raise_for_status().text
+    async def ask(client: httpx.AsyncClient, _world: World) -> list[str]:
+        shown = {"Authorization": f"Bearer {token}", "X-Scope-OrgID": "single-tenant"}
+        paths = (PATH, f"/api/where/{trace_id(1).hex()}")
+        return [(await client.get(path, headers=shown)).raise_for_status().text for path in paths]
 
-    answer = with_api(settings.model_copy(update={"doors": locked(tmp_path, tls=False)}), lambda world: None, ask)
+    def owned(world: World) -> None:
+        world.send([OneSpan(1, 1)])
+        world.owners.update(dict.fromkeys(range(PARTITIONS), f"http://127.0.0.1:{free_port()}"))
 
-    assert "receiver" in answer
-    assert ("http://127.0.0.1" in answer) == told
+    drops, where = with_api(settings.model_copy(update={"doors": locked(tmp_path, tls=False)}), owned, ask)
+
+    assert "receiver" in drops
+    assert '"spans":1' in where
+    assert ["http://127.0.0.1" in answer for answer in (drops, where)] == [told, told]
