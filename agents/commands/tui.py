@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -83,4 +84,6 @@ def tui(querier: Querier, *, file: Path | None, since: str) -> None:
         if not file.is_file():
             raise BadQuestionError(f"there is no file {file}")
         source = FileSource(file.name, read_spans(file, querier.terminal.tui_file_bytes_max))
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise BadQuestionError("tui needs a terminal; `spanstream search` and `spanstream trace` print what it shows")
     TracesApp(source, querier.terminal).run()

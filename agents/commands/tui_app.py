@@ -21,9 +21,10 @@ from topics.settings import TerminalSettings
 
 BAR_WIDTH = 24
 NAME_WIDTH = 34
+SERVICE_WIDTH, OPERATION_WIDTH = 24, 38  # in 80 columns the spans stand beside them
 KEYS = """\
 /        search (TraceQL with a querier, a text in a file)
-enter    open the trace, or the span's details
+enter    open the trace, then the span's details
 esc, q   back; q in the list ends
 j k      down, up
 r        ask again
@@ -66,8 +67,6 @@ class Waterfall(Screen[None]):
         ("escape,q", "app.pop_screen", "Back"),
         ("n", "failed(1)", "Next error"),
         ("p", "failed(-1)", "Previous error"),
-        ("j", "move(1)", ""),
-        ("k", "move(-1)", ""),
     ]
 
     def __init__(self, traces_data: Any, terminal: TerminalSettings) -> None:
@@ -88,7 +87,8 @@ class Waterfall(Screen[None]):
         end = max(row.span.end_time_unix_nano for row in self._rows)
         start = min(row.span.start_time_unix_nano for row in self._rows)
         failed = sum(row.span.status.code == ERROR for row in self._rows)
-        line = f"{first.trace_id.hex()}  {duration(end - start)}  {len(self._rows):,} spans  {failed:,} errors"
+        counts = f"{_counted(len(self._rows), 'span')}  {_counted(failed, 'error')}"
+        line = f"{first.trace_id.hex()}  {duration(end - start)}  {counts}"
         shown = self._terminal.tui_spans_max
         more = f"  the first {shown:,} are shown" if len(self._rows) > shown else ""
         yield Static(Text(line + more, "bold"))
@@ -112,11 +112,6 @@ class Waterfall(Screen[None]):
             bars = Text(bar(row.span, start, end, BAR_WIDTH), "red" if failed else colour)
             table.add_row(name, bars, lasted)
         table.focus()
-
-    def action_move(self, by: int) -> None:
-        """The cursor up or down."""
-        table = self.query_one(DataTable)
-        table.move_cursor(row=table.cursor_row + by)
 
     def action_failed(self, step: int) -> None:
         """To the next or previous failed span."""
@@ -153,10 +148,16 @@ class Services(Screen[None]):
     def on_mount(self) -> None:
         """A row an operation."""
         table = self.query_one(DataTable)
-        table.add_columns("service", "operation", "spans")
+        for title, width in (("service", SERVICE_WIDTH), ("operation", OPERATION_WIDTH), ("spans", 9)):
+            table.add_column(title, width=width)
         for service, operations in sorted(self._services.items()):
             for name, count in sorted(operations.items(), key=lambda one: (-one[1], one[0])):
-                table.add_row(Text(service, colour_of(service)), Text(_clean(name)), Text(f"{count:,}"))
+                shown = (
+                    Text(_clean(service), colour_of(service)),
+                    Text(_clean(name)),
+                    Text(f"{count:,}", justify="right"),
+                )
+                table.add_row(*shown)
         table.focus()
 
 
@@ -167,7 +168,7 @@ class TracesApp(App[None]):
     Input { border: none; height: 1; }
     #status { height: 1; color: $text-muted; }
     DataTable { height: 1fr; }
-    #keys { width: auto; height: auto; padding: 1 2; border: round $primary; background: $surface; }
+    #keys { width: auto; height: auto; max-width: 100%; padding: 1 2; border: round $primary; background: $surface; }
     Keys { align: center middle; }
     """
     ENABLE_COMMAND_PALETTE = False
@@ -206,6 +207,12 @@ class TracesApp(App[None]):
         self.action_refresh()
         self.set_interval(self._terminal.tui_every_s, self._again)
 
+    def check_action(self, action: str, _parameters: tuple[object, ...]) -> bool | None:
+        """What concerns the list counts while it is seen, and services are not opened above services."""
+        if action in {"search", "refresh", "follow"}:
+            return len(self.screen_stack) == 1
+        return not (action == "services" and isinstance(self.screen, Services))
+
     def _again(self) -> None:
         if self._following and len(self.screen_stack) == 1:
             self.action_refresh()
@@ -235,7 +242,7 @@ class TracesApp(App[None]):
             table.move_cursor(row=self._found.index(chosen))
         following = ", followed" if self._following else ""
         none = "" if found else "  nothing found: send spans to port 4318, or search for less"
-        self._say(f"{self._source.name}  {len(found)} traces, newest first{following}{none}")
+        self._say(f"{self._source.name}  {_counted(len(found), 'trace')}, newest first{following}{none}")
 
     def _say(self, line: str) -> None:
         self.screen_stack[0].query_one("#status", Static).update(Text(line))
@@ -273,9 +280,11 @@ class TracesApp(App[None]):
         self.action_refresh()
 
     def action_move(self, by: int) -> None:
-        """The cursor up or down."""
-        table = self.query_one(DataTable)
-        table.move_cursor(row=table.cursor_row + by)
+        """The cursor of what is seen up or down; a text without one is scrolled."""
+        for table in self.screen.query(DataTable):
+            table.move_cursor(row=table.cursor_row + by)
+        for text in self.screen.query(VerticalScroll):
+            text.scroll_relative(y=by, animate=False)
 
     @work(thread=True, exclusive=True, group="services")
     def action_services(self) -> None:
@@ -284,6 +293,7 @@ class TracesApp(App[None]):
             found = self._source.services()
         except SpanstreamError as exc:
             self.call_from_thread(self._say, str(exc))
+            self.call_from_thread(self.notify, str(exc), severity="error", markup=False)
         else:
             self.call_from_thread(self.push_screen, Services(found))
 
@@ -323,6 +333,10 @@ def _attributes(text: Text, title: str, found: Any, value_chars_max: int, *, alw
     for one in found:
         value = next(iter(MessageToDict(one.value).values()), "")
         text.append(f"  {_clean(one.key)} ", "cyan").append(f"{_clean(str(value))[:value_chars_max]}\n")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _clean(text: str) -> str:

@@ -1,8 +1,9 @@
-"""A querier whose searches are held: it passes on what the real one answers, first a part, the rest when it may."""
+"""Queriers that hang: one gives a search's answer in two parts, the other tells a single turn of a tail."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,14 +45,46 @@ def held_search(querier_url: str, first: int) -> Iterator[Held]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    held.url = f"http://127.0.0.1:{server.server_port}"
+    with _served(Handler) as held.url:
+        try:
+            yield held
+        finally:
+            held.go_on.set()
+
+
+@contextmanager
+def silent_tail() -> Iterator[str]:
+    """Its URL. A tail there is told that nothing came, once, and nothing more until the block ends."""
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            turn = {"nowUnixNano": str(time.time_ns()), "spans": [], "arrived": 0, "matched": 0, "skipped": 0}
+            self.wfile.write(b"event: spans\ndata: " + orjson.dumps(turn) + b"\n\n")
+            self.wfile.flush()
+            ended.wait(WAIT_S)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with _served(Handler) as url:
+        try:
+            yield f"{url}/api/tail"
+        finally:
+            ended.set()
+
+
+@contextmanager
+def _served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield held
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
-        held.go_on.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -307,3 +307,82 @@ def test_of_three_picked_traces_the_first_one_goes(page: Page) -> None:
     expect(page.locator(".traces tr.picked")).to_have_count(2)
     page.get_by_label("Picked traces").get_by_role("button", name="Pick none").click()
     expect(page.locator(".picks, tr.picked")).to_have_count(0)
+
+
+def test_a_name_is_completed_in_its_middle(page: Page) -> None:
+    page.goto("/")
+    box = page.get_by_label(QUERY)
+    box.fill("{ span.payment.prov = nil }")
+    box.evaluate("box => box.setSelectionRange(12, 12)")
+    box.press("Control+ ")
+    options = page.get_by_label("Suggestions").get_by_role("option")
+    options.filter(has_text="span.payment.provider").click()
+
+    expect(box).to_have_value("{ span.payment.provider = nil }")
+
+
+def test_a_wrong_query_shows_no_traces_of_the_one_before(page: Page) -> None:
+    page.goto("/")
+    expect(page.locator(".traces tbody tr").first).to_be_visible()
+    page.get_by_label(QUERY).fill("{ status = eror }")
+    page.get_by_label(QUERY).press("Control+Enter")
+
+    expect(page.get_by_role("alert")).to_contain_text("did you mean error?")
+    expect(page.locator(".traces tbody tr")).to_have_count(0)
+    expect(page.locator(".freshness")).to_have_count(0)
+
+
+def test_columns_are_found_by_a_part_of_their_name_and_the_list_of_them_closes(page: Page) -> None:
+    page.goto("/")
+    page.get_by_text("Columns", exact=True).click()
+    page.get_by_label("Find an attribute").fill("PROVIDER")
+    expect(page.locator(".picker label")).to_have_text(["span.payment.provider"])
+    assert not axe_findings(page)
+    page.get_by_label("span.payment.provider").check()
+    expect(page.get_by_role("columnheader", name="payment.provider")).to_be_visible()
+
+    page.keyboard.press("Escape")
+    expect(page.locator(".picker[open]")).to_have_count(0)
+    page.get_by_text("Columns (1)").click()
+    page.locator("h1").first.dispatch_event("pointerdown", {"bubbles": True})
+    expect(page.locator(".picker[open]")).to_have_count(0)
+
+
+def test_a_time_range_is_written_from_one_moment_to_another(page: Page) -> None:
+    page.goto("/")
+    page.get_by_label("Time range").select_option("fixed")
+    start, end = page.get_by_label("From", exact=True), page.get_by_label("To", exact=True)
+    start.fill("2020-01-02T03:04:05")
+    start.blur()
+    page.wait_for_url("**from=1577934245*")
+    end.fill("2020-01-01T00:00:00")
+    end.blur()
+
+    assert end.evaluate("field => field.validationMessage") == "After 2020-01-02T03:04:05"
+    assert not axe_findings(page)
+    page.get_by_role("button", name="Back to now").click()
+    expect(start).to_have_count(0)
+
+
+def test_how_to_send_the_first_span_names_the_receiver_that_the_querier_knows(page: Page, stack: BrowserStack) -> None:
+    sources = [{"kind": "receiver", "url": "http://127.0.0.1:4999", "reached": True}]
+    page.route("**/api/status/drops", lambda route: route.fulfill(json={"tenants": {}, "sources": sources}))
+    page.goto("/?from=1000000000&to=1000000600")
+
+    expect(page.locator(".code pre")).to_contain_text("OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4999")
+
+
+def test_a_search_that_takes_longer_than_the_time_between_two_is_not_given_up(page: Page, stack: BrowserStack) -> None:
+    with held_search(stack.url, first=3) as held:
+        page.route("**/api/search?*", lambda route: route.continue_(url=route.request.url.replace(stack.url, held.url)))
+        page.clock.install()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url) if "/api/search?" in request.url else None)
+        page.goto("/?auto=1")
+        expect(page.locator(".traces tbody tr")).to_have_count(3)
+        for _ in range(12):
+            page.clock.run_for(1000)
+        assert len(asked) == 1
+        held.go_on.set()
+
+        expect(page.locator(".traces tbody tr")).to_have_count(50)

@@ -87,3 +87,44 @@ def test_a_chosen_theme_stays_through_a_reload(page: Page) -> None:
 
     expect(page.get_by_role("button", name="Dark")).to_be_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+
+
+def test_enter_and_space_press_what_has_the_focus(page: Page) -> None:
+    page.goto("/")
+    expect(page.locator(".traces")).to_be_visible()
+    page.get_by_role("button", name="Form").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**form=1*")
+
+    page.goto("/live")
+    page.get_by_role("button", name="Errors").focus()
+    page.keyboard.press(" ")
+
+    page.wait_for_url("**q=*status*")
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+
+
+def test_keys_do_not_reach_what_is_below_a_dialog(page: Page, stack: BrowserStack) -> None:
+    page.goto(f"/trace/{stack.shop.failed[0]}")
+    expect(page.get_by_role("treeitem").first).to_be_visible()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
+    page.keyboard.press("v")
+    page.keyboard.press("j")
+    page.keyboard.press("?")
+
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="Waterfall")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_label("Span", exact=True)).to_have_count(0)
+
+
+def test_what_is_no_trace_id_is_told_at_its_field(page: Page) -> None:
+    page.goto("/system")
+    box = page.get_by_label("Trace ID")
+    box.fill("charge card")
+    box.press("Enter")
+
+    assert "1 to 32 hex digits" in box.evaluate("field => field.validationMessage")
+    box.fill("ABAB")
+    box.press("Enter")
+    page.wait_for_url("**/trace/abab")

@@ -8,6 +8,7 @@ import time
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import BrowserStack, axe_findings
+from tests.browser.held import silent_tail
 from tests.browser.shop import ShopData, order, send
 
 
@@ -59,6 +60,29 @@ def test_spans_appear_as_they_arrive_after_the_filter_and_wait_while_paused(page
     expect(rows).to_have_count(1)
     page.keyboard.press(" ")
     expect(rows).to_have_count(2)
+
+
+def test_a_filter_that_is_wrong_is_told_and_not_tried_again(page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/api/tail" in request.url else None)
+    page.goto("/live?q=%7B+status+%3D+eror+%7D")
+
+    expect(page.get_by_role("alert")).to_contain_text("did you mean error?")
+    expect(page.get_by_role("status").filter(has_text="Not connected")).to_have_text("Not connected")
+    assert len(asked) == 1
+    assert not axe_findings(page)
+
+
+def test_a_querier_that_falls_silent_is_not_called_connected(page: Page) -> None:
+    with silent_tail() as url:
+        page.clock.install()
+        page.route("**/api/tail*", lambda route: route.continue_(url=url))
+        page.goto("/live")
+        expect(page.get_by_role("status").filter(has_text="Connected")).to_be_visible()
+
+        page.clock.fast_forward("02:00")
+
+        expect(page.get_by_role("status").filter(has_text="Not connected: trying again")).to_be_visible()
 
 
 def _send_order(stack: BrowserStack) -> None:

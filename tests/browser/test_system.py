@@ -68,6 +68,23 @@ def test_what_is_wrong_stands_first_in_words_with_what_to_do(page: Page) -> None
     assert not axe_findings(page)
 
 
+def test_a_part_that_hangs_does_not_leave_everything_all_right(page: Page) -> None:
+    """The page asks every 5 s: what takes longer is waited for, and told meanwhile."""
+    page.clock.install()
+    page.goto("/system")
+    expect(page.get_by_text("asked again every 5 s")).to_be_visible()
+    page.route("**/api/status/drops", lambda route: None)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/drops") else None)
+    for _ in range(20):
+        page.clock.run_for(1000)
+
+    expect(page.get_by_text("A part takes long to answer.")).to_be_visible()
+    expect(page.get_by_text("Everything is all right.")).to_have_count(0)
+    assert len(asked) == 1
+    assert not axe_findings(page)
+
+
 def test_a_query_under_way_is_listed_and_can_be_cancelled(page: Page, stack: BrowserStack) -> None:
     query = '{ name = "a query of its own" }'
     with httpx.stream("GET", f"{stack.url}/api/tail", params={"q": query}, timeout=60) as endless:

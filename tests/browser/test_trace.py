@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import re
 import time
+from pathlib import Path
 
+import orjson
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import PHONE, BrowserStack, axe_findings
 from tests.browser.large import send_large_trace
-from tests.browser.shop import HOSTILE_NAMES, BuiltTrace, send
+from tests.browser.shop import HOSTILE_NAMES, BuiltTrace, pair, send
 
 KEYS_HELD = 400  # browsers take 200 changes of the history in 10 s
 SHOWN_S_MAX = 20.0  # the bench has the limit of 2 s; here two cores do everything else as well
@@ -234,3 +236,49 @@ def test_a_large_trace_opens_and_scrolls_with_few_rows_in_the_document(page: Pag
 
     expect(page.locator("#span-11110")).to_be_visible()  # the last child of the last child, and so on
     assert page.get_by_role("treeitem").count() < 200
+
+
+def test_escape_closes_the_span_and_not_what_is_written(page: Page, stack: BrowserStack) -> None:
+    page.goto(f"/trace/{stack.shop.failed[0]}?find=order")
+    page.get_by_role("treeitem").first.click()
+    expect(page.get_by_label("Span", exact=True)).to_be_visible()
+
+    page.keyboard.press("Escape")
+
+    expect(page.get_by_label("Span", exact=True)).to_have_count(0)
+    expect(page.get_by_label("Find in this trace")).to_have_value("order")
+
+
+def test_a_trace_is_downloaded_whole_or_it_is_told_why_not(page: Page, stack: BrowserStack) -> None:
+    trace = stack.shop.failed[0]
+    page.goto(f"/trace/{trace}")
+    with page.expect_download() as waited:
+        page.get_by_role("button", name="Download JSON").click()
+    found = orjson.loads(Path(waited.value.path()).read_bytes())
+    spans = [one for batch in found["batches"] for scope in batch["scopeSpans"] for one in scope["spans"]]
+    assert (waited.value.suggested_filename, len(spans)) == (f"{trace}.json", 7)
+
+    page.route("**/api/traces/**", lambda route: route.abort())
+    page.get_by_role("button", name="Download OTLP").click()
+
+    expect(page.get_by_role("alert")).to_contain_text("Not downloaded: The querier does not answer")
+    assert not axe_findings(page)
+
+
+def test_a_stack_trace_is_shown_and_copied_whole(page: Page, stack: BrowserStack) -> None:
+    rng, now_ns = random.Random(13), time.time_ns()
+    failed = BuiltTrace(rng.randbytes(16), rng)
+    failed.add("import", "parse", now_ns, 5, error="no number")
+    (span,) = next(iter(failed.spans.values()))
+    lines = "\n".join(f'  File "/srv/app.py", line {at}, in step' for at in range(150)) + "\nthe cause stands last"
+    span.events[0].attributes.append(pair("exception.stacktrace", lines))
+    send(stack.otlp_url, [failed])
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"/trace/{failed.trace_id.hex()}?span={span.span_id.hex()}")
+
+    row = page.get_by_label("Span", exact=True).get_by_role("row").filter(has_text="exception.stacktrace")
+    expect(row).to_contain_text("the cause stands last")
+    assert not axe_findings(page)
+    row.get_by_role("button", name="copy").click()
+    expect(row.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == lines

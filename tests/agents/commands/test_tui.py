@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from textual.containers import VerticalScroll
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 
@@ -89,6 +90,47 @@ def test_services_and_keys_have_their_screens() -> None:
     driven(FileSource("shop", shop()), test)
 
 
+def test_j_and_k_move_what_is_seen() -> None:
+    async def test(app: TracesApp, pilot: Pilot[None]) -> None:
+        await shown(app, 2)
+        await pilot.press("s")
+        await wait_until_async(lambda: isinstance(app.screen, Services))
+        services = app.screen.query_one(DataTable)
+        await pilot.press("j")
+        assert services.cursor_row == 1
+        await pilot.press("s", "q")
+        assert len(app.screen_stack) == 1
+        assert app.screen.query_one(DataTable).cursor_row == 0
+        await pilot.press("enter")
+        await wait_until_async(lambda: isinstance(app.screen, Waterfall))
+        await pilot.press("enter")
+        await wait_until_async(lambda: isinstance(app.screen, Details))
+        text = app.screen.query_one(VerticalScroll)
+        await wait_until_async(lambda: text.max_scroll_y > 0)
+        await pilot.press("j", "j", "k")
+        await wait_until_async(lambda: text.scroll_y == 1)
+
+    long = trace_of(1, [("GET /cart", 100, 0)])
+    for at in range(60):
+        long.resource_spans[0].scope_spans[0].spans[0].attributes.add(key=f"key {at}").value.int_value = at
+    long.MergeFrom(trace_of(2, [("POST /pay", 300, 0)]))
+    driven(FileSource("shop", long), test)
+
+
+def test_a_long_name_leaves_room_for_what_stands_beside_it() -> None:
+    async def test(app: TracesApp, pilot: Pilot[None]) -> None:
+        await shown(app, 1)
+        await pilot.press("s")
+        await wait_until_async(lambda: isinstance(app.screen, Services))
+        table = app.screen.query_one(DataTable)
+        await wait_until_async(lambda: table.virtual_size.width > 0)
+        assert table.virtual_size.width <= 80
+
+    named = trace_of(1, [("x" * 10_000, 100, 0)])
+    named.resource_spans[0].resource.attributes.add(key="service.name").value.string_value = "y" * 10_000
+    driven(FileSource("shop", named), test)
+
+
 def test_a_querier_that_went_away_is_a_sentence_on_the_screen() -> None:
     class Gone(FileSource):
         def search(self, query: str) -> list[dict[str, Any]]:
@@ -139,6 +181,18 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, body: bytes) -> Non
         read_spans(tmp_path / "x", FILE_BYTES_MAX)
 
 
+def test_without_a_terminal_it_says_so_and_ends(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(otlp_json(shop())))
+
+    words = [sys.executable, "-m", "agents.cli", "tui", "--from", str(file)]
+    ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
+
+    assert ended.returncode != 0
+    assert "tui needs a terminal" in ended.stderr
+    assert "\x1b[?1049h" not in ended.stdout
+
+
 @pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux: apt-get install tmux")
 def test_it_works_in_a_terminal_of_80_by_24(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
@@ -155,7 +209,7 @@ def test_it_works_in_a_terminal_of_80_by_24(tmp_path: Path) -> None:
         wait_until(lambda: "q End" in tmux("capture-pane", "-p"), 30, "keys are taken")
         tmux("send-keys", "/")
         tmux("send-keys", "charge", "Enter")
-        wait_until(lambda: "1 traces" in tmux("capture-pane", "-p"), 30, "the list is searched")
+        wait_until(lambda: "1 trace," in tmux("capture-pane", "-p"), 30, "the list is searched")
         tmux("send-keys", "Enter")
         screen = wait_until(lambda: "━" in (seen := tmux("capture-pane", "-p")) and seen, 30, "a waterfall")
         assert "charge" in screen

@@ -52,7 +52,7 @@ export function App() {
     document.title = `${view?.name ?? (traceId ? `Trace ${traceId.slice(0, 8)}` : pair ? "Two traces" : "Not found")} - spanstream`;
   }, [view, path]);
   useKeys("Everywhere", [
-    { keys: "?", does: "show or hide these keys", run: () => setDialog((open) => (open === "keys" ? null : "keys")) },
+    { keys: "?", does: "show or hide these keys", overDialogs: true, run: () => setDialog((open) => (open === "keys" ? null : "keys")) },
     { keys: "Escape", does: "close what is open, leave a field", always: true, run: () => leave(() => setDialog(null)) },
     ...VIEWS.map((one) => ({ keys: `g ${one.key}`, does: `go to ${one.name}`, run: () => go(carried(one.path, params)) })),
   ]);

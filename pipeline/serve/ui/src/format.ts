@@ -37,6 +37,11 @@ export function countText(count: number): string {
   return count < 1e9 ? `${threeDigits(count / 1e6)} M` : `${threeDigits(count / 1e9)} G`;
 }
 
+/** A count with its noun: "1 span", "2 spans". */
+export function countedText(count: number, noun: string): string {
+  return `${countText(count)} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 /** A rate: by the second, or by minute or hour where it is small. */
 export function rateText(perS: number): string {
   if (perS === 0) return "0/s";

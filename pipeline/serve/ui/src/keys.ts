@@ -8,6 +8,8 @@ export interface Key {
   readonly run: () => void;
   /** Counts while a text field has the focus, too. */
   readonly always?: boolean;
+  /** Counts while a dialog is open, too. */
+  readonly overDialogs?: boolean;
 }
 
 interface Group {
@@ -44,10 +46,13 @@ function pressed(event: KeyboardEvent): void {
   if (event.defaultPrevented || event.altKey || event.isComposing) return;
   const held = event.ctrlKey || event.metaKey ? "ctrl+" : "";
   const name = held + event.key;
+  if (isPressing(name, event.target)) return;
   const sequence = begun && event.timeStamp - begunAt < SEQUENCE_MS ? `${begun} ${name}` : "";
   const writing = isWriting(event.target);
-  const known = keyGroups().flatMap((group) => group.keys).filter((key) => key.always || !writing);
-  const found = known.find((key) => key.keys === sequence) ?? known.find((key) => key.keys === name);
+  const covered = document.querySelector("dialog[open]") !== null; // what is below it does not listen
+  const known = keyGroups().flatMap((group) => group.keys).filter((key) => key.always || (!writing && (!covered || key.overDialogs)));
+  const meant = (keys: string) => known.filter((key) => key.keys === keys).sort((a, b) => Number(a.always ?? false) - Number(b.always ?? false))[0];
+  const found = meant(sequence) ?? meant(name);
   begun = "";
   if (found) {
     event.preventDefault();
@@ -56,6 +61,11 @@ function pressed(event: KeyboardEvent): void {
     begun = name;
     begunAt = event.timeStamp;
   }
+}
+
+/** Enter and Space press the button or link that has the focus. */
+function isPressing(key: string, target: EventTarget | null): boolean {
+  return (key === "Enter" || key === " ") && !!(target as Element | null)?.closest?.("a, button, summary");
 }
 
 function isWriting(target: EventTarget | null): boolean {

@@ -21,7 +21,10 @@ const TOKEN =
 const INTRINSICS = new Set(["duration", "name", "status", "statusMessage", "kind", "rootName", "rootServiceName", "traceDuration"]);
 const NUMBER = "(?:\\d+\\.?\\d*|\\.\\d+)";
 const WORDS = "nil|true|false|error|ok|unset|unspecified|internal|server|client|producer|consumer";
-const KEYWORDS = new RegExp(`^(?:${WORDS}|-?${NUMBER}|-?(?:${NUMBER}(?:ns|us|µs|ms|s|m|h))+)$`);
+const DURATION = `(?:${NUMBER}(?:ns|us|µs|μs|ms|s|m|h|d|w|y))+`;
+const KEYWORDS = new RegExp(`^(?:${WORDS}|-?${NUMBER}|-?${DURATION})$`);
+const IS_DURATION = new RegExp(`^${DURATION}$`);
+const IS_NUMBER = new RegExp(`^${NUMBER}$`);
 
 /** The tokens of a text, whole or not; what cannot be read stands as punctuation. */
 export function tokens(text: string): Token[] {
@@ -43,8 +46,20 @@ export function tokens(text: string): Token[] {
   return found;
 }
 
+const ESCAPES: Readonly<Record<string, string>> = { "\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+const SHORT: Readonly<Record<string, string>> = { a: "\x07", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t", v: "\v" };
+
 export function quoted(text: string): string {
-  return `"${text.replace(/\\/g, "\\\\").replace(/"/g, '\\"').replace(/\n/g, "\\n")}"`;
+  return `"${text.replace(/[\\"\n\r\t]/g, (one) => ESCAPES[one]!)}"`;
+}
+
+/** A query without line breaks, as a field of one line shows it; its comments go on to mean the same. */
+export function oneLine(query: string): string {
+  return query.replace(/"(?:[^"\\]|\\.)*"|`[^`]*`|\/\*.*?\*\/|\/\/([^\n]*)|\s*\n\s*/gs, (found, comment?: string) => {
+    if (comment !== undefined) return `/*${comment.replace(/\*\//g, "")} */`;
+    if (!found.trim()) return " ";
+    return found.startsWith("`") && found.includes("\n") ? quoted(found.slice(1, -1)) : found.replace(/\s*\n\s*/g, " ");
+  });
 }
 
 /** An attribute of a scope; its key in quotes where it would end otherwise. */
@@ -59,11 +74,24 @@ export function valueLiteral(type: string, value: string): string {
 }
 
 /** What somebody typed into a field as a value: numbers, durations and words as they are, the rest as a string. */
-export function typedLiteral(name: string, typed: string): string {
+export function typedLiteral(name: string, typed: string, op: Operator = "="): string {
   const text = typed.trim();
-  if (/^(".*"|`.*`)$/s.test(text)) return text;
+  if (isWhole(text)) return text;
+  if (op === "=~" || op === "!~") return quoted(text);
   if (/service\.name$|^(name|statusMessage|rootName|rootServiceName)$|^span:name$/.test(name)) return quoted(text);
   return KEYWORDS.test(text) ? text : quoted(text);
+}
+
+/** Is it one string with its quotes? */
+function isWhole(text: string): boolean {
+  return /^("(?:[^"\\]|\\.)*"|`[^`]*`)$/s.test(text);
+}
+
+/** A duration as somebody types it, `1.5 s` or `100` for milliseconds; null where it is none. */
+export function durationLiteral(typed: string): string | null {
+  const text = typed.toLowerCase().replace(/\s+/g, "").replace(/min/g, "m");
+  if (IS_NUMBER.test(text)) return `${text}ms`;
+  return IS_DURATION.test(text) ? text : null;
 }
 
 export function conditionText({ name, op, value }: Condition): string {
@@ -131,7 +159,12 @@ export function conditionsOf(query: string): Condition[] | null {
 export function unquoted(literal: string): string {
   if (literal.startsWith("`")) return literal.slice(1, -1);
   if (!literal.startsWith('"')) return literal;
-  return literal.slice(1, -1).replace(/\\(.)/g, (_, one: string) => (one === "n" ? "\n" : one));
+  const escape = /\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.))/gs;
+  return literal.slice(1, -1).replace(escape, (_, byte?: string, four?: string, eight?: string, octal?: string, one?: string) => {
+    if (one !== undefined) return SHORT[one] ?? one;
+    const code = octal ? parseInt(octal, 8) : parseInt((byte ?? four ?? eight)!, 16);
+    return code <= 0x10ffff ? String.fromCodePoint(code) : "\ufffd";
+  });
 }
 
 /** A search with more of each span told: `| select(...)`. */
@@ -148,7 +181,7 @@ export function isIntrinsic(name: string): boolean {
   return INTRINSICS.has(name) || /^(span|trace|event|link|instrumentation):/.test(name);
 }
 
-/** Where an error of the API points to: an offset into the query; null where it names no place. */
+/** Where an error of the API points to: an offset into the query on one line; null where it names no place. */
 export function errorOffset(query: string, sentence: string): number | null {
   const found = /at line (\d+), col (\d+)/.exec(sentence);
   if (!found) return null;
@@ -156,5 +189,5 @@ export function errorOffset(query: string, sentence: string): number | null {
   const before = lines.slice(0, Number(found[1]) - 1).reduce((sum, line) => sum + line.length + 1, 0);
   const line = lines[Number(found[1]) - 1] ?? "";
   // The column counts characters, JavaScript counts UTF-16 units
-  return before + [...line].slice(0, Number(found[2]) - 1).join("").length;
+  return oneLine(query.slice(0, before + [...line].slice(0, Number(found[2]) - 1).join("").length)).length;
 }

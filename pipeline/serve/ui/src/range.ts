@@ -6,7 +6,7 @@ export interface Range {
   readonly toS: number;
 }
 
-export const SINCE = ["5m", "15m", "1h", "3h", "6h", "12h", "24h"] as const;
+export const SINCE = ["5m", "15m", "1h", "3h", "6h", "12h", "24h", "3d", "7d"] as const;
 export const SINCE_DEFAULT = "1h";
 const UNIT_S: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86400 };
 

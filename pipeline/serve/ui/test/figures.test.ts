@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { heatCells, stepOf, summed, timesOf } from "../src/api/measure";
 import { colourNumber } from "../src/colour";
 import { ranked } from "../src/compare/ranked";
-import { bytesText, countText, durationText, percentText, rateText } from "../src/format";
+import { bytesText, countedText, countText, durationText, percentText, rateText } from "../src/format";
 import { rangeOf } from "../src/range";
 import { placed } from "../src/services/layout";
 
@@ -12,6 +12,7 @@ const label = (key: string, text: string) => ({ key, value: { stringValue: text 
 test("numbers are told with three digits and a unit", () => {
   assert.deepEqual([0, 999, 1500, 12_345_678, 2.5e9, 61e9, 3700e9, -5e6].map(durationText), ["0 ns", "999 ns", "1.5 µs", "12.3 ms", "2.5 s", "1 min 1 s", "1 h 1 min", "-5 ms"]);
   assert.deepEqual([0, 9999, 12_345, 2.5e6].map(countText), ["0", "9,999", "12.3 k", "2.5 M"]);
+  assert.deepEqual([0, 1, 2].map((count) => countedText(count, "span")), ["0 spans", "1 span", "2 spans"]);
   assert.deepEqual([0, 0.0004, 0.05, 1.5, 25_000].map(rateText), ["0/s", "1.44/h", "3/min", "1.5/s", "25 k/s"]);
   assert.deepEqual([0, 0.0001, 0.105, 1].map(percentText), ["0 %", "< 0.1 %", "10.5 %", "100 %"]);
   assert.equal(bytesText(2_500_000), "2.5 MB");
@@ -63,6 +64,8 @@ test("a map where everybody calls everybody is no wider than it must be", () => 
   const calls = names.flatMap((from) => names.map((to) => ({ from, to, rate: from === "s3" ? 9 : 1, errorShare: 0 })));
   const nodes = placed(calls);
   assert.deepEqual([nodes.find((node) => node.column === 0)!.name, Math.max(...nodes.map((node) => node.column))], ["s3", 1]);
+  const beside = placed([...calls, { from: "x", to: "y", rate: 1, errorShare: 0 }], ["lonely"]);
+  assert.deepEqual([...new Set(beside.filter((node) => node.column === 0).map((node) => node.name))], ["lonely", "s3", "x"]);
   const line = names.slice(1).map((to, at) => ({ from: names[at]!, to, rate: 1, errorShare: 0 }));
   assert.equal(placed(line).length, 12);
 });
@@ -74,4 +77,5 @@ test("a service has the same colour everywhere, and colours are spread", () => {
   assert.equal(counts.size, 12);
   assert.ok(Math.max(...counts.values()) < 40);
   assert.equal(colourNumber("checkout"), colourNumber("checkout"));
+  assert.equal(colourNumber("x".repeat(10_000)), colourNumber(`${"x".repeat(40)}…`));
 });

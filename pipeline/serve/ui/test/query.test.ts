@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { attributeName, conditionsOf, errorOffset, insideOf, measuring, quoted, selecting, spanset, tokens, typedLiteral, unquoted, withCondition, withoutCondition } from "../src/query";
+import { attributeName, conditionsOf, durationLiteral, errorOffset, insideOf, measuring, oneLine, quoted, selecting, spanset, tokens, typedLiteral, unquoted, withCondition, withoutCondition } from "../src/query";
 
 test("a query is cut into tokens, whole or not", () => {
   const texts = tokens('{ span."a b".c =~ "x\\"}" && .n>=1.5 } | count() > 2').map((one) => one.text);
@@ -9,7 +9,8 @@ test("a query is cut into tokens, whole or not", () => {
 });
 
 test("texts are quoted so that they come back", () => {
-  for (const text of ['say "hi"', "back\\slash", "two\nlines", "`{}", ""]) assert.equal(unquoted(quoted(text)), text);
+  for (const text of ['say "hi"', "back\\slash", "two\nlines", "tab\tand\r", "\\n", "nul\0", "`{}", ""]) assert.equal(unquoted(quoted(text)), text);
+  assert.equal(unquoted('"\\x41\\u00e9\\U0001F600\\101\\t\\\\"'), "Aé😀A\t\\");
   assert.equal(attributeName("span", "http.route"), "span.http.route");
   assert.equal(attributeName("span", "<b>key</b>"), 'span."<b>key</b>"');
   assert.equal(attributeName("intrinsic", "event:name"), "event:name");
@@ -25,6 +26,19 @@ test("what is typed as a value is a number, a word or a text", () => {
   assert.equal(typedLiteral("duration", "1h30m"), "1h30m");
   assert.equal(typedLiteral("span.x", '"12"'), '"12"');
   assert.equal(typedLiteral("span.route", "/a b"), '"/a b"');
+  assert.equal(typedLiteral("span.route", '"a" b "c"'), '"\\"a\\" b \\"c\\""');
+  assert.equal(typedLiteral("span.route", "5", "=~"), '"5"');
+});
+
+test("a duration is read as people write it", () => {
+  const read = ["100ms", "1.5 s", "2 min", "1m30s", "100", "2H", "", "abc", "1 x", '"1s"'].map(durationLiteral);
+  assert.deepEqual(read, ["100ms", "1.5s", "2m", "1m30s", "100ms", "2h", null, null, null, null]);
+});
+
+test("a query over lines stands on one, and its comments go on to mean the same", () => {
+  assert.equal(oneLine("{ .a = 1\n  && .b = 2 }"), "{ .a = 1 && .b = 2 }");
+  assert.equal(oneLine('{ .a = "//" // why } \n && .b = 2 }'), '{ .a = "//" /* why }  */ && .b = 2 }');
+  assert.equal(oneLine("{ .a = `x\ny` }"), '{ .a = "x\\ny" }');
 });
 
 test("a condition is added to a spanset, and beside anything else", () => {
@@ -58,7 +72,7 @@ test("simple queries are read back as conditions, all others are not", () => {
 test("an error points to the character that the API counted", () => {
   assert.equal(errorOffset("{ status = eror }", "parse error at line 1, col 12: syntax error"), 11);
   assert.equal(errorOffset('{ .a = "😀" && x }', "at line 1, col 13"), 13);
-  assert.equal(errorOffset("{\n .a = }", "at line 2, col 7"), 8);
+  assert.equal(errorOffset("{\n .a = }", "at line 2, col 7"), 7); // on one line
   assert.equal(errorOffset("{}", "no place"), null);
 });
 

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { asText } from "../src/trace/asText";
 import { changeOf, differenceOf, weightOf } from "../src/trace/difference";
 import { closedRows, foldText, isBelow, opened, turned } from "../src/trace/fold";
+import { lanesOf } from "../src/trace/lanes";
 import { type TraceColumns, operationsOf, rowsWith, treeOf, visibleRows, withAncestors } from "../src/trace/model";
 
 /** Rows of [parent, start, duration, name, status]. */
@@ -152,4 +153,11 @@ test("a trace of 100,000 spans, and a chain as deep, are laid out in a moment", 
   assert.equal(visibleRows(treeOf(wide), new Set(), null).length, 100_000);
   assert.equal(treeOf(deep).deepest, 99_999);
   assert.ok(performance.now() - began < 5000);
+});
+
+test("spans that overlap stand on lines of their own, below their parents", () => {
+  const tree = treeOf(columnsOf([-1, 0, 100, "root"], [0, 10, 40, "a"], [0, 20, 40, "b"], [0, 60, 10, "c"], [1, 25, 10, "below a"]));
+  assert.deepEqual([...lanesOf(tree, 9).lane], [0, 1, 2, 1, 3]);
+  assert.deepEqual([lanesOf(tree, 9).count, lanesOf(tree, 9).left], [4, 0]);
+  assert.deepEqual([[...lanesOf(tree, 2).lane], lanesOf(tree, 2).left], [[0, 1, -1, 1, -1], 2]);
 });

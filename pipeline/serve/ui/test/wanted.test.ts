@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { matching, operatorsOf, wantedAt } from "../src/explore/wanted";
+import { endOfTyped, matching, operatorsOf, wantedAt } from "../src/explore/wanted";
 
 /** The caret stands at the `^`. */
 function at(text: string) {
@@ -42,4 +42,15 @@ test("an attribute is offered the comparisons that it may have", () => {
   assert.deepEqual(operatorsOf("status"), ["=", "!="]);
   assert.deepEqual(operatorsOf("duration"), [">", ">=", "<", "<="]);
   assert.ok(operatorsOf("span.duration").includes("=~"));
+});
+
+test("what is taken stands in the place of all of the word, also where the caret is in its middle", () => {
+  const kept = (text: string) => {
+    const [caret, plain] = [text.indexOf("^"), text.replace("^", "")];
+    return plain.slice(endOfTyped(plain, wantedAt(plain, caret), caret));
+  };
+  assert.equal(kept("{ span.payme^nt.provider = 1 }"), " = 1 }");
+  assert.equal(kept('{ .a = "ac^me" && .b = 1 }'), " && .b = 1 }");
+  assert.equal(kept('{ .a = "ac^ && .b = "x" }'), ' && .b = "x" }');
+  assert.equal(kept("{ ^ }"), " }");
 });

@@ -33,6 +33,7 @@ export function useAnswer<T>(
   const again = useCallback(() => setTurn((before) => before + 1), []);
   const asking = useRef(ask);
   asking.current = ask;
+  const waiting = useRef(false);
   useEffect(() => {
     const question = asking.current;
     if (question === null) {
@@ -41,13 +42,17 @@ export function useAnswer<T>(
     }
     const stopped = new AbortController();
     const askedMs = Date.now();
+    waiting.current = true;
     setState((before) => ({ ...before, loading: true }));
     question(stopped.signal).then(
       (value) => {
-        if (!stopped.signal.aborted) setState({ value, error: undefined, loading: false, atMs: Date.now(), askedMs });
+        if (stopped.signal.aborted) return;
+        waiting.current = false;
+        setState({ value, error: undefined, loading: false, atMs: Date.now(), askedMs });
       },
       (problem: unknown) => {
         if (stopped.signal.aborted) return;
+        waiting.current = false;
         const error = problem instanceof ApiError ? problem : new ApiError(0, `The answer was not understood: ${problem}`);
         setState((before) => ({ ...before, error, loading: false }));
       },
@@ -56,7 +61,8 @@ export function useAnswer<T>(
   }, [...about, turn, ask === null]);
   useEffect(() => {
     if (!everyMs) return;
-    const timer = setInterval(() => document.visibilityState === "visible" && again(), everyMs);
+    // Not while an answer is on its way: one that takes longer would never come
+    const timer = setInterval(() => document.visibilityState === "visible" && !waiting.current && again(), everyMs);
     return () => clearInterval(timer);
   }, [everyMs]);
   return { ...state, again };

@@ -6,8 +6,9 @@ import { type InstantAnswer, labelOf } from "../api/types";
 import { useAnswer } from "../api/useAnswer";
 import type { ViewProps } from "../App";
 import { QueryBox } from "../explore/QueryBox";
-import { clockText, countText, dayText, durationText, percentText } from "../format";
+import { clockText, countText, durationText, percentText } from "../format";
 import { useKeys } from "../keys";
+import { MomentField } from "../parts/MomentField";
 import { RangePicker } from "../parts/RangePicker";
 import { Empty, ErrorBox, Loading, PartialNote } from "../parts/States";
 import { insideOf, tokens, withCondition } from "../query";
@@ -147,25 +148,13 @@ function momentOf(params: URLSearchParams, range: Range): number {
   return at > range.fromS && at < range.toS ? Math.round(at) : Math.round((range.fromS + range.toS) / 2);
 }
 
+/** A moment means a range that stays where it is. */
 function Moment({ atS, range }: { atS: number; range: Range }) {
-  const local = (unixS: number) => `${dayText(unixS * 1000)}T${clockText(unixS * 1000)}`;
-  // A moment means a range that stays where it is
-  const choose = (written: string) => {
-    const at = new Date(written).getTime() / 1000;
-    if (at > range.fromS && at < range.toS) change({ at: `${Math.round(at)}`, ...rangeParams(range) }, true);
-  };
   return (
     <p>
       <label class="inline">
         The moment{" "}
-        <input
-          type="datetime-local"
-          step="1"
-          value={local(atS)}
-          min={local(range.fromS)}
-          max={local(range.toS)}
-          onChange={(event) => choose(event.currentTarget.value)}
-        />
+        <MomentField label="The moment" unixS={atS} aboveS={range.fromS} belowS={range.toS} change={(at) => change({ at: `${at}`, ...rangeParams(range) }, true)} />
       </label>{" "}
       <span class="dim">such as when a new version came</span>
     </p>

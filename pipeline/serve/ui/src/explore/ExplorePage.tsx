@@ -1,11 +1,11 @@
 /** The first screen: the newest traces, what they come to, and a query that narrows them. */
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { ask } from "../api/client";
 import { search } from "../api/search";
 import type { FoundTrace, SearchAnswer } from "../api/types";
 import { useAnswer } from "../api/useAnswer";
 import type { ViewProps } from "../App";
-import { clockText } from "../format";
+import { clockText, countedText } from "../format";
 import { useKeys } from "../keys";
 import { Ago } from "../parts/Ago";
 import { Empty, ErrorBox, Loading, PartialNote, SendFirstSpan } from "../parts/States";
@@ -35,13 +35,16 @@ export function ExplorePage({ params }: ViewProps) {
   const about = [query, range];
   const found = useTraces(query, sort in SORTS ? sort : "newest", columns, range);
 
+  const isWaiting = useRef(false);
+  isWaiting.current = found.first.loading;
   useEffect(() => {
     if (!isAuto) return;
-    const timer = setInterval(() => document.visibilityState === "visible" && setTurn((before) => before + 1), REFRESH_MS);
+    const refresh = () => document.visibilityState === "visible" && !isWaiting.current && setTurn((before) => before + 1);
+    const timer = setInterval(refresh, REFRESH_MS);
     return () => clearInterval(timer);
   }, [isAuto]);
   useKeys("Explore", [
-    { keys: "/", does: "write a query (↓ suggests, Enter runs it)", run: () => document.getElementById("query")?.focus() },
+    { keys: "/", does: "write a query (↓ suggests, Tab takes, Enter runs it)", run: () => document.getElementById("query")?.focus() },
     { keys: "f", does: "show or hide the form", run: () => change({ form: isForm ? null : "1" }) },
     { keys: "r", does: "ask again", run: () => setTurn((before) => before + 1) },
   ]);
@@ -62,7 +65,7 @@ export function ExplorePage({ params }: ViewProps) {
           </button>
           <RangePicker range={range} />
           <button type="button" aria-pressed={isAuto} title="Ask again every 5 seconds" onClick={() => change({ auto: isAuto ? null : "1" })}>
-            Every 5 s
+            Refresh every 5 s
           </button>
         </div>
       </div>
@@ -85,7 +88,7 @@ export function ExplorePage({ params }: ViewProps) {
         <ColumnPicker range={range} columns={columns} choose={(chosen) => change({ cols: chosen.join("\t") }, true)} />
       </div>
       {found.first.loading && !found.first.value && !found.soFar && <Loading what="Traces are being looked for" />}
-      {found.first.value && !traces.length && !found.soFar && <Nothing query={query} />}
+      {found.first.value && !traces.length && !found.soFar && !found.isOther && <Nothing query={query} />}
       {traces.length > 0 && <TraceList traces={traces} query={query} columns={columns} picks={picks} />}
       {found.more && (
         <p>
@@ -134,14 +137,18 @@ function useTraces(query: string, sort: Sort, columns: readonly string[], range:
   };
   // What was found so far shows where nothing else does: an answer to the same question stays until the next is whole
   const soFar = first.loading && partly?.key === key && first.value?.key !== key ? partly.traces : null;
-  const traces = useMemo(() => soFar ?? [...(first.value?.traces ?? []), ...(later?.traces ?? [])], [first.value, later, soFar]);
-  return { first, traces, soFar: soFar !== null, more: cursor && !soFar ? more : null, loadingMore };
+  const isOther = first.error !== undefined && first.value?.key !== key; // the answer to another question would pass for one
+  const traces = useMemo(
+    () => (isOther ? [] : (soFar ?? [...(first.value?.traces ?? []), ...(later?.traces ?? [])])),
+    [first.value, later, soFar, isOther],
+  );
+  return { first, traces, isOther, soFar: soFar !== null, more: cursor && !soFar && !isOther ? more : null, loadingMore };
 }
 
 /** How many there are, and how fresh that is: everything acknowledged before the question is in its answer. */
 function Freshness(props: { found: ReturnType<typeof useTraces>; isOpenEnded: boolean; isAuto: boolean }) {
   const { traces, soFar, first } = props.found;
-  const count = `${traces.length} ${traces.length === 1 ? "trace" : "traces"}`;
+  const count = countedText(traces.length, "trace");
   if (soFar) {
     return (
       <p class="dim" role="status">
@@ -152,11 +159,14 @@ function Freshness(props: { found: ReturnType<typeof useTraces>; isOpenEnded: bo
       </p>
     );
   }
-  if (!first.atMs) return <p class="dim" role="status" />;
+  if (!first.atMs || props.found.isOther) return <p class="dim" role="status" />;
   const newestMs = Math.max(...traces.map((trace) => Number(trace.startTimeUnixNano ?? 0) / 1e6 + (trace.durationMs ?? 0)));
   return (
     <p class="dim freshness">
-      <span role="status">{count}</span>
+      <span role="status">
+        {count}
+        {props.found.more && ", and more"}
+      </span>
       {props.isOpenEnded && first.value?.complete && (
         <span class="state good" title="Spans are found as soon as they are acknowledged">
           <i />
@@ -184,7 +194,7 @@ function Nothing({ query }: { query: string }) {
   return (
     <Empty title="No trace matches">
       <p>
-        Look over a <button type="button" onClick={() => change({ since: "24h", from: null, to: null })}>longer time</button> or{" "}
+        Look over a <button type="button" onClick={() => change({ since: "7d", from: null, to: null })}>longer time</button> or{" "}
         <button type="button" onClick={() => change({ q: null })}>
           drop the query
         </button>

@@ -43,7 +43,11 @@ export function Panels({ query, range, about }: Props) {
           Rate <span class="dim">{told(byStatus, () => `${rateText(sum(red.all) / (red.timesS.length || 1))} on average`)}</span>
         </h2>
         <Problem answer={byStatus} />
-        <LineChart title="Spans a second" timesS={red.timesS} lines={lines} text={rateText} tick={perSecond} zoom={zoom} />
+        {red.timesS.length ? (
+          <LineChart title="Spans a second" timesS={red.timesS} lines={lines} text={rateText} tick={perSecond} zoom={zoom} />
+        ) : (
+          <NoChart answer={byStatus} />
+        )}
       </section>
       <section class="panel" aria-label="Errors">
         <h2>
@@ -59,7 +63,11 @@ export function Panels({ query, range, about }: Props) {
           </a>
         </h2>
         <Problem answer={byStatus} />
-        <LineChart title="Errors a second" timesS={red.timesS} lines={bars} text={rateText} tick={perSecond} zoom={zoom} bars />
+        {red.timesS.length ? (
+          <LineChart title="Errors a second" timesS={red.timesS} lines={bars} text={rateText} tick={perSecond} zoom={zoom} bars />
+        ) : (
+          <NoChart answer={byStatus} />
+        )}
       </section>
       <section class="panel" aria-label="Durations">
         <h2>
@@ -69,7 +77,7 @@ export function Panels({ query, range, about }: Props) {
           </a>
         </h2>
         <Problem answer={durations} />
-        <HeatMap cells={cells} chosen={(box) => go(boxUrl(query, range, box))} />
+        {cells.timesS.length ? <HeatMap cells={cells} chosen={(box) => go(boxUrl(query, range, box))} /> : <NoChart answer={durations} />}
       </section>
     </div>
   );
@@ -102,6 +110,11 @@ function told(answer: Answer<unknown>, text: () => string): string {
 function Problem({ answer }: { answer: Answer<unknown> }) {
   const error: ApiError | undefined = answer.error;
   return error && <p class="dim panel-problem">No chart: {error.message.slice(0, 200)}</p>;
+}
+
+/** As high as a chart, so that nothing moves when one comes. */
+function NoChart({ answer }: { answer: Answer<unknown> }) {
+  return <p class="no-chart dim">{answer.error ? "" : answer.value ? "No span in this time" : "Spans are being counted…"}</p>;
 }
 
 function sum(values: readonly (number | null)[]): number {

@@ -1,11 +1,11 @@
 /** The query as text: coloured, completed, with its error underlined where it is. */
 import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { ApiError } from "../api/client";
-import { errorOffset, tokens } from "../query";
+import { errorOffset, oneLine, tokens } from "../query";
 import type { Range } from "../range";
 import { rememberQuery } from "./recent";
 import { suggestionsFor } from "./suggestions";
-import { type Wanted, wantedAt } from "./wanted";
+import { type Wanted, endOfTyped, wantedAt } from "./wanted";
 
 interface Props {
   readonly query: string;
@@ -43,7 +43,7 @@ export function QueryBox({ query, error, range, run, placeholder, action }: Prop
   };
   const take = (item: string, { wanted }: Open) => {
     const element = area.current!;
-    const after = element.value.slice(element.selectionStart ?? undefined);
+    const after = element.value.slice(endOfTyped(element.value, wanted, element.selectionStart ?? element.value.length));
     const space = /[\s({}]$/.test(item) ? "" : " ";
     const changed = element.value.slice(0, wanted.from) + item + space;
     // At once, not with the next rendering: the next key may come before it
@@ -83,7 +83,7 @@ export function QueryBox({ query, error, range, run, placeholder, action }: Prop
       take(list.items[Math.max(0, list.at)]!, list);
     }
   };
-  const offset = error?.status === 400 && text === query ? errorOffset(query, error.message) : null;
+  const offset = error?.status === 400 && text === oneLine(query) ? placeOf(query, error.message) : null;
 
   return (
     <div class="query">
@@ -135,15 +135,24 @@ export function QueryBox({ query, error, range, run, placeholder, action }: Prop
           ))}
         </ul>
       </div>
-      <button type="button" class="primary" onClick={() => submit(text)}>
+      <button
+        type="button"
+        class="primary"
+        onClick={(event) => {
+          submit(text);
+          if (event.detail) event.currentTarget.blur(); // pressed by the mouse: Space and Enter are the view's again
+        }}
+      >
         {action ?? "Search"}
       </button>
     </div>
   );
 }
 
-function oneLine(query: string): string {
-  return query.replace(/\s*\n\s*/g, " ");
+/** Where in the query an error is; null where it is in what was asked around it. */
+function placeOf(query: string, sentence: string): number | null {
+  const offset = errorOffset(query, sentence);
+  return offset !== null && offset <= query.length ? offset : null;
 }
 
 function coloured(text: string, wrongAt: number | null) {

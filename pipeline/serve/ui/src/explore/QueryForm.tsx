@@ -1,7 +1,7 @@
 /** A form that writes the query, for people who do not know the language; it reads simple queries back. */
 import { useEffect, useState } from "preact/hooks";
 import { useAnswer } from "../api/useAnswer";
-import { type Condition, conditionsOf, type Operator, OPERATORS, spanset, typedLiteral, unquoted } from "../query";
+import { type Condition, conditionsOf, durationLiteral, type Operator, OPERATORS, quoted, spanset, typedLiteral, unquoted } from "../query";
 import { apiRange, type Range } from "../range";
 import { attributeNames, valuesOf } from "./suggestions";
 
@@ -19,20 +19,33 @@ interface Field {
   readonly name: string;
   readonly op: Operator;
   readonly placeholder: string;
+  /** Can it show this value of a query? */
+  readonly shows: (literal: string) => boolean;
+  /** What was typed, as it stands in a query; null where it is no value for it. */
+  readonly read: (typed: string) => string | null;
 }
 
+const STATUSES = ["error", "ok", "unset"];
+const TEXT = { op: "=", placeholder: "any", shows: (literal: string) => /^["`]/.test(literal), read: quoted } as const;
+const DURATION = { name: "duration", shows: (literal: string) => durationLiteral(literal) === literal, read: durationLiteral } as const;
 const FIELDS: readonly Field[] = [
-  { label: "Service", name: SERVICE, op: "=", placeholder: "any" },
-  { label: "Operation", name: "name", op: "=", placeholder: "any" },
-  { label: "At least", name: "duration", op: ">=", placeholder: "100ms" },
-  { label: "At most", name: "duration", op: "<=", placeholder: "2s" },
+  { ...TEXT, label: "Service", name: SERVICE },
+  { ...TEXT, label: "Operation", name: "name" },
+  { ...DURATION, label: "At least", op: ">=", placeholder: "100ms" },
+  { ...DURATION, label: "At most", op: "<=", placeholder: "2s" },
 ];
+const STATUS: Field = { label: "Status", name: "status", op: "=", placeholder: "any", shows: (literal) => STATUSES.includes(literal), read: (typed) => typed };
+
+/** The condition that a field shows: the first that it can. */
+function shownBy(field: Field, conditions: readonly Condition[]): Condition | undefined {
+  return conditions.find((one) => one.name === field.name && one.op === field.op && field.shows(one.value));
+}
 
 export function QueryForm({ query, range, write }: Props) {
   const conditions = conditionsOf(query);
   const times = apiRange(range);
   const services = useAnswer(() => valuesOf(SERVICE, "", times), [Math.floor(range.fromS / 60)]);
-  const chosen = conditions?.find((one) => one.name === SERVICE && one.op === "=");
+  const chosen = conditions ? shownBy(FIELDS[0]!, conditions) : undefined;
   const among = chosen ? spanset([chosen]) : "";
   const operations = useAnswer(() => valuesOf("name", among, times), [among, Math.floor(range.fromS / 60)]);
   const names = useAnswer(() => attributeNames(times), [Math.floor(range.fromS / 60)]);
@@ -46,19 +59,15 @@ export function QueryForm({ query, range, write }: Props) {
       </p>
     );
   }
-  const isField = (one: Condition) =>
-    one.name === "status" || FIELDS.some((field) => field.name === one.name && field.op === one.op);
-  const rest = conditions.filter((one) => !isField(one));
-  const replace = (name: string, op: Operator, value: string) => {
-    const kept = conditions.filter((one) => one.name !== name || (name !== "status" && one.op !== op));
-    write(spanset(value ? [...kept, { name, op, value }] : kept));
-  };
-  const valueOf = (field: Field) => {
-    const found = conditions.find((one) => one.name === field.name && one.op === field.op);
-    return found ? unquoted(found.value) : "";
+  const shown = new Map([...FIELDS, STATUS].map((field) => [field, shownBy(field, conditions)]));
+  const inFields = new Set(shown.values());
+  const rest = conditions.filter((one) => !inFields.has(one));
+  const replace = (field: Field, value: string) => {
+    const before = shown.get(field);
+    const after = value ? [{ name: field.name, op: field.op, value }] : [];
+    write(spanset(before ? conditions.flatMap((one) => (one === before ? after : [one])) : [...conditions, ...after]));
   };
   const lists: Record<string, readonly string[]> = { [SERVICE]: services.value ?? [], name: operations.value ?? [] };
-  const status = conditions.find((one) => one.name === "status")?.value ?? "";
 
   return (
     <div class="query-form">
@@ -66,20 +75,23 @@ export function QueryForm({ query, range, write }: Props) {
         <label key={field.label}>
           {field.label}
           <TextField
-            value={valueOf(field)}
+            value={unquoted(shown.get(field)?.value ?? "")}
             placeholder={field.placeholder}
             options={(lists[field.name] ?? []).map(unquoted)}
-            change={(value) => replace(field.name, field.op, value && typedLiteral(field.name, value))}
+            read={field.read}
+            change={(literal) => replace(field, literal)}
           />
         </label>
       ))}
       <label>
         Status
-        <select value={status} onChange={(event) => replace("status", "=", event.currentTarget.value)}>
+        <select value={shown.get(STATUS)?.value ?? ""} onChange={(event) => replace(STATUS, event.currentTarget.value)}>
           <option value="">any</option>
-          <option value="error">error</option>
-          <option value="ok">ok</option>
-          <option value="unset">unset</option>
+          {STATUSES.map((one) => (
+            <option key={one} value={one}>
+              {one}
+            </option>
+          ))}
         </select>
       </label>
       <ul class="tags" aria-label="Further conditions">
@@ -111,7 +123,7 @@ function AddCondition(props: { names: readonly string[]; add: (condition: Condit
     const given = new FormData(form);
     const [name, op, value] = ["name", "op", "value"].map((field) => `${given.get(field) ?? ""}`.trim());
     if (!name || !value) return;
-    props.add({ name, op: op as Operator, value: typedLiteral(name, value) });
+    props.add({ name, op: op as Operator, value: typedLiteral(name, value, op as Operator) });
     form.reset();
   };
   return (
@@ -133,11 +145,31 @@ function AddCondition(props: { names: readonly string[]; add: (condition: Condit
   );
 }
 
-function TextField(props: { value: string; placeholder: string; options: readonly string[]; change: (value: string) => void }) {
+interface TextFieldProps {
+  readonly value: string;
+  readonly placeholder: string;
+  readonly options: readonly string[];
+  readonly read: Field["read"];
+  /** Is told what was typed as it stands in a query; "" for nothing. */
+  readonly change: (literal: string) => void;
+}
+
+function TextField(props: TextFieldProps) {
   const [text, setText] = useState(props.value);
   const [list] = useState(() => `list-${Math.random().toString(36).slice(2)}`);
   useEffect(() => setText(props.value), [props.value]);
-  const done = (value: string) => value.trim() !== props.value && props.change(value.trim());
+  const done = (input: HTMLInputElement) => {
+    const typed = input.value.trim();
+    if (typed === props.value || input.value === props.value) return;
+    const literal = typed && props.read(typed);
+    if (literal === null) {
+      input.setCustomValidity("A duration, such as 100ms, 1.5s or 2m");
+      input.reportValidity();
+    } else {
+      props.change(literal);
+      setText(literal ? unquoted(literal) : "");
+    }
+  };
   return (
     <>
       <input
@@ -146,11 +178,12 @@ function TextField(props: { value: string; placeholder: string; options: readonl
         autocomplete="off"
         {...(props.options.length ? { list } : {})}
         onInput={(event) => {
+          event.currentTarget.setCustomValidity("");
           setText(event.currentTarget.value);
-          if (props.options.includes(event.currentTarget.value)) done(event.currentTarget.value);
+          if (isChoice(event)) done(event.currentTarget);
         }}
-        onChange={(event) => done(event.currentTarget.value)}
-        onKeyDown={(event) => event.key === "Enter" && done(event.currentTarget.value)}
+        onChange={(event) => done(event.currentTarget)}
+        onKeyDown={(event) => event.key === "Enter" && done(event.currentTarget)}
       />
       {props.options.length > 0 && (
         <datalist id={list}>
@@ -161,4 +194,10 @@ function TextField(props: { value: string; placeholder: string; options: readonl
       )}
     </>
   );
+}
+
+/** Was one of the offered values chosen? What is typed may be the beginning of another. */
+function isChoice(event: Event): boolean {
+  const how = (event as InputEvent).inputType;
+  return how === undefined || how === "insertReplacementText";
 }

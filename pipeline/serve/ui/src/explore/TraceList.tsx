@@ -1,5 +1,5 @@
 /** The traces that were found, a row each, with columns of one's own choice. */
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { type FoundTrace, valueText } from "../api/types";
 import { agoText, clockText, countText, dayText, durationText, timeText } from "../format";
 import { useKeys } from "../keys";
@@ -56,7 +56,8 @@ export function TraceList({ traces, query, columns, picks }: Props) {
     if (trace) togglePick(picks, trace.traceID);
   };
   const move = (step: number) => setAt((before) => Math.min(traces.length - 1, Math.max(0, before + step)));
-  useEffect(() => {
+  // Before the next key comes: it is about the row that has the focus
+  useLayoutEffect(() => {
     if (at >= 0) body.current?.rows[at]?.querySelector("a")?.focus();
   }, [at]);
   useKeys("The list", [
@@ -66,10 +67,8 @@ export function TraceList({ traces, query, columns, picks }: Props) {
       keys: "Enter",
       does: "open the trace",
       run: () => {
-        const link = (document.activeElement as HTMLElement | null)?.closest?.("a");
         const trace = here();
-        if (link) link.click();
-        else if (trace) go(traceUrl(trace, query));
+        if (trace) go(traceUrl(trace, query));
       },
     },
     { keys: "x", does: "pick the trace, to compare it with a second one", run: pick },
@@ -154,17 +153,17 @@ function Row({ trace, query, columns, longest, picked, pick }: RowProps) {
         <i class="took-bar" style={{ width: `${Math.max(1, ((trace.durationMs ?? 0) / longest) * 100)}%` }} />
         <span>{trace.durationMs ? durationText(trace.durationMs * 1e6) : "< 1 ms"}</span>
       </td>
-      <td class="number count" data-name="spans">
+      <td class="number count" data-name={spans === 1 ? "span" : "spans"}>
         {countText(spans)}
       </td>
-      <td class={errors ? "number count bad-text" : "number count dim"} data-name="errors">
+      <td class={errors ? "number count bad-text" : "number count dim"} data-name={errors === 1 ? "error" : "errors"}>
         {countText(errors)}
       </td>
       <td class="services">
         {services.slice(0, SERVICES_SHOWN).map(([service, stats]) => (
-          <Service key={service} name={cut(service)} errors={stats.errorCount ?? 0} />
+          <Service key={service} name={cut(service, 40)} errors={stats.errorCount ?? 0} />
         ))}
-        {services.length > SERVICES_SHOWN && <span class="dim">+ {services.length - SERVICES_SHOWN}</span>}
+        {services.length > SERVICES_SHOWN && <span class="dim more">+ {services.length - SERVICES_SHOWN}</span>}
       </td>
     </tr>
   );
@@ -174,8 +173,8 @@ function startDay(unixMs: number): string {
   return Date.now() - unixMs < 12 * 3600e3 ? agoText(unixMs) : dayText(unixMs);
 }
 
-function cut(text: string): string {
-  return text.length > 100 ? `${text.slice(0, 100)}…` : text;
+function cut(text: string, most = 100): string {
+  return text.length > most ? `${text.slice(0, most)}…` : text;
 }
 
 /** The values that the matched spans have of an attribute. The API names it without its scope. */

@@ -29,6 +29,14 @@ export function wantedAt(text: string, caret: number): Wanted {
   return { kind, typed: typed?.text ?? "", from, name, among: text.slice(0, from) };
 }
 
+/** Where what is written there ends: a name goes on behind the caret, a string where it is closed. */
+export function endOfTyped(text: string, { typed, from }: Wanted, caret: number): number {
+  const whole = typed ? tokens(text).find((token) => token.at === from) : undefined;
+  if (whole?.kind === "name") return Math.max(caret, from + whole.text.length);
+  const rest = whole?.kind === "string" ? /^[^"`{}&|]*["`]/.exec(text.slice(caret)) : null;
+  return caret + (rest ? rest[0].length : 0);
+}
+
 function isHalfOperator(token: Token): boolean {
   return token.kind === "operator" || token.text === "!";
 }

@@ -9,7 +9,7 @@ import { ErrorBox, PartialNote, SendFirstSpan } from "../parts/States";
 import { withCondition } from "../query";
 import { rangeOf } from "../range";
 import { change, urlOf } from "../router";
-import { type Tail, type TailSpan, useTail } from "./useTail";
+import { isFinal, type Tail, type TailSpan, useTail } from "./useTail";
 
 const SCROLLED_PX = 120;
 const IDLE_S = 15;
@@ -73,8 +73,8 @@ export function LivePage({ params }: ViewProps) {
 }
 
 function State({ tail, paused }: { tail: Tail; paused: boolean }) {
-  const [name, kind] =
-    tail.state === "connected" ? (paused ? ["Paused", "warn"] : ["Connected", "good"]) : tail.state === "lost" ? ["Not connected: trying again", "bad"] : ["Connecting", "warn"];
+  const lost = isFinal(tail.error) ? "Not connected" : "Not connected: trying again";
+  const [name, kind] = tail.state === "connected" ? (paused ? ["Paused", "warn"] : ["Connected", "good"]) : tail.state === "lost" ? [lost, "bad"] : ["Connecting", "warn"];
   return (
     <span class={`state ${kind}`} role="status">
       <i />

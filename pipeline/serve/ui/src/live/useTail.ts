@@ -42,6 +42,8 @@ export interface Tail {
 const ROWS_MAX = 300;
 const WAIT_MS = [1000, 2000, 5000, 10_000];
 const RATE_TURNS = 10;
+const FIRST_TURN_MS = 80_000; // querier.live_tail_every_s is at most 60 s
+const SILENT_MS = 15_000; // or four of the longest turns so far
 const NOTHING: Tail = {
   state: "connecting", error: undefined, spans: [], waiting: 0, skipped: 0, matched: 0, arrived: 0, nowMs: 0, newestMs: 0, perS: 0, partial: undefined,
 };
@@ -99,7 +101,7 @@ async function keepListening(query: string, signal: AbortSignal, heard: (event: 
   for (let tries = 0; !signal.aborted; tries++) {
     let error = new ApiError(0, "The querier ended the stream.");
     try {
-      await listen("/api/tail", { q: query }, signal, (event, data) => {
+      await listenWhileTold(query, signal, (event, data) => {
         heard(event, data);
         tries = 0;
       });
@@ -109,8 +111,34 @@ async function keepListening(query: string, signal: AbortSignal, heard: (event: 
     }
     if (signal.aborted) return;
     lost(error);
-    if (error.status >= 400 && error.status < 500) return;
+    if (isFinal(error)) return;
     await new Promise((done) => setTimeout(done, WAIT_MS[Math.min(tries, WAIT_MS.length - 1)]));
+  }
+}
+
+/** Would the same answer come again? */
+export function isFinal(error: ApiError | undefined): boolean {
+  return error !== undefined && error.status >= 400 && error.status < 500;
+}
+
+/** The stream, ended where it says nothing for too long: a querier tells each turn, also one where nothing came. */
+async function listenWhileTold(query: string, signal: AbortSignal, heard: (event: string, data: unknown) => void): Promise<void> {
+  const silent = new AbortController();
+  let [heardMs, longestMs] = [performance.now(), 0];
+  let timer = setTimeout(() => silent.abort(), FIRST_TURN_MS);
+  const wait = () => {
+    longestMs = Math.max(longestMs, performance.now() - heardMs);
+    heardMs = performance.now();
+    clearTimeout(timer);
+    timer = setTimeout(() => silent.abort(), Math.max(SILENT_MS, 4 * longestMs));
+  };
+  try {
+    await listen("/api/tail", { q: query }, AbortSignal.any([signal, silent.signal]), (event, data) => {
+      wait();
+      heard(event, data);
+    });
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -78,7 +78,7 @@ function options(newest: { current: Props }, width: number): uPlot.Options {
     width: Math.max(width, 50),
     height: height ?? 130,
     legend: { show: false },
-    padding: [8, 8, 0, 0],
+    padding: [8, 18, 0, 0],
     cursor: { points: { size: 6 }, y: false, drag: { x: true, y: false, setScale: false } },
     scales: { x: { time: true }, y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
     axes: [

@@ -1,17 +1,21 @@
 /** What stands where an answer is missing, wrong, empty or not complete. */
 import type { ComponentChildren } from "preact";
-import type { ApiError } from "../api/client";
+import { type ApiError, ask } from "../api/client";
 import type { Partial } from "../api/types";
+import { useAnswer } from "../api/useAnswer";
+import type { Source } from "../system/state";
 import { CopyButton } from "./CopyButton";
 
-/** An error as a sentence, with a way out. */
+/** An error as a sentence, with a way out; that of a wrong question is to write it otherwise. */
 export function ErrorBox(props: { error: ApiError; again: () => void }) {
   return (
     <div class="notice bad" role="alert">
       <p>{props.error.message}</p>
-      <button type="button" onClick={props.again}>
-        Try again
-      </button>
+      {props.error.status !== 400 && (
+        <button type="button" onClick={props.again}>
+          Try again
+        </button>
+      )}
     </div>
   );
 }
@@ -47,8 +51,9 @@ export function Empty(props: { title: string; children?: ComponentChildren }) {
 
 /** How the first span comes here. */
 export function SendFirstSpan() {
-  const host = location.hostname || "127.0.0.1";
-  const variables = `export OTEL_EXPORTER_OTLP_ENDPOINT=http://${host}:4318\nexport OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`;
+  const receivers = useAnswer((signal) => ask<{ sources: readonly Source[] }>("/api/status/drops", {}, signal), []);
+  const receiver = receivers.value?.sources?.find((one) => one.kind === "receiver");
+  const variables = `export OTEL_EXPORTER_OTLP_ENDPOINT=${receiverUrl(receiver?.url)}\nexport OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`;
   return (
     <>
       <p>Start a program with an OpenTelemetry SDK like this, and its spans are here within a second:</p>
@@ -63,4 +68,11 @@ export function SendFirstSpan() {
       </p>
     </>
   );
+}
+
+/** The receiver as this browser reaches it: what the querier calls 127.0.0.1 is the querier's own machine. */
+function receiverUrl(known = "http://127.0.0.1:4318"): string {
+  const url = new URL(known);
+  if (/^(127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0)$/.test(url.hostname)) url.hostname = location.hostname || "127.0.0.1";
+  return url.origin;
 }

@@ -12,6 +12,7 @@ const HIGH = 50;
 const ACROSS = 320;
 const DOWN = 78;
 const PAD = 24;
+const NAME_SHOWN_MAX = 17;
 const MANY_FAIL = 0.05;
 const TOLD_CALLS_MAX = 40; // with more, what a line says is told when it is pointed at
 
@@ -105,7 +106,7 @@ function CallLine(props: { call: Call; most: number; isDense: boolean; times: Pr
 function Box(props: { node: Node; x: number; y: number; figures: Figures | undefined; times: Props["times"] }) {
   const { node, x, y, figures, times } = props;
   const name = node.name || "(no service)";
-  const short = name.length > 18 ? `${name.slice(0, 17)}…` : name;
+  const short = name.length > NAME_SHOWN_MAX ? `${name.slice(0, NAME_SHOWN_MAX - 1)}…` : name;
   const kind = kindOf(figures?.errorShare ?? 0);
   const told = figures ? `${rateText(figures.rate)} · ${percentText(figures.errorShare)} errors` : "no entry spans";
   return (

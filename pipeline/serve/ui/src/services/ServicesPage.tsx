@@ -63,7 +63,7 @@ export function ServicesPage({ params }: ViewProps) {
       </div>
       {error && <ErrorBox error={error} again={() => setTurn((before) => before + 1)} />}
       <PartialNote answer={found.value} />
-      {isMap && <PartialNote answer={calls.value} />}
+      {isMap && calls.value?.message !== found.value?.message && <PartialNote answer={calls.value} />}
       {(found.loading || (isMap && calls.loading)) && !found.value && <Loading what="Services are being measured" />}
       {found.value && !rows.length && (
         <Empty title="No service in this time">

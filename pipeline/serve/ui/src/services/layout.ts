@@ -39,20 +39,25 @@ function columnsOf(names: readonly string[], calls: readonly Call[]): Map<string
 function rootsOf(names: readonly string[], calls: readonly Call[]): string[] {
   const called = new Set(calls.filter((call) => call.from !== call.to).map((call) => call.to));
   const roots = names.filter((name) => !called.has(name));
-  if (roots.length) return roots;
-  const surplus = (name: string) =>
-    calls.reduce((sum, call) => sum + (call.from === name ? call.rate : 0) - (call.to === name ? call.rate : 0), 0);
-  return [...names].sort((a, b) => surplus(b) - surplus(a)).slice(0, 1);
+  return roots.length ? roots : [...names].sort((a, b) => surplus(b, calls) - surplus(a, calls)).slice(0, 1);
+}
+
+/** How much more it calls than it is called. */
+function surplus(name: string, calls: readonly Call[]): number {
+  return calls.reduce((sum, call) => sum + (call.from === name ? call.rate : 0) - (call.to === name ? call.rate : 0), 0);
 }
 
 function shortest(names: readonly string[], calls: readonly Call[]): Map<string, number> {
-  const columns = new Map(rootsOf(names, calls).map((name) => [name, 0]));
-  for (let column = 0; column < names.length; column++) {
-    for (const call of calls) {
-      if (columns.get(call.from) === column && !columns.has(call.to)) columns.set(call.to, column + 1);
+  const columns = new Map<string, number>();
+  // A circle that no root leads to begins with one of its own
+  for (let rest = names; rest.length; rest = names.filter((name) => !columns.has(name))) {
+    for (const root of rootsOf(rest, calls.filter((call) => !columns.has(call.from)))) columns.set(root, 0);
+    for (let column = 0; column < names.length; column++) {
+      for (const call of calls) {
+        if (columns.get(call.from) === column && !columns.has(call.to)) columns.set(call.to, column + 1);
+      }
     }
   }
-  for (const name of names) if (!columns.has(name)) columns.set(name, 0);
   return columns;
 }
 
@@ -65,8 +70,9 @@ function longest(names: readonly string[], calls: readonly Call[]): Map<string, 
     const further = new Set(path).add(name);
     for (const call of calls) if (call.from === name) visit(call.to, column + 1, further);
   };
-  for (const name of rootsOf(names, calls)) visit(name, 0, new Set());
-  for (const name of names) if (!columns.has(name)) visit(name, 0, new Set());
+  for (let rest = names; rest.length; rest = names.filter((name) => !columns.has(name))) {
+    for (const root of rootsOf(rest, calls.filter((call) => !columns.has(call.from)))) visit(root, 0, new Set());
+  }
   return columns;
 }
 

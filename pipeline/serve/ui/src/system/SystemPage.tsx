@@ -1,26 +1,30 @@
 /** Is everything all right? What is wrong in words, first; then processes, partitions, what is stored, what was dropped. */
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { ApiError } from "../api/client";
 import { useAnswer } from "../api/useAnswer";
 import type { ViewProps } from "../App";
 import { agoText, bytesText, clockText, countText, durationText } from "../format";
 import { useKeys } from "../keys";
+import { Ago } from "../parts/Ago";
 import { ErrorBox, Loading } from "../parts/States";
 import { type Canary, cancelQuery, type Day, type Drops, type PartitionRow, problemsOf, type SystemState, systemState } from "./state";
 
 const EVERY_MS = 5000;
+const LATE_MS = 2 * EVERY_MS;
 
 export function SystemPage(_props: ViewProps) {
   const [turn, setTurn] = useState(0);
   const found = useAnswer(systemState, [turn], EVERY_MS);
   useKeys("System", [{ keys: "r", does: "ask again", run: () => setTurn((before) => before + 1) }]);
   const state = found.value;
+  const isLate = useLate(found.loading);
   return (
     <div class="page">
       <h1>System</h1>
       {found.error && <ErrorBox error={found.error} again={found.again} />}
       {!state && found.loading && <Loading what="The parts are being asked" />}
-      {state && <Problems state={state} />}
+      {state && isLate && <Late atMs={found.atMs} />}
+      {state && <Problems state={state} isLate={isLate || found.error !== undefined} />}
       {state && (
         <p class="dim">
           As of {clockText(found.atMs)}, asked again every {EVERY_MS / 1000} s.
@@ -40,10 +44,34 @@ export function SystemPage(_props: ViewProps) {
   );
 }
 
-function Problems({ state }: { state: SystemState }) {
+/** Has an answer been on its way for too long? */
+function useLate(isAsking: boolean): boolean {
+  const [isLate, setLate] = useState(false);
+  useEffect(() => {
+    setLate(false);
+    if (!isAsking) return;
+    const timer = setTimeout(() => setLate(true), LATE_MS);
+    return () => clearTimeout(timer);
+  }, [isAsking]);
+  return isLate;
+}
+
+function Late({ atMs }: { atMs: number }) {
+  return (
+    <div class="notice warn" role="status">
+      <p>
+        <strong>A part takes long to answer.</strong> What stands here is of {clockText(atMs)}, <Ago unixMs={atMs} />.{" "}
+        {withCode("`spanstream doctor` tries every part.")}
+      </p>
+    </div>
+  );
+}
+
+/** isLate: whether all is still right is not known. */
+function Problems({ state, isLate }: { state: SystemState; isLate: boolean }) {
   const problems = problemsOf(state);
   if (!problems.length) {
-    return (
+    return isLate ? null : (
       <div class="notice good" role="status">
         <p>
           <strong>Everything is all right.</strong> {summary(state)}

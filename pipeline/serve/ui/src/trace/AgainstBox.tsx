@@ -7,7 +7,7 @@ import { agoText, durationText } from "../format";
 import { countsOf } from "../explore/TraceList";
 import { quoted } from "../query";
 import { go } from "../router";
-import { NO_TRACE_ID, writtenTraceId } from "../traceId";
+import { writtenTraceId } from "../traceId";
 import { differenceUrl } from "./DifferencePage";
 import { type Tree, rootOf } from "./model";
 
@@ -16,7 +16,6 @@ const AROUND_S = 3600;
 
 export function AgainstBox({ tree }: { tree: Tree }) {
   const [isAsked, setAsked] = useState(false);
-  const [wrong, setWrong] = useState(false);
   const list = useId();
   const { columns } = tree;
   const root = rootOf(tree);
@@ -31,7 +30,6 @@ export function AgainstBox({ tree }: { tree: Tree }) {
   const open = (event: SubmitEvent) => {
     event.preventDefault();
     const id = writtenTraceId(event.target as HTMLFormElement, "against");
-    setWrong(!id);
     if (id) go(differenceUrl(id, columns.traceId));
   };
   return (
@@ -43,10 +41,9 @@ export function AgainstBox({ tree }: { tree: Tree }) {
         placeholder="Compare with trace ID"
         autocomplete="off"
         spellcheck={false}
-        aria-invalid={wrong}
-        title={wrong ? NO_TRACE_ID : "This trace against another; those with the same root are offered"}
+        title="This trace against another; those with the same root are offered"
         onFocus={() => setAsked(true)}
-        onInput={() => setWrong(false)}
+        onInput={(event) => event.currentTarget.setCustomValidity("")}
       />
       <datalist id={list}>
         {(alike.value?.traces ?? [])

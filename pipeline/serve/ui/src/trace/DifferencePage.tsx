@@ -2,7 +2,7 @@
 import { useMemo } from "preact/hooks";
 import { ask } from "../api/client";
 import { useAnswer } from "../api/useAnswer";
-import { countText, durationText, timeText } from "../format";
+import { countedText, countText, durationText, timeText } from "../format";
 import { useKeys } from "../keys";
 import { CopyButton } from "../parts/CopyButton";
 import { Service } from "../parts/Service";
@@ -93,8 +93,8 @@ function Facts({ letter, tree }: { letter: string; tree: Tree }) {
       <p class="trace-facts">
         <b>{durationText(tree.totalNs)}</b>
         <span>{timeText(Number(BigInt(columns.startUnixNano) / 1_000_000n))}</span>
-        <span>{countText(tree.rows)} spans</span>
-        <span class={tree.errors ? "bad-text" : "dim"}>{countText(tree.errors)} errors</span>
+        <span>{countedText(tree.rows, "span")}</span>
+        <span class={tree.errors ? "bad-text" : "dim"}>{countedText(tree.errors, "error")}</span>
       </p>
       <a class="mono" href={`/trace/${columns.traceId}`}>
         {columns.traceId}

@@ -1,21 +1,22 @@
-/** The trace as an icicle: each span below its parent, in time. */
-import { useEffect, useState } from "preact/hooks";
+/** The trace as an icicle: each span below its parent, in time; those that overlap below each other. */
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { colourNumber } from "../colour";
-import { durationText } from "../format";
+import { countedText, durationText } from "../format";
 import { colourValue } from "../theme";
+import { type Lanes, lanesOf } from "./lanes";
 import { type Span, type Tree, endOf } from "./model";
 import { useCanvas } from "./useCanvas";
 
 const ROW = 20;
-const DEPTH_MAX = 60;
+const LANES_MAX = 60;
 
 export function FlameGraph(props: { tree: Tree; zoom: Span; selected: number; select: (row: number) => void }) {
   const { tree, zoom } = props;
   const { canvas, width, themes } = useCanvas();
   const [hover, setHover] = useState(-1);
-  const depth = Math.min(DEPTH_MAX, tree.deepest + 1);
+  const lanes = useMemo(() => lanesOf(tree, LANES_MAX), [tree]);
   useEffect(() => {
-    if (width) draw(canvas.current!, tree, zoom, width, depth, props.selected);
+    if (width) draw(canvas.current!, tree, lanes, zoom, width, props.selected);
   }, [tree, zoom, width, props.selected, themes]);
   const rowAt = (event: MouseEvent): number => {
     const box = canvas.current!.getBoundingClientRect();
@@ -23,7 +24,7 @@ export function FlameGraph(props: { tree: Tree; zoom: Span; selected: number; se
     const ns = zoom[0] + ((event.clientX - box.left) / box.width) * (zoom[1] - zoom[0]);
     for (let at = tree.rows - 1; at >= 0; at--) {
       const row = tree.order[at]!;
-      if (tree.depth[row] === level && tree.columns.start[row]! <= ns && endOf(tree.columns, row) >= ns) return row;
+      if (lanes.lane[row] === level && tree.columns.start[row]! <= ns && endOf(tree.columns, row) >= ns) return row;
     }
     return -1;
   };
@@ -42,16 +43,16 @@ export function FlameGraph(props: { tree: Tree; zoom: Span; selected: number; se
         onMouseLeave={() => setHover(-1)}
         onClick={(event) => props.select(rowAt(event))}
       />
-      {tree.deepest >= DEPTH_MAX && <p class="dim">Levels below {DEPTH_MAX} are in the waterfall.</p>}
+      {lanes.left > 0 && <p class="dim">{countedText(lanes.left, "span")} more in the waterfall: there are {LANES_MAX} lines here.</p>}
     </div>
   );
 }
 
-function draw(canvas: HTMLCanvasElement, tree: Tree, zoom: Span, width: number, depth: number, selected: number): void {
+function draw(canvas: HTMLCanvasElement, tree: Tree, { lane, count }: Lanes, zoom: Span, width: number, selected: number): void {
   const scale = devicePixelRatio || 1;
-  canvas.style.height = `${depth * ROW}px`;
+  canvas.style.height = `${count * ROW}px`;
   canvas.width = width * scale;
-  canvas.height = depth * ROW * scale;
+  canvas.height = count * ROW * scale;
   const brush = canvas.getContext("2d");
   if (!brush) return;
   const colours = tree.columns.services.map((service) => colourValue(`--service-${colourNumber(service)}`));
@@ -62,10 +63,10 @@ function draw(canvas: HTMLCanvasElement, tree: Tree, zoom: Span, width: number, 
   brush.textBaseline = "middle";
   const place = (ns: number) => ((ns - zoom[0]) / (zoom[1] - zoom[0])) * width;
   for (const row of tree.order) {
-    const level = tree.depth[row]!;
+    const level = lane[row]!;
     const left = Math.max(0, place(tree.columns.start[row]!));
     const right = Math.min(width, place(endOf(tree.columns, row)));
-    if (level >= depth || right < 0 || left > width) continue;
+    if (level < 0 || right < 0 || left > width) continue;
     const length = Math.max(1, right - left);
     brush.fillStyle = colours[tree.columns.service[row]!]!;
     brush.fillRect(left, level * ROW, length, ROW - 2);

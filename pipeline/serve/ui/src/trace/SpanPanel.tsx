@@ -2,7 +2,7 @@
 import { ask } from "../api/client";
 import { type KeyValue, type OtlpSpan, type TraceAnswer, valueText } from "../api/types";
 import { useAnswer } from "../api/useAnswer";
-import { durationText, percentText, timeText } from "../format";
+import { countText, durationText, percentText, timeText } from "../format";
 import { CopyButton } from "../parts/CopyButton";
 import { Service } from "../parts/Service";
 import { ErrorBox, Loading } from "../parts/States";
@@ -16,6 +16,8 @@ const AROUND_S = 1800;
 const STAYS_MS = 80; // a span that a held key passes by is not asked for
 const LINKS_MAX = 200;
 const SHOWN_MAX = 2000; // characters of a value; the copy has all
+const NAME_SHOWN_MAX = 200;
+const TRACE_SHOWN_MAX = 20_000; // of a stack trace, whose end says as much as its beginning
 
 export function SpanPanel(props: { tree: Tree; row: number; query: string; copied: () => Promise<string>; close: () => void }) {
   const { tree, row } = props;
@@ -39,13 +41,15 @@ export function SpanPanel(props: { tree: Tree; row: number; query: string; copie
   return (
     <aside class="span-panel" aria-label="Span">
       <div class="dialog-head">
-        <h2>{columns.names[columns.name[row]!] || "(no name)"}</h2>
+        <h2>
+          <Value text={columns.names[columns.name[row]!] || "(no name)"} most={NAME_SHOWN_MAX} />
+        </h2>
         <button type="button" class="quiet" aria-label="Close the span" onClick={props.close}>
           ×
         </button>
       </div>
       <p>
-        <Service name={columns.services[columns.service[row]!]!} /> {KINDS[kind] ?? kind}{" "}
+        <Service name={columns.services[columns.service[row]!]!.slice(0, NAME_SHOWN_MAX)} /> <span class="badge">{KINDS[kind] ?? kind}</span>{" "}
         {failed && <span class="badge bad">error</span>}
       </p>
       <dl class="facts">
@@ -90,6 +94,21 @@ export function SpanPanel(props: { tree: Tree; row: number; query: string; copie
   );
 }
 
+/** Cut where it is long, which is told. */
+function Value({ text, most = SHOWN_MAX }: { text: string; most?: number }) {
+  return (
+    <>
+      {text.slice(0, most)}
+      {text.length > most && <span class="dim"> … {countText(text.length)} characters</span>}
+    </>
+  );
+}
+
+/** A key; its line breaks come behind dots. */
+function Key({ text }: { text: string }) {
+  return <th scope="row">{text.split(/(?<=[._/-])/).map((part, at) => [at > 0 && <wbr key={at} />, part])}</th>;
+}
+
 function Fact(props: { name: string; value: string }) {
   return (
     <div>
@@ -115,10 +134,9 @@ function Pairs(props: { title: string; scope: string; pairs: KeyValue[] | undefi
             const condition = conditionOf(props.scope, pair);
             return (
               <tr key={at}>
-                <th scope="row">{pair.key}</th>
+                <Key text={pair.key} />
                 <td>
-                  {text.slice(0, SHOWN_MAX)}
-                  {text.length > SHOWN_MAX && <span class="dim"> … {text.length} characters</span>}
+                  <Value text={text} />
                 </td>
                 <td class="pair-do">
                   {condition && (
@@ -164,8 +182,19 @@ function Events(props: { span: OtlpSpan; startNs: bigint }) {
             <tbody>
               {(event.attributes ?? []).map((pair, index) => (
                 <tr key={index}>
-                  <th scope="row">{pair.key}</th>
-                  <td class={pair.key === "exception.stacktrace" ? "stack-trace" : ""}>{valueText(pair.value).slice(0, SHOWN_MAX)}</td>
+                  <Key text={pair.key} />
+                  <td>
+                    {pair.key === "exception.stacktrace" ? (
+                      <div class="stack-trace" tabIndex={0}>
+                        <Value text={valueText(pair.value)} most={TRACE_SHOWN_MAX} />
+                      </div>
+                    ) : (
+                      <Value text={valueText(pair.value)} />
+                    )}
+                  </td>
+                  <td class="pair-do">
+                    <CopyButton text={valueText(pair.value)} what="copy" />
+                  </td>
                 </tr>
               ))}
             </tbody>

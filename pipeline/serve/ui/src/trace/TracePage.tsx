@@ -1,9 +1,9 @@
 /** One trace: waterfall, flame graph, table of operations, events in order, one span in full, and filters inside. */
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { ask, fetchApi } from "../api/client";
+import { ask, ApiError, fetchApi } from "../api/client";
 import type { Partial } from "../api/types";
 import { useAnswer } from "../api/useAnswer";
-import { countText, durationText, timeText } from "../format";
+import { countedText, countText, durationText, timeText } from "../format";
 import { useKeys } from "../keys";
 import { CopyButton } from "../parts/CopyButton";
 import { Service } from "../parts/Service";
@@ -144,6 +144,7 @@ function Trace(props: { tree: Tree; params: URLSearchParams; again: () => void }
     { keys: "x", does: "only matches, or all", run: () => change({ only: only ? null : "1" }, true) },
     { keys: "p", does: "critical path on or off", run: () => change({ critical: critical ? "0" : null }, true) },
     { keys: "z", does: "the whole time", run: () => change({ zoom: null }, true) },
+    ...(selected < 0 ? [] : [{ keys: "Escape", does: "close the span", run: () => change({ span: null }, true) }]),
   ]);
   const show = (next: (typeof VIEWS)[number]) => change({ view: next === "waterfall" ? null : next }, true);
   const setZoom = (next: Span | null) => change({ zoom: next && `${Math.round(next[0])}-${Math.round(next[1])}` }, true);
@@ -252,21 +253,17 @@ function Head(props: { tree: Tree }) {
       <p class="trace-facts">
         <b>{durationText(tree.totalNs)}</b>
         <span>{timeText(startMs)}</span>
-        <span>{countText(tree.rows)} spans</span>
-        <span>{columns.services.length} services</span>
-        <span>{tree.deepest + 1} levels</span>
-        <span class={tree.errors ? "bad-text" : "dim"}>{countText(tree.errors)} errors</span>
+        <span>{countedText(tree.rows, "span")}</span>
+        <span>{countedText(columns.services.length, "service")}</span>
+        <span>{countedText(tree.deepest + 1, "level")}</span>
+        <span class={tree.errors ? "bad-text" : "dim"}>{countedText(tree.errors, "error")}</span>
       </p>
       <p class="trace-do">
         <code>{columns.traceId}</code>
         <CopyButton text={columns.traceId} what="Copy ID" />
         <CopyButton text={() => told(tree)} what="Copy for an assistant" />
-        <button type="button" class="quiet" onClick={() => download(columns.traceId, "application/json", "json")}>
-          JSON
-        </button>
-        <button type="button" class="quiet" onClick={() => download(columns.traceId, "application/protobuf", "binpb")}>
-          OTLP
-        </button>
+        <DownloadButton traceId={columns.traceId} what="JSON" type="application/json" ending="json" />
+        <DownloadButton traceId={columns.traceId} what="OTLP" type="application/protobuf" ending="binpb" />
         <a href={`/plain/trace/${columns.traceId}`}>Without script</a>
         <AgainstBox tree={tree} />
       </p>
@@ -280,7 +277,35 @@ export async function told(tree: Tree, top = -1): Promise<string> {
   return asText(tree, events?.version === tree.columns.version ? events : null, top);
 }
 
-async function download(traceId: string, type: string, ending: string): Promise<void> {
+interface Download {
+  readonly traceId: string;
+  readonly what: string;
+  readonly type: string;
+  readonly ending: string;
+}
+
+function DownloadButton(props: Download) {
+  const [failed, setFailed] = useState("");
+  const start = () =>
+    download(props).then(
+      () => setFailed(""),
+      (error: unknown) => setFailed(error instanceof ApiError ? error.message : `${error}`),
+    );
+  return (
+    <>
+      <button type="button" class="quiet" title="The whole trace as a file" onClick={start}>
+        Download {props.what}
+      </button>
+      {failed && (
+        <span class="bad-text" role="alert">
+          Not downloaded: {failed}
+        </span>
+      )}
+    </>
+  );
+}
+
+async function download({ traceId, type, ending }: Download): Promise<void> {
   const answer = await fetchApi(`/api/traces/${traceId}`, {}, { headers: { Accept: type } });
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await answer.blob());

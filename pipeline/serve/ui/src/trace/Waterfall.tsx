@@ -53,6 +53,7 @@ export function Waterfall(props: {
       tabIndex={0}
       aria-activedescendant={selected >= 0 ? `span-${selected}` : undefined}
       onScroll={look}
+      style={{ "--rows": shown.length }}
     >
       <div class="waterfall-rows" role="presentation" style={{ height: `${shown.length * ROW_PX}px` }}>
         {shown.slice(seen[0], seen[1]).map((row, index) => (
@@ -133,7 +134,11 @@ function WaterfallRow(props: {
           </b>
         )}
         <span class="span-service">{service.slice(0, 60)}</span> <span class="span-name">{name || "(no name)"}</span>
-        {tree.orphans.has(row) && <span class="badge warn">parent not received</span>}
+        {tree.orphans.has(row) && (
+          <span class="badge warn" title="The span above it did not come: it is late, was not sampled, or was lost">
+            parent not received
+          </span>
+        )}
         {props.collapsed && <span class="dim"> +{below}</span>}
       </span>
       <span class="span-time">
