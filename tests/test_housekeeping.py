@@ -134,17 +134,31 @@ def test_a_damaged_byte_of_a_stored_chunk_is_told_until_it_is_restored(
     settings = Settings(kafka=kafka_settings, store=store_settings)
     admin.ensure(settings)
     store, load = ObjectStore(settings.store), Load(settings)
-    often = {"HOUSEKEEPING_EVERY_S": "1", "HOUSEKEEPING_CHECK_BYTES_PER_S": str(1 << 30)}
-    with Workers(settings, tmp_path, seal_age_s=1, variables=variables(often)) as workers:
+    often = {
+        "HOUSEKEEPING_EVERY_S": "1",
+        "HOUSEKEEPING_CHECK_BYTES_PER_S": str(1 << 30),
+        "QUERIER_CATALOG_REFRESH_S": "1",
+    }
+    workers = Workers(settings, tmp_path, seal_age_s=1, variables=variables(often))
+    with workers, querier(settings, tmp_path) as url:
         worker = workers.start("one")
         load.send(40)
         wait_until(lambda: everything_is_stored(store, settings), 60)
         one = next(chain.from_iterable(Bucket(store, settings).chunks()))
         whole = store.get(one.bucket, one.name)
         assert whole is not None
+        trace_id = chunk.read_chunk(whole, ["trace_id"]).column("trace_id")[0].as_py().hex()
+        questions = (f"/api/v2/traces/{trace_id}", "/api/search?q={}&limit=1&start=1699999000&end=1700001000")
+
+        def told() -> list[bool]:
+            answers = [httpx.get(f"{url}{question}", timeout=30).text for question in questions]
+            return [f"{one.name} is damaged" in answer for answer in answers]
+
         at = len(whole) // 3
         store.put(one.bucket, one.name, whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], "")
         wait_until(lambda: metric(worker, "spanstream_worker_damaged_chunks") == 1, 60, "the damage is told")
+        wait_until(lambda: told() == [True, True], 60, "answers say so")
 
         store.put(one.bucket, one.name, whole, "")
         wait_until(lambda: metric(worker, "spanstream_worker_damaged_chunks") == 0, 60, "it is whole again")
+        wait_until(lambda: told() == [False, False], 60, "answers are exact again")

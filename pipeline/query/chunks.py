@@ -88,6 +88,11 @@ class ChunkRef:
         return self.entry.start_max_unix_ns
 
 
+def told_damage(refs: Iterable[ChunkRef]) -> list[str]:
+    """Which of these chunks are damaged, in sentences: what is read of one may be wrong."""
+    return [f"chunk {ref.url} is damaged: what comes from it may be wrong" for ref in refs if ref.entry.damaged]
+
+
 def refs_of(entries: Iterable[ChunkEntry], horizons: Mapping[int, int]) -> list[ChunkRef]:
     """Those of the chunks that lie below H of their partition, if it is one of `horizons`.
 
@@ -185,6 +190,10 @@ class ChunkReader:
             if len(broken) == len(urls) and not others_read and "404" not in str(exc):
                 raise
         return self.read(refs, statement, traces=traces, fetch=fetch, others_read=others_read, **tables)
+
+    def tell(self, reasons: Iterable[str]) -> None:
+        """Why the answer may be wrong; each is told once."""
+        self._reasons += [reason for reason in reasons if reason not in self._reasons]
 
     def url_of(self, filename: str) -> str:
         """The URL of a chunk, of what the column `filename` says."""

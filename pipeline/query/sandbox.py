@@ -35,11 +35,14 @@ FROM spans GROUP BY tenant, trace_id
 
 @dataclass(frozen=True, slots=True)
 class TenantRows:
-    """What one tenant's rows of a snapshot are made of. live: with BASE_COLUMNS and others."""
+    """What one tenant's rows of a snapshot are made of. live: with BASE_COLUMNS and others; reasons: why they may be
+    wrong.
+    """
 
     tenant: str
     urls: Sequence[str]
     live: pa.Table
+    reasons: Sequence[str] = ()
 
 
 def sandbox(

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.query import trace_rows
 from pipeline.query.chunk_cache import ChunkCache
-from pipeline.query.chunks import MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of, rows_of
+from pipeline.query.chunks import MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of, rows_of, told_damage
 from pipeline.query.conditions import SERVICE, Condition
 from pipeline.query.executor import Asked
 from pipeline.query.explained import Watch
@@ -59,7 +59,7 @@ class TenantSpans:
 
     def refs(self, start_ns: int, end_ns: int) -> list[ChunkRef]:
         """The chunks with spans in a range."""
-        return refs_of(self._catalog.chunks_for(self._tenant, start_ns, end_ns), self._snapshot.horizons)
+        return self._told(refs_of(self._catalog.chunks_for(self._tenant, start_ns, end_ns), self._snapshot.horizons))
 
     def fitting(self, refs: Sequence[ChunkRef], condition: Condition) -> list[ChunkRef]:
         """The chunks of which the catalog's entries leave it possible that a row fulfils a condition."""
@@ -79,7 +79,11 @@ class TenantSpans:
         for trace_id, partition in zip(trace_ids, partitions, strict=True):
             for entry in self._catalog.chunks_for_trace(self._tenant, partition, trace_id, start_ns, end_ns):
                 found[entry.name] = entry
-        return refs_of(found.values(), self._snapshot.horizons)
+        return self._told(refs_of(found.values(), self._snapshot.horizons))
+
+    def _told(self, refs: list[ChunkRef]) -> list[ChunkRef]:
+        self.reader.tell(told_damage(refs))
+        return refs
 
     def present(self, refs: Sequence[ChunkRef]) -> Present:
         """The columns of these chunks and of what is live."""

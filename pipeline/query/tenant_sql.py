@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import duckdb
 import pyarrow as pa
 
-from pipeline.query.chunks import ChunkRef, refs_of
+from pipeline.query.chunks import ChunkRef, refs_of, told_damage
 from pipeline.query.engine import stand_back
 from pipeline.query.sandbox import BASE_COLUMNS, TenantRows, sandbox
 from pipeline.query.snapshot import Snapshot, Snapshots
@@ -82,7 +82,8 @@ class TenantSql:
             run.close()
             raise
         batches = run.batches(self._querier.sql_bytes_max)
-        return SqlAnswer(schema, batches, snapshot.reasons + snapshot.told_losses(), run.close)
+        reasons = snapshot.reasons + snapshot.told_losses() + [reason for one in rows for reason in one.reasons]
+        return SqlAnswer(schema, batches, reasons, run.close)
 
     def close(self) -> None:
         """End the threads; what runs ends by its time."""
@@ -95,7 +96,8 @@ class TenantSql:
         for tenant in tenants:
             refs = refs_of(self._catalog.chunks_for(tenant, *range_ns), snapshot.horizons)
             size += sum(ref.entry.bytes for ref in refs)
-            found.append(TenantRows(tenant, [ref.url for ref in refs], _live(snapshot, tenant, statement, refs)))
+            live = _live(snapshot, tenant, statement, refs)
+            found.append(TenantRows(tenant, [ref.url for ref in refs], live, told_damage(refs)))
         if size > self._querier.sql_chunk_bytes_max:
             raise QueryTooLargeError(
                 f"the chunks of this range have {size} bytes, more than querier.sql_chunk_bytes_max: ask for less time"

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.query.chunks import ChunkReader, ChunkRef, refs_of
+from pipeline.query.chunks import ChunkReader, ChunkRef, refs_of, told_damage
 from pipeline.query.engine import Engine, Session
 from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.spans import dedup, schema
@@ -98,6 +98,8 @@ class TraceLookup:
             known = {ref.entry.name for ref in refs}
             more = [ref for ref in await self._refs(question, snapshot.horizons) if ref.entry.name not in known]
             stored += await self._read(more, trace_id, reasons)
+            refs += more
+        reasons += told_damage(refs)
         return joined(trace_id, partition, stored, snapshot, tenants, reasons)
 
     async def _refs(self, question: tuple[Any, ...], horizons: dict[int, int]) -> list[ChunkRef]:

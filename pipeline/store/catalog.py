@@ -12,6 +12,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -89,6 +90,7 @@ class Catalog:
         for key, value in self._families[META].items():
             if key.startswith(b"edits/"):
                 self._edits[int(key.removeprefix(b"edits/"))] = EditState.from_json(value)
+        self._note_damaged()
         for key, value in self._families[ROWS].items():
             partition, first = int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")
             self._take_row(partition, first, Row.from_json(value))
@@ -238,10 +240,10 @@ class Catalog:
     def _between_edits(self, ask: Callable[[], list[ChunkEntry]]) -> list[ChunkEntry]:
         """The answer of a time at which no chunk took the place of others."""
         while True:
-            before = self._edition
+            before, damaged = self._edition, self._damaged
             found = ask()
             if before == self._edition:
-                return found
+                return [replace(one, damaged=True) if one.name in damaged else one for one in found]
 
     def services(self, tenant: str) -> Services:
         """Service -> operation -> spans, over all chunks; what found no place is counted under totals.OTHERS."""
@@ -347,12 +349,16 @@ class Catalog:
             batch.put(EDITS % partition, state.to_json(), self._handles[META])
             self._db.write(batch)
             self._edits[partition] = state
+            self._note_damaged()
             self._forget_chunks(gone)
             for first, row in changed.items():
                 self._take_row(partition, first, row)
             for first in [first for first in self._runs[partition] if first < state.oldest]:
                 self._drop(partition, first)
             self._edition += 1
+
+    def _note_damaged(self) -> None:
+        self._damaged = frozenset[str]().union(*(state.damaged for state in self._edits.values()))
 
     def _filter_of(self, key: ChunkKey) -> bytes | None:
         entry = self._entry(key)
@@ -363,6 +369,7 @@ class Catalog:
     def _forget(self) -> None:
         self._edition = 0
         self._edits: dict[int, EditState] = defaultdict(EditState)
+        self._damaged = frozenset[str]()
         self._runs: dict[int, dict[int, _Run]] = defaultdict(dict)
         self._base: dict[int, int] = {}
         self._horizon: dict[int, int] = {}

@@ -14,7 +14,14 @@ from typing import Any
 
 import orjson
 
-from pipeline.store.manifest import ChunkEntry, Manifest, chunk_from_values, chunk_values, manifest_prefix
+from pipeline.store.manifest import (
+    ChunkEntry,
+    Manifest,
+    chunk_from_values,
+    chunk_values,
+    manifest_prefix,
+    parse_chunk_object,
+)
 from topics.errors import FormatVersionError, MalformedRecordError
 
 FORMAT = 1
@@ -60,7 +67,10 @@ class Added:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """One change. oldest: manifests that begin below this offset count no more. One that changes nothing is a fence."""
+    """One change. oldest: manifests that begin below this offset count no more. One that changes nothing is a fence.
+
+    damaged, mended: names of chunks that count and were found so.
+    """
 
     topic: str
     partition: int
@@ -71,6 +81,8 @@ class Edit:
     oldest: int = 0
     removed: tuple[Removed, ...] = ()
     added: tuple[Added, ...] = ()
+    damaged: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -83,6 +95,7 @@ class Edit:
             {"format": FORMAT}
             | {name: getattr(self, name) for name in _EDIT}
             | {"removed": [_values(one) for one in self.removed], "added": [_added_values(one) for one in self.added]}
+            | {name: names for name in _NAMES if (names := getattr(self, name))}
         )
 
     @classmethod
@@ -91,33 +104,39 @@ class Edit:
         try:
             read = _read(content, "an edit")
             values = {name: read[name] for name in _EDIT}
+            values |= {name: tuple(map(str, read.get(name, ()))) for name in _NAMES}
             return cls(**values, removed=_removed(read["removed"]), added=_added(read["added"]))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise MalformedRecordError(f"this is no edit: {error!r}") from error
 
 
-_EDIT = tuple(one.name for one in fields(Edit) if one.name not in ("removed", "added"))
+_NAMES = ("damaged", "mended")  # left out where there are none
+_EDIT = tuple(one.name for one in fields(Edit) if one.name not in ("removed", "added", *_NAMES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditState:
-    """What all edits up to `sequence` come to. removed: by name."""
+    """What all edits up to `sequence` come to. removed: by name; damaged: names of chunks that count."""
 
     sequence: int = 0
     oldest: int = 0
     removed: Mapping[str, Removed] = field(default_factory=dict)
     added: tuple[Added, ...] = ()
+    damaged: frozenset[str] = frozenset()
 
     def after(self, edit: Edit) -> EditState:
         """With one more edit. Raises MalformedRecordError unless it is the next one."""
         if edit.sequence != self.sequence + 1:
             raise MalformedRecordError(f"edit {edit.sequence} does not follow {self.sequence}")
         gone = {one.name for one in edit.removed}
+        oldest = max(self.oldest, edit.oldest)
+        damaged = self.damaged.union(edit.damaged) - gone.union(edit.mended)
         return EditState(
             sequence=edit.sequence,
-            oldest=max(self.oldest, edit.oldest),
+            oldest=oldest,
             removed=dict(self.removed) | {one.name: one for one in edit.removed},
             added=tuple(one for one in self.added if one.chunk.name not in gone) + edit.added,
+            damaged=frozenset(name for name in damaged if _first_of(name) >= oldest),
         )
 
     def chunks_of(self, manifest: Manifest) -> tuple[ChunkEntry, ...]:
@@ -145,6 +164,7 @@ class EditState:
                 "removed": [_values(one) for one in self.removed.values()],
                 "added": [_added_values(one) for one in self.added],
             }
+            | ({"damaged": sorted(self.damaged)} if self.damaged else {})
         )
 
     @classmethod
@@ -157,6 +177,7 @@ class EditState:
                 oldest=int(read["oldest"]),
                 removed={one.name: one for one in _removed(read["removed"])},
                 added=_added(read["added"]),
+                damaged=frozenset(map(str, read.get("damaged", ()))),
             )
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise MalformedRecordError(f"this is no checkpoint: {error!r}") from error
@@ -191,6 +212,12 @@ def _read(content: bytes, what: str) -> dict[str, Any]:
             f"{what} has format {read['format']}, this version reads up to {FORMAT}: upgrade spanstream"
         )
     return read
+
+
+def _first_of(chunk: str) -> int:
+    """The offset that a chunk's name begins with; of a name that is none the lowest."""
+    parsed = parse_chunk_object(chunk)
+    return parsed[2] if parsed is not None else 0
 
 
 def _values(one: Removed | Added) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -19,7 +20,7 @@ from pipeline.clocks import Clocks
 from pipeline.store import commit, edit_log
 from pipeline.store.compaction import Compactor
 from pipeline.store.edit_log import Listed
-from pipeline.store.edits import Added, Edit, EditState, Removed
+from pipeline.store.edits import Edit, EditState, Removed
 from pipeline.store.manifest import (
     ChunkEntry,
     Manifest,
@@ -132,8 +133,7 @@ class Housekeeper:
         if not stop.is_set() and self._compactor.due(partition):
             self._compact(partition, stop, done)
         if not stop.is_set():
-            names, state = edit_log.read(self._store, self._topic, partition)
-            self.slow_check.look(partition, names.manifests, state, stop)
+            self._look_again(partition, stop, done)
         return done
 
     # ---- retention
@@ -305,18 +305,22 @@ class Housekeeper:
             done.edited, done.chunks_merged = True, done.chunks_merged + len(removed)
             self._compactor.count(compacted)
 
-    # ---- both
+    # ---- what is damaged
 
-    def _edit(
-        self,
-        partition: int,
-        state: EditState,
-        now: int,
-        *,
-        oldest: int = 0,
-        removed: tuple[Removed, ...] = (),
-        added: tuple[Added, ...] = (),
-    ) -> Edit:
+    def _look_again(self, partition: int, stop: threading.Event, done: Kept) -> None:
+        """Tell readers of chunks that were found damaged, or whole again."""
+        names, state = edit_log.read(self._store, self._topic, partition)
+        found = self.slow_check.look(partition, names.manifests, state, stop)
+        if any(found) and not stop.is_set():
+            edit = self._edit(partition, state, self._clocks.unix_ns(), damaged=found.damaged, mended=found.mended)
+            if edit_log.put(self._store, edit):
+                state, done.edited = state.after(edit), True
+        self.slow_check.tell(partition, len(state.damaged))
+
+    # ---- all of it
+
+    def _edit(self, partition: int, state: EditState, now: int, **changes: Any) -> Edit:
+        """The next edit; changes: as Edit has them."""
         return Edit(
             topic=self._topic,
             partition=partition,
@@ -324,9 +328,7 @@ class Housekeeper:
             token=secrets.token_hex(TOKEN_BYTES),
             worker=self._worker,
             written_unix_ns=now,
-            oldest=oldest,
-            removed=removed,
-            added=added,
+            **changes,
         )
 
     def _from_oldest(self, names: Listed, state: EditState) -> Iterator[Manifest]:

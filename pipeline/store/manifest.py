@@ -27,7 +27,8 @@ class ChunkEntry:
 
     bytes: of the chunk and the objects beside it. Times are of the spans, outliers left out (0 where all are outliers);
     outliers: (trace ID in hex, start) of spans whose start cannot be. services: service -> operation -> spans.
-    attributes: column -> spans that have it. more_keys: keys that stand in a map column, `scope.key`.
+    attributes: column -> spans that have it. more_keys: keys that stand in a map column, `scope.key`. damaged: whether
+    an edit says so; it does not stand in a manifest.
     """
 
     tenant: str
@@ -45,6 +46,7 @@ class ChunkEntry:
     services: Services = field(default_factory=dict)
     attributes: dict[str, int] = field(default_factory=dict)
     more_keys: tuple[str, ...] = ()
+    damaged: bool = False
 
     @property
     def objects(self) -> tuple[str, str, str]:
@@ -79,7 +81,8 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The object's content."""
-        return orjson.dumps({"format": FORMAT} | {name: getattr(self, name) for name in _MANIFEST})
+        values = {name: getattr(self, name) for name in _MANIFEST} | {"chunks": [*map(chunk_values, self.chunks)]}
+        return orjson.dumps({"format": FORMAT} | values)
 
     def to_entry(self, bytes_max: int = ENTRY_BYTES_MAX) -> bytes:
         """What topic span_chunks gets: the content, or where that is larger than `bytes_max` the object's name."""
@@ -101,7 +104,7 @@ class Manifest:
 
 
 _MANIFEST = tuple(one.name for one in fields(Manifest))
-_CHUNK = tuple(one.name for one in fields(ChunkEntry))
+_CHUNK = tuple(one.name for one in fields(ChunkEntry) if one.name != "damaged")
 _WHOLE_NUMBERS = (
     *("partition", "partitions", "first", "written_unix_ns"),
     *("record_time_min_unix_ns", "record_time_max_unix_ns"),

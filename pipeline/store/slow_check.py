@@ -1,14 +1,16 @@
 """Chunks are looked at again, page by page: DuckDB passes over checksums, so a damaged byte is a wrong sum in silence.
 
 So slowly that nobody notices: of each partition that the worker owns so many bytes a second, one manifest after
-the other, from any of them on: a worker may be started anew before it has come to the end.
+the other, from any of them on: a worker may be started anew before it has come to the end. What is damaged is looked at
+again with each turn; an edit tells readers of it, so that their answers say so.
 """
 
 from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
 
 import structlog
 
@@ -16,13 +18,21 @@ from pipeline import telemetry
 from pipeline.clocks import Clocks
 from pipeline.store.commit import read_manifest
 from pipeline.store.edits import EditState
-from pipeline.store.manifest import ChunkEntry, Manifest, parse_chunk_object
+from pipeline.store.manifest import ChunkEntry, Manifest, manifest_name, parse_chunk_object
 from pipeline.store.objects import ObjectStore
 from pipeline.store.verify import names_still, problems_of
 from topics.settings import Settings
 
 log = structlog.get_logger(__name__)
 BUSY_POLL_S = 0.1
+DAMAGED_MAX = 1000  # of a partition that readers are told of: each of their answers names those it meets
+
+
+class Found(NamedTuple):
+    """What an edit has to tell: names of chunks found damaged, and of those found whole again."""
+
+    damaged: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
 
 
 class SlowCheck:
@@ -34,9 +44,9 @@ class SlowCheck:
         self._turn_ns: dict[int, int] = {}  # partition -> when it last had its turn, by the steady clock
         self._left_bytes: dict[int, float] = {}  # what it may still read; less than 0 after a large chunk
         self._last: dict[int, str] = {}  # the manifest looked at last
-        self._damaged: dict[int, set[str]] = {}
+        self._damaged: dict[int, int] = {}
 
-    def look(self, partition: int, names: Sequence[str], state: EditState, stop: threading.Event) -> None:
+    def look(self, partition: int, names: Sequence[str], state: EditState, stop: threading.Event) -> Found:
         """As many of a partition's chunks as have come due since its last turn. names: of its manifests, in order.
 
         Raises StoreUnavailableError; MalformedRecordError and FormatVersionError of a manifest.
@@ -45,51 +55,54 @@ class SlowCheck:
         since_s = (now_ns - self._turn_ns.get(partition, now_ns)) / 1e9
         self._turn_ns[partition] = now_ns
         left = min(self._left_bytes.get(partition, 0.0), 0.0) + since_s * rate
-        self._forget_gone(partition, state)
-        at = _first_behind(names, self._last.get(partition))
-        for name in (*names[at:], *names[:at]) if rate else ():
+        whole, damaged = set[str](), set[str]()
+        for manifest in self._manifests(partition, names, state) if rate else ():
+            for chunk in state.chunks_of(manifest):
+                if left > 0 and not stop.is_set():
+                    problems, nbytes = self._check(manifest, chunk, stop)
+                    left -= nbytes
+                    (damaged if problems else whole).add(chunk.name)
             if left <= 0 or stop.is_set():
                 break
-            self._last[partition] = name
-            if (manifest := read_manifest(self._store, name)) is not None:
-                left -= sum(self._check(manifest, chunk, stop) for chunk in state.chunks_of(manifest))
         self._left_bytes[partition] = left
+        new = sorted(damaged - state.damaged)[: max(0, DAMAGED_MAX - len(state.damaged))]
+        return Found(tuple(new), tuple(sorted(whole & state.damaged)))
+
+    def tell(self, partition: int, damaged: int) -> None:
+        """So many chunks of a partition are damaged."""
+        self._damaged[partition] = damaged
+        telemetry.CHUNKS_DAMAGED.set(sum(self._damaged.values()))
 
     def let_go(self, owned: Collection[int]) -> None:
         """Only these partitions are the worker's: others' damage is told by their owners."""
         for partition in self._turn_ns.keys() - set(owned):
             del self._turn_ns[partition]
-            self._damaged.pop(partition, None)
-        self._tell()
+            self.tell(partition, 0)
 
-    def _forget_gone(self, partition: int, state: EditState) -> None:
-        """Damaged chunks that were removed since, or merged."""
-        for name in list(self._damaged.get(partition, ())):
-            parsed = parse_chunk_object(name)
-            if name in state.removed or (parsed is not None and parsed[2] < state.oldest):
-                self._damaged[partition].remove(name)
-        self._tell()
+    def _manifests(self, partition: int, names: Sequence[str], state: EditState) -> Iterator[Manifest]:
+        """Those of damaged chunks, then all from the one behind the last, round to it again."""
+        parsed = [one for name in state.damaged if (one := parse_chunk_object(name)) is not None]
+        again = sorted({manifest_name(*one) for one in parsed}.intersection(names))
+        at = _first_behind(names, self._last.get(partition))
+        for name in dict.fromkeys((*again, *names[at:], *names[:at])):
+            if name not in again:
+                self._last[partition] = name
+            if (manifest := read_manifest(self._store, name)) is not None:
+                yield manifest
 
-    def _tell(self) -> None:
-        telemetry.CHUNKS_DAMAGED.set(sum(map(len, self._damaged.values())))
-
-    def _check(self, manifest: Manifest, chunk: ChunkEntry, stop: threading.Event) -> int:
-        """The bytes that were read."""
+    def _check(self, manifest: Manifest, chunk: ChunkEntry, stop: threading.Event) -> tuple[list[str], int]:
+        """What is wrong with a chunk, and the bytes that were read."""
         while self._busy() and not stop.wait(BUSY_POLL_S):
             pass
-        if stop.is_set():
-            return 0
         folder = self._settings.worker.data_dir / "check"
         folder.mkdir(parents=True, exist_ok=True)
         problems, nbytes = problems_of(self._store, chunk, folder)
         telemetry.CHUNKS_CHECKED.inc()
-        damaged = self._damaged.setdefault(manifest.partition, set())
-        damaged.discard(chunk.name)
-        if problems and names_still(self._store, manifest, chunk):
-            damaged.add(chunk.name)
+        if problems and not names_still(self._store, manifest, chunk):
+            problems = []
+        if problems:
             log.error("chunk_damaged", bucket=chunk.bucket, chunk=chunk.name, problems=problems)
-        self._tell()
-        return nbytes
+        return problems, nbytes
 
 
 def _first_behind(names: Sequence[str], last: str | None) -> int:

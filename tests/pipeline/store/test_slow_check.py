@@ -10,62 +10,76 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from pipeline.clocks import Clocks
+from pipeline.query.chunks import refs_of, told_damage
 from pipeline.store import edit_log
+from pipeline.store.catalog import Catalog
 from pipeline.store.edits import Removed
-from pipeline.store.slow_check import SlowCheck
-from tests.pipeline.store.memory_store import T0, TOPIC, MemoryStore
+from pipeline.store.housekeeping import Retention
+from tests.pipeline.store.keepers import new_keeper
+from tests.pipeline.store.memory_store import T0, TOPIC
 from tests.pipeline.store.test_edits import edit_of
 from tests.pipeline.store.test_verify import flipped, whole
 from topics.errors import MalformedRecordError
 from topics.settings import HousekeepingSettings, Settings, WorkerSettings
 
 RATE = 65536
+AN_AGE_H = 1e9
 
 
 class Checked:
-    """A store of three chunks, and who looks at them, by a clock of the test."""
+    """A store of three chunks, their keeper, and a clock of the test."""
 
     def __init__(self, folder: Path, busy: Callable[[], bool] = lambda: False) -> None:
         self.store, self.middle = whole()
         self.now_s = 0.0
-        settings = Settings(
-            housekeeping=HousekeepingSettings(check_bytes_per_s=RATE), worker=WorkerSettings(data_dir=folder)
+        housekeeping = HousekeepingSettings(
+            check_bytes_per_s=RATE, compaction_chunk_bytes=0, chunk_retention_h=AN_AGE_H
         )
-        clocks = Clocks(lambda: T0, lambda: int(self.now_s * 1e9))
-        self.check = SlowCheck(settings, self.store, clocks=clocks, busy=busy)
+        self.keeper = new_keeper(
+            Settings(housekeeping=housekeeping, worker=WorkerSettings(data_dir=folder)),
+            self.store,
+            lambda: self.now_s / 3600,
+            lambda: Retention(AN_AGE_H * 3600),
+            busy=busy,
+        )
         self.look(0)
 
     def look(self, after_s: float) -> int:
         """A turn so long after the one before it; how many chunks were looked at."""
         self.now_s += after_s
         before = chunks_checked()
-        names, state = edit_log.read(self.store, TOPIC, 0)
-        self.check.look(0, names.manifests, state, threading.Event())
+        self.keeper.keep(0, threading.Event())
         return chunks_checked() - before
 
-    def damage(self) -> None:
-        place = (self.store.buckets[0], self.middle.chunks[0].name)
-        self.store.objects[place] = flipped(self.store.objects[place])
+    @property
+    def place(self) -> tuple[str, str]:
+        """Where the chunk in the middle stands."""
+        return self.store.buckets[0], self.middle.chunks[0].name
+
+    def damage(self) -> bytes:
+        """Change one bit of it; what was there before."""
+        held = self.store.objects[self.place]
+        self.store.objects[self.place] = flipped(held)
+        return held
+
+    def damaged(self) -> list[str]:
+        """As an edit says."""
+        return sorted(edit_log.read(self.store, TOPIC, 0)[1].damaged)
 
 
 def chunks_checked() -> int:
-    return int(value_of("spanstream_worker_checked_chunks_total"))
+    return int(REGISTRY.get_sample_value("spanstream_worker_checked_chunks_total") or 0)
 
 
-def damaged() -> int:
-    return int(value_of("spanstream_worker_damaged_chunks"))
-
-
-def value_of(metric: str) -> float:
-    return REGISTRY.get_sample_value(metric) or 0.0
+def chunks_told() -> int:
+    return int(REGISTRY.get_sample_value("spanstream_worker_damaged_chunks") or 0)
 
 
 @pytest.fixture
 def checked(tmp_path: Path) -> Iterator[Checked]:
     found = Checked(tmp_path)
     yield found
-    found.check.let_go([])
+    found.keeper.slow_check.let_go([])
 
 
 def test_so_much_is_looked_at_as_has_come_due(checked: Checked) -> None:
@@ -79,35 +93,66 @@ def test_so_much_is_looked_at_as_has_come_due(checked: Checked) -> None:
 
 
 def test_a_damaged_chunk_is_told_until_it_is_restored(checked: Checked) -> None:
-    place = (checked.store.buckets[0], checked.middle.chunks[0].name)
-    held = checked.store.objects[place]
-    checked.damage()
+    held = checked.damage()
 
     checked.look(60)
-    assert damaged() == 1
+    assert (checked.damaged(), chunks_told()) == ([checked.place[1]], 1)
 
-    checked.store.objects[place] = held
+    checked.store.objects[checked.place] = held
     checked.look(60)
-    assert damaged() == 0
+    assert (checked.damaged(), chunks_told()) == ([], 0)
 
 
-def test_a_damaged_chunk_that_was_removed_is_told_no_more(checked: Checked) -> None:
-    checked.damage()
+def test_what_is_damaged_is_looked_at_first(checked: Checked) -> None:
+    held = checked.damage()
     checked.look(60)
+    checked.store.objects[checked.place] = held
 
-    assert edit_log.put(checked.store, edit_of(1, removed=(Removed.of(checked.middle.chunks[0], T0),)))
+    assert checked.look(0.001) == 1
+    assert checked.damaged() == []
+
+
+def test_one_that_is_gone_is_damaged_and_one_that_was_removed_is_told_no_more(checked: Checked) -> None:
+    del checked.store.objects[checked.place]
+    checked.look(60)
+    assert chunks_told() == 1
+
+    sequence = edit_log.read(checked.store, TOPIC, 0)[1].sequence + 1
+    assert edit_log.put(checked.store, edit_of(sequence, removed=(Removed.of(checked.middle.chunks[0], T0),)))
     checked.look(0)
 
-    assert damaged() == 0
+    assert (checked.damaged(), chunks_told()) == ([], 0)
+
+
+def test_readers_know_of_it_by_the_catalog_also_when_it_is_opened_anew(checked: Checked, tmp_path: Path) -> None:
+    checked.damage()
+    checked.look(60)
+
+    for _ in range(2):
+        catalog = Catalog(tmp_path / "catalog", TOPIC, checked.store)
+        catalog.refresh(0)
+        refs = refs_of(catalog.chunks_for("shop", 0, 2**63), catalog.horizons())
+        catalog.close()
+        assert [ref.entry.damaged for ref in refs] == [False, True, False]
+        assert [checked.place[1] in reason for reason in told_damage(refs)] == [True]
+
+
+def test_a_checkpoint_knows_it(checked: Checked) -> None:
+    checked.damage()
+    checked.look(60)
+    _, state = edit_log.read(checked.store, TOPIC, 0)
+
+    assert type(state).from_json(state.to_json()) == state
+    assert state.damaged == {checked.place[1]}
 
 
 def test_of_partitions_of_others_nothing_is_told(checked: Checked) -> None:
     checked.damage()
     checked.look(60)
 
-    checked.check.let_go([1, 2])
+    checked.keeper.slow_check.let_go([1, 2])
 
-    assert damaged() == 0
+    assert chunks_told() == 0
 
 
 def test_a_manifest_that_cannot_be_read_ends_a_turn_and_the_next_goes_on_behind_it(checked: Checked) -> None:
@@ -136,10 +181,3 @@ def test_nothing_is_left_on_the_disk(checked: Checked, tmp_path: Path) -> None:
     checked.look(60)
 
     assert list((tmp_path / "check").iterdir()) == []
-
-
-def test_where_nothing_is_to_be_looked_at_nothing_is(checked: Checked) -> None:
-    empty = MemoryStore()
-    names, state = edit_log.read(empty, TOPIC, 1)
-
-    checked.check.look(1, names.manifests, state, threading.Event())
