@@ -8,7 +8,7 @@ from google.protobuf.json_format import MessageToDict
 from rich.text import Text
 from textual import on, work
 from textual.app import App, ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widgets import DataTable, Footer, Input, Static
@@ -25,7 +25,7 @@ SERVICE_WIDTH, OPERATION_WIDTH = 24, 38  # in 80 columns the spans stand beside 
 KEYS = """\
 /        search (TraceQL with a querier, a text in a file)
 enter    open the trace, then the span's details
-esc, q   back; q in the list ends
+esc, q   back; q in the list ends, Ctrl-C anywhere
 j k      down, up
 r        ask again
 l        follow: ask again and again, on or off
@@ -181,6 +181,7 @@ class TracesApp(App[None]):
         ("k", "move(-1)", ""),
         ("question_mark", "keys", "Keys"),
         ("q", "quit", "End"),
+        Binding("ctrl+c", "quit", show=False, priority=True),  # as every command; copying is the terminal's
     ]
 
     def __init__(self, source: Source, terminal: TerminalSettings) -> None:

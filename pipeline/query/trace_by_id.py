@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -90,26 +90,28 @@ class TraceLookup:
         reasons: list[str] = []
         horizons = self._snapshots.horizons([partition])
         question = (tenants, partition, trace_id, start_ns, end_ns)
-        refs = await self._refs(question, horizons)
-        stored, snapshot = await asyncio.gather(
-            self._read(refs, trace_id, reasons), self._snapshots.take_trace(partition, trace_id)
+        (refs, stored), snapshot = await asyncio.gather(
+            self._stored(question, horizons, reasons), self._snapshots.take_trace(partition, trace_id)
         )
         if snapshot.horizons != horizons:  # a worker had dropped what the catalog did not know yet
             known = {ref.entry.name for ref in refs}
-            more = [ref for ref in await self._refs(question, snapshot.horizons) if ref.entry.name not in known]
-            stored += await self._read(more, trace_id, reasons)
-            refs += more
+            more, rows = await self._stored(question, snapshot.horizons, reasons, known)
+            refs, stored = refs + more, stored + rows
         reasons += told_damage(refs)
         return joined(trace_id, partition, stored, snapshot, tenants, reasons)
 
-    async def _refs(self, question: tuple[Any, ...], horizons: dict[int, int]) -> list[ChunkRef]:
+    async def _stored(
+        self, question: tuple[Any, ...], horizons: dict[int, int], reasons: list[str], known: Collection[str] = ()
+    ) -> tuple[list[ChunkRef], list[tuple[ChunkRef, pa.Table]]]:
+        """The chunks below `horizons` that may have rows, but for those `known` by name; and their rows."""
         tenants, *rest = question
 
         def look() -> list[ChunkRef]:
             entries = [entry for tenant in tenants for entry in self._catalog.chunks_for_trace(tenant, *rest)]
-            return refs_of(entries, horizons)
+            return [ref for ref in refs_of(entries, horizons) if ref.entry.name not in known]
 
-        return await self._snapshots.in_thread(look)
+        refs = await self._snapshots.in_thread(look)
+        return refs, await self._read(refs, question[2], reasons)
 
     async def _read(
         self, refs: Sequence[ChunkRef], trace_id: bytes, reasons: list[str]

@@ -127,8 +127,14 @@ def make_app(questions: Questions, settings: Settings) -> Starlette:
             Middleware(Guarded, door=Door(settings), need_of=need_of),
             Middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=4),
         ],
+        exception_handlers={404: _no_route},
     )
     return assistants.app
+
+
+async def _no_route(_request: Request, _error: Exception) -> Response:
+    said = f"Not Found: {openapi.PATH} lists the routes that there are\n"
+    return Response(said, 404, media_type="text/plain; charset=utf-8")
 
 
 def need_of(path: str) -> Need:

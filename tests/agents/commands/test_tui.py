@@ -76,6 +76,15 @@ def test_from_the_list_to_a_failed_span_and_back_by_keys() -> None:
     driven(FileSource("shop", shop()), test)
 
 
+def test_ctrl_c_ends_it_from_anywhere() -> None:
+    async def test(app: TracesApp, pilot: Pilot[None]) -> None:
+        await shown(app, 2)
+        await pilot.press("slash", "ctrl+c")
+        await wait_until_async(lambda: not app.is_running)
+
+    driven(FileSource("shop", shop()), test)
+
+
 def test_services_and_keys_have_their_screens() -> None:
     async def test(app: TracesApp, pilot: Pilot[None]) -> None:
         await shown(app, 2)

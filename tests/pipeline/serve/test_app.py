@@ -174,7 +174,7 @@ def test_a_trace_above_the_limit_is_422_in_version_1_and_partial_in_version_2(tm
         ("/api/search/tags?scope=x", 400, "invalid scope: x"),
         ("/api/v2/search/tag/x%20y/values", 400, "please provide a valid tagName"),
         ("/tables", 503, "no worker answers"),
-        ("/nothing", 404, "Not Found"),
+        ("/nothing", 404, "Not Found: /api/openapi.json lists the routes that there are"),
     ],
 )
 def test_a_wrong_question_gets_its_sentence(tmp_path: Path, path: str, status: int, text: str) -> None:
