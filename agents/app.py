@@ -9,6 +9,7 @@ import faust
 from aiohttp import web
 from yarl import URL
 
+from agents.restarts import PatientSupervisor
 from agents.unreadable import deliver_unreadable_batches
 from agents.worker_door import guarded
 from pipeline.doors.door import Door
@@ -72,6 +73,7 @@ def make_app(settings: Settings) -> SpanstreamApp:
         producer_compression_type="zstd",
         producer_linger=0.005,
         producer_max_request_size=max(2 * settings.receiver.record_bytes_max, 1 << 21),
+        agent_supervisor=PatientSupervisor,
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_host=url.host,

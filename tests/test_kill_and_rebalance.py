@@ -129,6 +129,7 @@ def test_workers_that_join_leave_and_die_change_no_answer_and_store_every_span_o
             workers.end("two", signal.SIGTERM)
             wait_until(lambda: everything_is_stored(store, settings), timeout_s=60)
 
+        assert workers.ended_by_themselves() == []
         assert asker.wrong == []
         assert asker.complete > asker.partial
         assert stored_span_ids(store, settings) == Counter(load.sent)

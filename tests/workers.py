@@ -94,6 +94,10 @@ class Workers:
         worker.kill()
         worker.wait(30)
 
+    def ended_by_themselves(self) -> list[str]:
+        """Those that nobody ended."""
+        return [name for name, worker in self.running.items() if worker.poll() is not None]
+
     def end_all(self) -> None:
         for name in list(self.running):
             self.kill(name)

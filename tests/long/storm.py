@@ -85,6 +85,7 @@ def figures(settings: Settings, folder: Path) -> Iterator[Figure]:
             storm.wake(after_s=0)
             if not workers.running:
                 workers.start("last")
+            ended = workers.ended_by_themselves()
             began = time.monotonic()
             wait_until(lambda: everything_is_stored(store, settings), RECOVERS_WITHIN_S, "everything is stored")
             recovered_s = time.monotonic() - began
@@ -92,6 +93,7 @@ def figures(settings: Settings, folder: Path) -> Iterator[Figure]:
         print(*asker.wrong[:5], sep="\n", flush=True)  # noqa: T201
     stored = stored_span_ids(store, settings)
     yield Figure("storm: wrong answers", len(asker.wrong), "answers", 0)
+    yield Figure("storm: workers that ended by themselves", len(ended), "workers", 0)
     yield Figure("storm: no complete answer", int(asker.complete == 0), "runs", 0)
     yield Figure(f"storm: lost of {len(load.sent)} spans", sum((Counter(load.sent) - stored).values()), "spans", 0)
     yield Figure("storm: doubled spans", sum((stored - Counter(load.sent)).values()), "spans", 0)
