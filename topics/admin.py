@@ -214,6 +214,7 @@ def _asking(kafka: KafkaSettings) -> Iterator[AdminClient]:
     try:
         yield _client(tuple(client_config(kafka).items()))
     except KafkaException as exc:
+        _client.cache_clear()  # one whose broker was frozen goes on asking in vain; a new one is answered at once
         error = exc.args[0]
         told = f"{error.name()}: {error.str()}"
         if error.code() in UNREACHED:

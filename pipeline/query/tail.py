@@ -26,8 +26,13 @@ CONSUMERS_IDLE_MAX = 2
 POLL_S = 0.05
 ELECTION_POLL_S = 0.05
 BURST_RECORDS = 1000
+STALE = frozenset({KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH})
 _ASK_HEADERS = methodcaller("headers")
 Ends = Mapping[int, tuple[int, int]]  # partition -> (first offset still held, next offset to be written)
+
+
+class _StaleLeaderError(Exception):
+    """The consumer asked a leader by an epoch that is over."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +60,7 @@ class _Run:
     needle: bytes
     bytes_left: int
     deadline_s: float
+    failed: bool = False  # Kafka did not answer as it should: what was asked is asked no more
 
 
 class TailReader:
@@ -69,8 +75,11 @@ class TailReader:
         self._settings = settings
         self._partitions = partitions
         self._topic = full_name(spans_by_trace.TOPIC, settings.kafka)
-        self._admin = AdminClient(client_config(settings.kafka) | {"log_level": 2})
+        self._admin = self._new_admin()
         self._idle: queue.LifoQueue[Consumer] = queue.LifoQueue(CONSUMERS_IDLE_MAX)
+
+    def _new_admin(self) -> AdminClient:
+        return AdminClient(client_config(self._settings.kafka) | {"log_level": 2})
 
     def close(self) -> None:
         """Close the idle consumers."""
@@ -97,6 +106,7 @@ class TailReader:
                 low, high = ({at.partition: one.result().offset for at, one in each.items()} for each in asked)
             except KafkaException as exc:
                 if exc.args[0].code() not in ELECTING or time.monotonic() > deadline_s:
+                    self._admin = self._new_admin()  # as topics.admin does
                     raise KafkaUnavailableError(f"{self._topic}: {exc.args[0]}") from exc
                 time.sleep(ELECTION_POLL_S)
             else:
@@ -134,8 +144,7 @@ class TailReader:
             _begin(run, partition, start, *ends[partition])
         try:
             if run.open:
-                with self._consumer() as consumer:
-                    self._consume(consumer, run)
+                self._consumed(run)
         except (KafkaUnavailableError, KafkaException) as exc:
             _give_up(run, f"Kafka does not answer: {exc}")
         for partition, found in run.found.items():
@@ -143,11 +152,25 @@ class TailReader:
             telemetry.TAIL_RECORDS.inc(found.records)
         return run.found
 
+    def _consumed(self, run: _Run) -> None:
+        """Read; once more with a new consumer where one that was idle knows a leader of before."""
+        told = ""
+        for _ in range(2):
+            with self._consumer(run) as consumer:
+                try:
+                    self._consume(consumer, run)
+                except _StaleLeaderError as error:
+                    run.failed, told = True, str(error)
+                else:
+                    return
+        _give_up(run, f"Kafka says: {told}")
+
     def _consume(self, consumer: Consumer, run: _Run) -> None:
         consumer.assign([TopicPartition(self._topic, p, run.found[p].reached) for p in run.open])
         try:
             while run.open:
                 if time.monotonic() > run.deadline_s:
+                    run.failed = True
                     timeout_s = self._settings.querier.tail_timeout_s
                     return _give_up(run, f"reading it took longer than querier.tail_timeout_s {timeout_s}")
                 message = consumer.poll(POLL_S)
@@ -166,7 +189,10 @@ class TailReader:
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
             if error.code() == KafkaError._AUTO_OFFSET_RESET and end is not None:
                 _give_up(run, "its records were deleted while they were read", partition)
+            elif error.code() in STALE and end is not None:
+                raise _StaleLeaderError(error.str())
             elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN and end is not None:
+                run.failed = True
                 _give_up(run, f"Kafka says: {error.str()}", partition)
             return
         if end is None:
@@ -187,11 +213,9 @@ class TailReader:
             del run.open[partition]
 
     @contextmanager
-    def _consumer(self) -> Iterator[Consumer]:
-        try:
-            consumer = self._idle.get_nowait()
-        except queue.Empty:
-            consumer = self._connect()
+    def _consumer(self, run: _Run) -> Iterator[Consumer]:
+        """An idle one; a new one after it failed. One that failed is closed."""
+        consumer = self._connect() if run.failed else self._idle_one()
         try:
             yield consumer
         except KafkaException as exc:
@@ -200,10 +224,19 @@ class TailReader:
         except BaseException:
             consumer.close()
             raise
+        if run.failed:
+            consumer.close()
+            return
         try:
             self._idle.put_nowait(consumer)
         except queue.Full:
             consumer.close()
+
+    def _idle_one(self) -> Consumer:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            return self._connect()
 
     def _connect(self) -> Consumer:
         kafka = self._settings.kafka

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -10,16 +12,21 @@ from confluent_kafka import Producer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from infra.kafka import KafkaPlan, kafka_ready, start_kafka
+from infra.ports import free_port
 from pipeline.query.tail import TailRead, TailReader
 from tests.damaged_batches import DAMAGES, write_damaged
 from tests.pipeline.query.world import OneSpan, otlp, rows, segment, trace_id
+from tests.waiting import wait_until
 from topics import admin, spans_by_trace
+from topics.errors import KafkaUnavailableError
 from topics.partitioner import partition_of
 from topics.settings import KafkaSettings, QuerierSettings, Settings
 from topics.topic import full_name
 
 pytestmark = pytest.mark.integration
 PARTITIONS = 4
+BROKER_SESSION_S = 9  # broker.session.timeout.ms
 MINE = [number for number in range(1, 200) if partition_of(trace_id(number), PARTITIONS) == 1]
 
 
@@ -182,3 +189,45 @@ def test_a_record_whose_headers_cannot_be_read_is_passed_as_workers_do(world: Se
 
     assert (ids(found), found.reached, found.reasons) == ([1, 3], 3, [])
     reader.close()
+
+
+@pytest.mark.timeout(150)
+def test_after_a_broker_hung_beyond_its_session_tails_and_owners_are_told_as_before(tmp_path: Path) -> None:
+    """It leads on in a new epoch; a client that is kept may ask by the old one for ever."""
+    plan = KafkaPlan(
+        data_dir=tmp_path / "kafka",
+        port=free_port(),
+        controller_port=free_port(),
+        heap_mb=256,
+        log_path=tmp_path / "kafka.log",
+    )
+    broker = start_kafka(plan, print)
+    try:
+        broker.wait_ready(lambda: kafka_ready(plan), 60)
+        kafka = KafkaSettings(bootstrap_servers=plan.bootstrap_servers, partitions=PARTITIONS, request_timeout_s=5)
+        world = Settings(kafka=kafka)
+        admin.ensure(world)
+        write(world, [otlp([OneSpan(MINE[0], n + 1)]) for n in range(3)])
+        reader = TailReader(world, PARTITIONS)
+
+        def told() -> bool:
+            try:
+                found = reader.read({1: 0}, reader.ends([1]), {})[1]
+                return (admin.group_owners(world), ids(found), found.reasons) == ({}, [1, 2, 3], [])
+            except KafkaUnavailableError:
+                return False
+
+        assert told()
+        assert broker.pid is not None
+        os.killpg(broker.pid, signal.SIGSTOP)
+        time.sleep(1.5 * BROKER_SESSION_S)  # the controller, which hangs as well, goes by its clock
+        os.killpg(broker.pid, signal.SIGCONT)
+
+        def told_at_once() -> bool:
+            began_s = time.monotonic()
+            return all(told() for _ in range(5)) and time.monotonic() - began_s < 4
+
+        wait_until(told_at_once, 40)
+        reader.close()
+    finally:
+        broker.stop(20)
