@@ -104,7 +104,9 @@ def put(store: ObjectStore, edit: Edit) -> bool:
     """Whether this edit is taken: it stands under its number, and no checkpoint was past it.
 
     An edit prepared by somebody who slept for long may find its number free, because it was drawn together: it counts
-    for nothing. Raises StoreUnavailableError when the outcome is not known and nothing stands: put it again.
+    for nothing. A checkpoint of its own number was drawn from it, since an edit is deleted only behind a later one.
+    Behind a later one nobody can tell. Raises StoreUnavailableError when the outcome is not known: prepare it anew, and
+    delete nothing that it names.
     """
     conditional = store.refuses_second_put()
     if not conditional and (there := _token(store, edit)) is not None:
@@ -118,7 +120,9 @@ def put(store: ObjectStore, edit: Edit) -> bool:
         if there != edit.token:
             return False
     names = listed(store, edit.topic, edit.partition, _before_checkpoints(edit))
-    return not names.checkpoints or names.checkpoints[-1] < edit.sequence
+    if names.checkpoints and names.checkpoints[-1] > edit.sequence:
+        raise StoreUnavailableError(f"{edit.name} stands, and a later checkpoint: it may have been drawn from it")
+    return True
 
 
 def draw_together(store: ObjectStore, topic: str, partition: int, state: EditState) -> None:

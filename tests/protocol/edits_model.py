@@ -16,7 +16,8 @@ RULES = {
     "number": "an edit is put under the number after the state it was prepared on, not under the next free one",
     "anew": "an edit that was refused is prepared anew: from chunks written after the one that was taken",
     "skip": "an edit below a checkpoint counts for nothing",
-    "look": "who puts an edit lists afterwards: one below a checkpoint was not taken",
+    "look": "who puts an edit lists afterwards: one below a checkpoint may not have been taken",
+    "drawn": "a checkpoint of an edit's own number was drawn from it; behind a later one nothing of it is deleted",
     "fence": "a sweep puts an edit between listing and deleting",
     "folded": "what an edit or a checkpoint added has a name too",
     "below": "a sweep leaves alone what begins at the mark or later",
@@ -60,7 +61,7 @@ class Folded(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """What an owner is at: nothing; an edit prepared; a sweep that has listed; one whose fence stands."""
+    """What an owner is at: nothing; an edit prepared; put; a sweep that has listed; one whose fence stands."""
 
     at: str = "idle"
     edit: Edit | None = None
@@ -200,6 +201,8 @@ class Model:
         elif owner.at == "prepared":
             yield from self._put(world, at, f"{who} puts")
             yield from self._lose(world, at)
+        elif owner.at == "put":
+            yield f"{who} looks for checkpoints", self._looked_for_checkpoints(world, at)
         elif owner.at == "listed":
             edit = Edit(self.folded(world).number + 1, world.attempts)
             edits = world.edits | {edit} if self.on("fence") else world.edits
@@ -281,9 +284,18 @@ class Model:
         expired = world.expired
         if not edit.added and not void:
             expired |= frozenset().union(*(one.rows for one in edit.removed))
-        believes = frozenset() if void and self.on("look") else edit.removed
         put = world._replace(edits=world.edits | {edit}, expired=expired)
-        yield f"{who} {edit.number}", _owned(put, at, Owner(believes=believes))
+        yield f"{who} {edit.number}", _owned(put, at, Owner("put", edit))
+
+    def _looked_for_checkpoints(self, world: World, at: int) -> World:
+        """Whether its edit was taken, as far as it can tell; what it takes for refused it clears away."""
+        edit = world.owners[at].edit
+        assert edit is not None
+        behind = world.checkpoint.number - edit.number if world.checkpoint is not None else -1
+        if behind < 0 or not self.on("look") or (behind == 0 and self.on("drawn")):
+            return _owned(world, at, Owner(believes=edit.removed))
+        objects = world.objects if self.on("drawn") else world.objects - edit.added
+        return _owned(world._replace(objects=objects), at, Owner())
 
     def _delete(self, world: World, at: int) -> Iterator[tuple[str, World]]:
         """Objects of what was removed."""

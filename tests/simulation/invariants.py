@@ -207,6 +207,8 @@ class Invariants:
 
     def settled(self) -> str:
         """What is still to come when nothing goes wrong any more; empty: nothing."""
+        if missing := self._world.querier.feed.missing():
+            return f"the querier's catalog: {missing}"
         horizons = self._world.querier.catalog.horizons()
         for partition, end in enumerate(self.ends()):
             mark = self.marks[partition]

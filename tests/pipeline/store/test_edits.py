@@ -158,10 +158,34 @@ def test_an_edit_that_comes_below_a_checkpoint_counts_for_nothing() -> None:
         state = state.after(edit)
     edit_log.draw_together(store, TOPIC, 0, state)
 
-    late = edit_log.put(store, edit_of(2, "late", removed=(Removed.of(entry_of(0, 9), T0),)))
+    with pytest.raises(StoreUnavailableError, match="a later checkpoint"):
+        edit_log.put(store, edit_of(2, "late", removed=(Removed.of(entry_of(0, 9), T0),)))
 
-    assert not late
     assert read(store) == state
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_an_edit_that_was_drawn_together_before_its_writer_looked_is_not_taken_for_refused(more: int) -> None:
+    """Another owner read it and put a checkpoint at once: whoever took it for refused deleted what counts."""
+    store = MemoryStore()
+    mine = edit_of(1, "mine", removed=(Removed.of(entry_of(0, 9), T0),))
+    put_if_absent = store.put_if_absent
+
+    def put_and_drawn_together(bucket: str, name: str, data: bytes) -> None:
+        put_if_absent(bucket, name, data)
+        if name == mine.name:
+            store.put_if_absent = put_if_absent  # type: ignore[method-assign]
+            for number in range(2, 2 + more):
+                assert edit_log.put(store, edit_of(number))
+            edit_log.draw_together(store, TOPIC, 0, read(store))
+
+    store.put_if_absent = put_and_drawn_together  # type: ignore[method-assign]
+    if more:
+        with pytest.raises(StoreUnavailableError):
+            edit_log.put(store, mine)
+    else:
+        assert edit_log.put(store, mine)
+    assert set(read(store).removed) == {entry_of(0, 9).name}
 
 
 def test_edits_drawn_together_are_one_listing_and_two_reads() -> None:
