@@ -19,7 +19,7 @@ def outcomes() -> list[Outcome]:
     return [run_seed(seed) for seed in SEEDS]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_no_promise_is_broken_whatever_goes_wrong(outcomes: list[Outcome]) -> None:
     for failed in (one for one in outcomes if one.violation):
         short = shortened(failed)
@@ -42,7 +42,7 @@ def test_a_seed_gives_the_same_history_each_time() -> None:
     assert run_seed(1001).history == run_seed(1001).history
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("rule", PLANTED)
 def test_a_rule_that_is_broken_on_purpose_is_found(rule: str) -> None:
     steps, seeds = 0, count()
