@@ -71,7 +71,8 @@ class SimulatedQuerier:
         self.feed._consumer = lambda: FeedConsumer(world.kafka, self._kafka_fails)  # type: ignore[method-assign]
         partitions = len(world.kafka.logs)
         self.tail = TailReader(world.settings, partitions)
-        self.tail._admin = TailAdmin(world.kafka, self._kafka_fails)  # type: ignore[assignment]
+        self.tail._new_admin = partial(TailAdmin, world.kafka, self._kafka_fails)  # type: ignore[method-assign,assignment]
+        self.tail._admin = self.tail._new_admin()
         self.tail._connect = lambda: TailConsumer(world.kafka, self._kafka_fails)  # type: ignore[method-assign]
         querier = world.settings.querier
         self.live = Client(

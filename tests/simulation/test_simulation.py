@@ -11,7 +11,7 @@ from tests.simulation.planted import PLANTED
 from tests.simulation.runs import Outcome, run_seed, shortened
 
 SEEDS = range(1000, 1150)
-STEPS_UNTIL_FOUND = 150_000
+STEPS_UNTIL_FOUND = 400_000
 
 
 @pytest.fixture(scope="module")
