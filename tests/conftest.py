@@ -14,12 +14,12 @@ from confluent_kafka.admin import AdminClient
 from minio import Minio
 from pydantic import SecretStr
 
-from infra.kafka import KafkaPlan, kafka_ready, start_kafka
 from infra.minio import StorePlan
 from infra.ports import free_port
 from infra.rclone import start_rclone
 from infra.stack import store_ready
-from tests.minio_run import START_TIMEOUT_S, STOP_TIMEOUT_S, running_minio
+from tests.kafka_run import running_kafka
+from tests.minio_run import running_minio
 from tests.shop_stack import ShopStack, running_shop
 from topics.logs import QUIET_LOGGERS
 from topics.settings import KafkaSettings, StoreSettings
@@ -49,19 +49,8 @@ def real_parts_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def kafka_broker(real_parts_dir: Path) -> Iterator[str]:
     """host:port of a real Kafka for the whole run."""
-    plan = KafkaPlan(
-        data_dir=real_parts_dir / "kafka",
-        port=free_port(),
-        controller_port=free_port(),
-        heap_mb=512,
-        log_path=real_parts_dir / "kafka.log",
-    )
-    broker = start_kafka(plan, print)
-    try:
-        broker.wait_ready(lambda: kafka_ready(plan), START_TIMEOUT_S)
-        yield plan.bootstrap_servers
-    finally:
-        broker.stop(STOP_TIMEOUT_S)
+    with running_kafka(real_parts_dir / "kafka", real_parts_dir / "kafka.log") as (bootstrap_servers, _):
+        yield bootstrap_servers
 
 
 @pytest.fixture(scope="session")

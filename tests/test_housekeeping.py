@@ -14,8 +14,9 @@ from pipeline.store import chunk, edit_log, verify
 from pipeline.store.manifest import ChunkEntry
 from pipeline.store.objects import ObjectStore
 from tests.metrics import metric
+from tests.pipeline.store.test_verify import flipped
 from tests.queriers import asking, querier
-from tests.test_kill_and_rebalance import Load
+from tests.test_kill_and_rebalance import Load, running
 from tests.waiting import wait_until
 from tests.workers import Workers, everything_is_stored, marks
 from topics import admin, spans_by_trace
@@ -132,15 +133,13 @@ def test_a_damaged_byte_of_a_stored_chunk_is_told_until_it_is_restored(
     kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_path: Path
 ) -> None:
     settings = Settings(kafka=kafka_settings, store=store_settings)
-    admin.ensure(settings)
-    store, load = ObjectStore(settings.store), Load(settings)
     often = {
         "HOUSEKEEPING_EVERY_S": "1",
         "HOUSEKEEPING_CHECK_BYTES_PER_S": str(1 << 30),
         "QUERIER_CATALOG_REFRESH_S": "1",
     }
-    workers = Workers(settings, tmp_path, seal_age_s=1, variables=variables(often))
-    with workers, querier(settings, tmp_path) as url:
+    begun = running(settings, tmp_path, seal_age_s=1, variables=variables(often))
+    with begun as (load, workers, store), querier(settings, tmp_path) as url:
         worker = workers.start("one")
         load.send(40)
         wait_until(lambda: everything_is_stored(store, settings), 60)
@@ -154,8 +153,7 @@ def test_a_damaged_byte_of_a_stored_chunk_is_told_until_it_is_restored(
             answers = [httpx.get(f"{url}{question}", timeout=30).text for question in questions]
             return [f"{one.name} is damaged" in answer for answer in answers]
 
-        at = len(whole) // 3
-        store.put(one.bucket, one.name, whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], "")
+        store.put(one.bucket, one.name, flipped(whole), "")
         wait_until(lambda: metric(worker, "spanstream_worker_damaged_chunks") == 1, 60, "the damage is told")
         wait_until(lambda: told() == [True, True], 60, "answers say so")
 

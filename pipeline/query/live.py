@@ -220,7 +220,8 @@ class LiveClient:
                     found.append(arrived(block.first, block.last, block.spans, block.losses, block.ipc))
                     raw += len(block.ipc)
                     if raw >= RAW_BYTES_MAX and "trace_id" not in params:
-                        raw = await self._off_loop(_unpack, segments)
+                        await self._off_loop(_unpack, segments)
+                        raw = 0
                 else:
                     answers[block.partition] = _ended(url, block)
         except TimeoutError:
@@ -255,11 +256,10 @@ def _each_compacted(segments: Mapping[int, list[LiveSegment]]) -> dict[int, list
     return {partition: compacted(some) for partition, some in segments.items()}
 
 
-def _unpack(segments: Mapping[int, list[LiveSegment]]) -> int:
-    """Those that are as they came, to the form that is kept; how many bytes are left as they came."""
+def _unpack(segments: Mapping[int, list[LiveSegment]]) -> None:
+    """Those that are as they came, to the form that is kept."""
     for some in segments.values():
         some[:] = map(to_keep, some)
-    return 0
 
 
 def _pairs(offsets: Mapping[int, int]) -> str:

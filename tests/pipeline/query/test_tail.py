@@ -12,10 +12,9 @@ from confluent_kafka import Producer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.kafka import KafkaPlan, kafka_ready, start_kafka
-from infra.ports import free_port
 from pipeline.query.tail import TailRead, TailReader
 from tests.damaged_batches import DAMAGES, write_damaged
+from tests.kafka_run import running_kafka
 from tests.pipeline.query.world import OneSpan, otlp, rows, segment, trace_id
 from tests.waiting import wait_until
 from topics import admin, spans_by_trace
@@ -194,17 +193,8 @@ def test_a_record_whose_headers_cannot_be_read_is_passed_as_workers_do(world: Se
 @pytest.mark.timeout(150)
 def test_after_a_broker_hung_beyond_its_session_tails_and_owners_are_told_as_before(tmp_path: Path) -> None:
     """It leads on in a new epoch; a client that is kept may ask by the old one for ever."""
-    plan = KafkaPlan(
-        data_dir=tmp_path / "kafka",
-        port=free_port(),
-        controller_port=free_port(),
-        heap_mb=256,
-        log_path=tmp_path / "kafka.log",
-    )
-    broker = start_kafka(plan, print)
-    try:
-        broker.wait_ready(lambda: kafka_ready(plan), 60)
-        kafka = KafkaSettings(bootstrap_servers=plan.bootstrap_servers, partitions=PARTITIONS, request_timeout_s=5)
+    with running_kafka(tmp_path / "kafka", tmp_path / "kafka.log", heap_mb=256) as (bootstrap_servers, broker):
+        kafka = KafkaSettings(bootstrap_servers=bootstrap_servers, partitions=PARTITIONS, request_timeout_s=5)
         world = Settings(kafka=kafka)
         admin.ensure(world)
         write(world, [otlp([OneSpan(MINE[0], n + 1)]) for n in range(3)])
@@ -229,5 +219,3 @@ def test_after_a_broker_hung_beyond_its_session_tails_and_owners_are_told_as_bef
 
         wait_until(told_at_once, 40)
         reader.close()
-    finally:
-        broker.stop(20)
