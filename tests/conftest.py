@@ -38,6 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=order)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes give a test no name: gzip writes the second into its own, and processes must agree on every name."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def real_parts_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Data of the session's Kafka and MinIO; removed at the end, since pytest keeps three runs."""
