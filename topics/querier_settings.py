@@ -90,12 +90,19 @@ class QuerierSettings(Section):
     )
     search_range_h_max: float = setting(168.0, "Longest range of a search; beyond, 400", gt=0)
     metrics_range_h_max: float = setting(24.0, "Longest range of a metrics query; beyond, 400", gt=0)
-    metrics_cells_max: int = setting(1_000_000, "Groups times intervals of a metrics query; beyond, 413", ge=1000)
+    metrics_cells_max: int = setting(
+        1_000_000,
+        "Groups times intervals of a metrics query, or a 32nd of the values of quantiles; beyond, 413",
+        ge=1000,
+    )
     warm_up_s_max: float = setting(
-        5.0, "Longest time a starting querier reads live rows and footers of chunks before it is ready", ge=0
+        5.0, "Longest time a starting querier reads live rows and the newest chunks before it is ready", ge=0
+    )
+    warm_up_bytes_max: int = setting(
+        512 * MIB, "Bytes of the newest chunks that it copies meanwhile; they count as copies_bytes_max does", ge=0
     )
     chunk_cache_bytes: int = setting(
-        32 * MIB, "What stored chunks gave to metrics queries and tag values, kept for questions asked again", ge=0
+        64 * MIB, "What stored chunks gave to metrics queries and tag values, kept for questions asked again", ge=0
     )
     series_max: int = setting(1000, "Most series of a metrics answer; beyond, PARTIAL. 0: no limit", ge=0)
     sql_memory_bytes_max: int = setting(256 * MIB, "Memory of one SQL statement; beyond, 413", ge=32 * MIB)

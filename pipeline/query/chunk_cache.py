@@ -15,7 +15,7 @@ from pipeline.query.executor import Asked, Executor, OwnThreads
 from pipeline.spans import schema
 
 Key = tuple[str, str, str]  # URL of the chunk, statement, its values
-SHARE = 64  # a table that takes more than this part of the cache is not kept
+SHARE = 16  # a table that takes more than this part of the cache is not kept
 KEY_BYTES = 1000  # what a key and an empty table take, about
 
 

@@ -27,10 +27,14 @@ from topics.errors import QueryTooLargeError
 
 Ints = npt.NDArray[np.int64]
 NS_PER_S = 10**9
+EXAMPLE = ("trace_id", "span_id", "start_unix_ns", "duration_ns")
 # Quantiles: a number's bucket is of the powers of GROWTH. Its number has the number's sign and, beyond ZERO_BUCKET
 # which no power of a double reaches, grows with its size; so buckets are in the order of their numbers
 GROWTH = 1.02
 ZERO_BUCKET = 100_000
+LISTED_A_CELL = 32  # values in a list that take about as much memory as a cell
+CLOSE = 2048  # buckets in a row, which reach from 1 to 10^17
+DENSE_CELLS_MAX = 4_000_000  # of intervals and buckets that are counted at a time
 EXACT_LOG2_MAX = 2**40  # log2 tells the next power of two of whole numbers up to here, and far beyond
 
 
@@ -59,13 +63,15 @@ class Measure:
         yield sql("SELECT {} FROM ({}) WHERE {} GROUP BY ALL", selected, source, where)
 
     @property
-    def few_cells(self) -> bool:
-        """Whether a chunk has far fewer cells than spans: those of quantiles, with a bucket each, are as many."""
-        return self.metric.function != "quantile_over_time"
+    def lists(self) -> bool:
+        """Whether a cell lists its values: each in a cell of its own, those of quantiles would be as many as spans."""
+        return self.metric.function == "quantile_over_time"
 
     def added(self, tables: Sequence[pa.Table]) -> pa.Table:
-        """The cells of several sources as those of one."""
+        """The cells of several sources as those of one. Where they list values they stay apart."""
         cells = pa.concat_tables(tables, promote_options="permissive")
+        if self.lists:
+            return cells
         folds = {name: self._fold(name) for name in ("spans", "value") if name in cells.column_names}
         keys = [name for name in cells.column_names if name not in folds]
         found = cells.group_by(keys).aggregate(list(folds.items()))
@@ -83,16 +89,20 @@ class Measure:
             for type_, each in scalars(value).items():
                 yield sql(f'{{}} AS "l{number}_{type_}"', each)
 
-    def examples(self, source: Sql, where: Sql, each: int) -> Sql:
-        """Up to `each` spans of each interval, the longest: point, labels, value, trace_id, start_unix_ns."""
+    def examples(self, source: Sql, where: Sql, each: int, *also: Sql) -> Sql:
+        """Up to `each` spans of each interval, the longest: point, labels, value, and what says which spans.
+
+        also: so many of each value of that, too.
+        """
         measured = sql("{} AS value", number_of(self.metric, self.value))
-        selected = _list([*self._place(), measured, Sql("trace_id"), Sql("start_unix_ns")])
+        selected = _list([*self._place(), measured, *map(Sql, EXAMPLE), *also])
         return sql(
             "SELECT {} FROM ({}) WHERE {} QUALIFY row_number() OVER "
-            f"(PARTITION BY point ORDER BY duration_ns DESC, trace_id, span_id) <= {each}",
+            f"(PARTITION BY {{}} ORDER BY duration_ns DESC, trace_id, span_id) <= {each}",
             selected,
             source,
             where,
+            _list([Sql("point"), *also]),
         )
 
 
@@ -126,7 +136,11 @@ def _aggregates(metric: tree.Metric, value: Value) -> list[Sql]:
         case "histogram_over_time":
             return [sql("{} AS bucket", _power_of_two(value)), Sql("count(*) AS spans")]
         case "quantile_over_time":
-            return [sql("{} AS bucket", _log_bucket(number)), Sql("count(*) AS spans")]
+            bucket = _log_bucket(number)
+            return [
+                sql("list({}) FILTER (WHERE {} IS NOT NULL) AS buckets", bucket, number),
+                sql("count({}) AS spans", number),
+            ]
         case "min_over_time" | "max_over_time":
             function = metric.function.removesuffix("_over_time")
             return [sql("count({}) AS spans", number), sql(f"{function}({{}}) AS value", number)]
@@ -168,9 +182,17 @@ def _power_of_two(value: Value) -> Sql:
 def too_many(values_max: int) -> QueryTooLargeError:
     """The error of a query that has more groups and intervals than are allowed."""
     return QueryTooLargeError(
-        f"the query has more than {values_max} groups and intervals together (querier.metrics_cells_max): "
-        "group by something with fewer values, or ask for a longer step or a shorter range"
+        f"the query has more than {values_max} groups and intervals together (querier.metrics_cells_max), or quantiles "
+        f"of {LISTED_A_CELL} times as many values: group by something with fewer values, or ask for a longer step or a "
+        "shorter range"
     )
+
+
+def room_of(compiled: Measure | None, cells: pa.Table) -> int:
+    """How many groups and intervals take as much memory as these cells."""
+    if compiled is None or not compiled.lists:
+        return cells.num_rows
+    return (pc.sum(cells.column("spans")).as_py() or 0) // LISTED_A_CELL
 
 
 def series_of(metric: tree.Metric, tables: Sequence[pa.Table], intervals: Intervals, values_max: int) -> SeriesTable:
@@ -180,7 +202,11 @@ def series_of(metric: tree.Metric, tables: Sequence[pa.Table], intervals: Interv
     cells = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
     if "value" in cells.column_names or "bucket" in cells.column_names:
         cells = cells.filter(pc.is_valid(cells.column("value" if "value" in cells.column_names else "bucket")))
-    cells = cells.filter(pc.greater(cells.column("spans"), 0)) if cells.num_rows else cells
+    some = pc.greater(cells.column("spans"), 0)
+    if not pc.all(some).as_py():  # lists are long: they are copied only where they have to be
+        cells = cells.filter(some).combine_chunks()
+    if not cells.num_rows:
+        return in_order([], np.zeros((0, intervals.points)), intervals.times_ns)
     groups, of = labels_of(metric, cells)
     if len(groups) * intervals.points * max(1, len(metric.quantiles)) > values_max:
         raise too_many(values_max)
@@ -257,22 +283,37 @@ def _quantiles(
     metric: tree.Metric, groups: list[Labels], of: Ints, cells: pa.Table, intervals: Intervals
 ) -> SeriesTable:
     """The smallest bucket that at least the share q of the values does not exceed; 0 where there are none."""
-    bucket, spans = cells.column("bucket").to_numpy(), cells.column("spans").to_numpy().astype(np.int64)
-    place = of * intervals.points + cells.column("point").to_numpy()
-    low = int(bucket.min(initial=0))
-    # One number a cell: sorting by it takes a third of what sorting by both takes
-    order = np.argsort(place * (int(bucket.max(initial=0)) - low + 1) + bucket - low)
-    below = np.cumsum(spans[order])
-    places, first = np.unique(place[order], return_index=True)
-    before = np.concatenate(([0], below))[first]
-    total = np.diff(np.concatenate((before, below[-1:])))
+    places, own = np.unique(of * intervals.points + cells.column("point").to_numpy(), return_inverse=True)
+    held = cells.column("spans").to_numpy().astype(np.int64)
+    distinct, codes = _coded(pc.list_flatten(cells.column("buckets").chunk(0)).to_numpy())
+    place_of = np.repeat(own, held)
+    at_once = max(1, DENSE_CELLS_MAX // len(distinct))
+    if at_once < len(places):
+        order = np.argsort(place_of, kind="stable")
+        place_of, codes = place_of[order], codes[order]
     values = np.zeros((len(groups), len(metric.quantiles), intervals.points))
-    for number, q in enumerate(metric.quantiles):
-        rank = np.maximum(1, np.ceil(np.round(q * total, 9))).astype(np.int64)
-        at = np.searchsorted(below, before + rank)
-        values[places // intervals.points, number, places % intervals.points] = _middle(bucket[order][at])
+    for first in range(0, len(places), at_once):
+        some = places[first : first + at_once]
+        begin, end = np.searchsorted(place_of, [first, first + at_once]) if at_once < len(places) else (0, len(codes))
+        cell = (place_of[begin:end] - first) * len(distinct) + codes[begin:end]
+        below = np.bincount(cell, minlength=len(some) * len(distinct)).reshape(len(some), -1).cumsum(axis=1)
+        for number, q in enumerate(metric.quantiles):
+            rank = np.maximum(1, np.ceil(np.round(q * below[:, -1], 9))).astype(np.int64)
+            at = (below < rank[:, np.newaxis]).sum(axis=1)
+            values[some // intervals.points, number, some % intervals.points] = _middle(distinct[at])
     labels = [(*group, Label("p", "float", float(q))) for group in groups for q in metric.quantiles]
     return in_order(labels, values.reshape(len(labels), intervals.points), intervals.times_ns)
+
+
+def _coded(buckets: npt.NDArray[np.int32]) -> tuple[Ints, Ints]:
+    """Numbers in order, and which of them each is; those that lie close together come with what lies between them."""
+    low, high = int(buckets.min()), int(buckets.max())
+    codes = np.subtract(buckets, low, dtype=np.int64)
+    numbers = np.arange(low, high + 1)
+    if len(numbers) <= CLOSE:
+        return numbers, codes
+    there = np.bincount(codes) > 0
+    return numbers[there], np.take(np.cumsum(there) - 1, codes)
 
 
 def _middle(bucket: npt.NDArray[np.int32]) -> Floats:
@@ -282,6 +323,16 @@ def _middle(bucket: npt.NDArray[np.int32]) -> Floats:
 
 
 # ---- exemplars
+
+
+def longest(tables: Sequence[pa.Table], each: int) -> pa.Table:
+    """Of the examples of several sources those that one statement over all of them would give."""
+    found = pa.concat_tables(tables, promote_options="permissive")
+    by = [("point", "ascending"), ("duration_ns", "descending"), ("trace_id", "ascending"), ("span_id", "ascending")]
+    found = found.sort_by(by)
+    point = found.column("point").to_numpy()
+    place = np.arange(len(point)) - np.searchsorted(point, point)
+    return found.filter(pa.array(place < each))
 
 
 def exemplars_of(metric: tree.Metric, examples: pa.Table, series: SeriesTable, limit: int) -> list[Exemplar]:

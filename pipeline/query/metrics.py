@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from pipeline.query.engine import Engine, Session
 from pipeline.query.explained import SNAPSHOT_STEP, Watch
 from pipeline.query.fields import FieldSql, needs_trace
 from pipeline.query.intervals import Intervals
-from pipeline.query.measure import Measure, exemplars_of, series_of, too_many
+from pipeline.query.measure import EXAMPLE, Measure, exemplars_of, longest, room_of, series_of, too_many
 from pipeline.query.series import SeriesTable, Side, after, calculated
 from pipeline.query.snapshot import Snapshots
 from pipeline.query.sql import Sql, all_of, sql
@@ -138,7 +138,7 @@ def _joined(measure: tree.Metric | tree.Compare, parts: Sequence[_Measured], lim
     room = limits.cells_max
     cells: list[tuple[Measure | Comparison, list[pa.Table]]] = []
     for compiled, table in (one for part in parts for one in part.cells()):
-        room -= table.num_rows
+        room -= room_of(compiled if isinstance(compiled, Measure) else None, table)
         if room < 0:
             raise too_many(limits.cells_max)
         if not cells or cells[-1][0] is not compiled:
@@ -178,18 +178,20 @@ class _Measured:
 
     def cells(self) -> Iterator[tuple[Measure | Comparison, pa.Table]]:
         """Tables of cells, with what made each."""
-        refs, present, condition = self._chosen()
+        refs, present, condition = self._chosen
         if not self._rows_decide():
             yield from self._of_whole_traces(refs, condition)
             return
         compiled = self._compiled(present, whole=self._alone)
-        if isinstance(compiled, Measure) and compiled.few_cells:
-            within = self._intervals.low_ns + 1, self._intervals.high_ns
-            covered = [ref for ref in refs if ref.lies_within(within)]
-            refs = [ref for ref in refs if not ref.lies_within(within)]
-            if (cells := self._of_covered(covered, present, condition)) is not None:
-                yield compiled, cells
-        counts = Sql(condition.sql, tuple(condition.values))
+        if isinstance(compiled, Measure):
+            covered, refs = self._by_cover(refs)
+            aligned = self._aligned(present)
+            columns = sorted(compiled.columns | condition.columns)
+            with self._step("cells of chunks that lie within the range"):
+                cells = self._of_covered(covered, columns, partial(_cells_by_chunk, aligned, _sql_of(condition)))
+            if cells:
+                yield compiled, aligned.added(cells)
+        counts = _sql_of(condition)
         where = all_of([self._intervals.holds(), counts])
         columns = sorted(compiled.columns | condition.columns)
         if isinstance(compiled, Comparison) and compiled.whole:
@@ -205,32 +207,43 @@ class _Measured:
         compiled, tables = _within_memory(compiled, read)
         yield from ((compiled, table) for table in tables)
 
-    def _of_covered(self, refs: list[ChunkRef], present: Present, condition: Condition) -> pa.Table | None:
-        """The cells of chunks that lie whole within the range, those that were asked for before out of the cache."""
-        aligned, first = self._intervals.aligned()
-        measure = self._of.measure
-        assert isinstance(measure, tree.Metric)
-        compiled = Measure.of(measure, FieldSql(present), aligned)
-        where = Sql(condition.sql, tuple(condition.values))
+    def _by_cover(self, refs: Sequence[ChunkRef]) -> tuple[list[ChunkRef], list[ChunkRef]]:
+        """Those of the chunks that lie whole within the range, and the others."""
+        within = self._intervals.low_ns + 1, self._intervals.high_ns
+        covered = [ref for ref in refs if ref.lies_within(within)]
+        return covered, [ref for ref in refs if not ref.lies_within(within)]
+
+    def _aligned(self, present: Present) -> Measure:
+        """Over intervals that are the same when a range with this step is asked for again."""
+        assert isinstance(self._of.measure, tree.Metric)
+        return Measure.of(self._of.measure, FieldSql(present), self._intervals.aligned()[0])
+
+    def _of_covered(
+        self, refs: Sequence[ChunkRef], columns: Sequence[str], of: Callable[[Sql, Sql], Sql]
+    ) -> list[pa.Table]:
+        """What a statement says of each chunk, of those that were asked for before out of the cache.
+
+        of: from the rows and their chunk's number to a statement over aligned intervals.
+        """
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
-            source = Sql(rows_by_chunk(urls), (urls,) if urls else ())
-            (one,) = compiled.statements(source, where, Sql(CHUNK_NUMBER))
-            return one.text, list(one.values)
+            found = of(Sql(rows_by_chunk(urls), (urls,) if urls else ()), Sql(CHUNK_NUMBER))
+            return found.text, list(found.values)
 
-        columns = sorted(compiled.columns | condition.columns)
-        with self._step("cells of chunks that lie within the range"):
-            found = self._spans.of_each(self._cache, refs, statement, columns)
-        if not found:
-            return None
-        cells = compiled.added(found)
-        points = pc.subtract(cells.column("point"), first)
-        return cells.set_column(cells.column_names.index("point"), "point", points)
+        first = self._intervals.aligned()[1]
+        tables = self._spans.of_each(self._cache, refs, statement, columns)
+        return [
+            table.set_column(at, "point", pc.subtract(table.column(at), first))
+            for table in tables
+            if table.num_rows
+            for at in [table.column_names.index("point")]
+        ]
 
     def _rows_decide(self) -> bool:
         """Whether rows alone tell which spans count, and for what."""
         return plan.rows_decide(self._of.pipeline) and not any(map(needs_trace, _read_by(self._of.measure)))
 
+    @cached_property
     def _chosen(self) -> tuple[list[ChunkRef], Present, Condition]:
         """The chunks in which spans may count, the columns of those of the range, and what such a span fulfils."""
         refs = self._spans.refs(*self._range_ns)
@@ -246,24 +259,31 @@ class _Measured:
         if self._left is not None:
             return self._left
         measure = self._of.measure
-        refs, present, condition = self._chosen()
+        refs, present, condition = self._chosen
         compiled = Measure.of(measure, FieldSql(present), self._intervals) if isinstance(measure, tree.Metric) else None
         if compiled is None or not self._rows_decide():
             return None
-        where = all_of([self._intervals.holds(), Sql(condition.sql, tuple(condition.values))])
-        columns = {"trace_id", "span_id", "duration_ns", *compiled.columns, *condition.columns}
-        live = self._spans.live_that_may_fit(sorted(columns), condition)
-        if matched > EXAMPLES_OF:
-            last = int(2**64 * EXAMPLES_OF / matched)
-            where = all_of([where, Sql("trace_id <= ?::BLOB", (last.to_bytes(8, "big"),))])
+        counts = _sql_of(condition)
+        columns = sorted({*EXAMPLE, *compiled.columns, *condition.columns})
+        live = self._spans.live_that_may_fit(columns, condition)
+        # A power of two, so that the statement stays the same while more and more spans match
+        halvings = max(0, (matched // EXAMPLES_OF).bit_length() - 1)
+        if halvings:
+            last = 1 << (64 - halvings)
+            counts = all_of([counts, Sql("trace_id < ?::BLOB", (last.to_bytes(8, "big"),))])
             live = live.filter(pa.array(_first_halves(live) < last))
+        covered, others = self._by_cover(refs)
+        aligned, within = self._aligned(present), all_of([self._intervals.holds(), counts])
 
-        def statement(urls: list[str]) -> tuple[str, list[Any]]:
-            found = compiled.examples(_source(urls), where, EXAMPLES_A_POINT)
+        def of_others(urls: list[str]) -> tuple[str, list[Any]]:
+            found = compiled.examples(_source(urls), within, EXAMPLES_A_POINT)
             return found.text, list(found.values)
 
         with self._step("exemplars"):
-            return self._spans.reader.read(refs, statement, live=live)
+            tables = self._of_covered(
+                covered, columns, lambda source, number: aligned.examples(source, counts, EXAMPLES_A_POINT, number)
+            )
+            return longest([*tables, self._spans.reader.read(others, of_others, live=live)], EXAMPLES_A_POINT)
 
     def _step(self, name: str) -> AbstractContextManager[None]:
         return self._spans.reader.session.step(name)
@@ -297,7 +317,7 @@ class _Measured:
 
     def _candidates(self, refs: list[ChunkRef], condition: Condition) -> pa.Array:
         """The IDs of traces of which a span may count."""
-        where = all_of([self._intervals.holds(), Sql(condition.sql, tuple(condition.values))])
+        where = all_of([self._intervals.holds(), _sql_of(condition)])
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
             found = sql("SELECT DISTINCT trace_id FROM ({}) WHERE {} ORDER BY trace_id", _source(urls), where)
@@ -330,6 +350,15 @@ def _first_halves(rows: pa.Table) -> npt.NDArray[np.uint64]:
 
 def _source(urls: list[str]) -> Sql:
     return Sql(rows_of(urls), (urls,) if urls else ())
+
+
+def _sql_of(condition: Condition) -> Sql:
+    return Sql(condition.sql, tuple(condition.values))
+
+
+def _cells_by_chunk(measure: Measure, where: Sql, source: Sql, number: Sql) -> Sql:
+    (found,) = measure.statements(source, where, number)
+    return found
 
 
 def _one_of(compiled: Measure | Comparison, number: int, where: Sql, urls: list[str]) -> tuple[str, list[Any]]:

@@ -378,7 +378,13 @@ class Questions:
                     self._open = opened = self._opened(partitions)
                     self._problem = "what is live and stored is being looked at"  # questions are answered meanwhile
                     await asyncio.to_thread(self._executor.looked)
-                    await warm_up(self._stored, opened.snapshots, self._engine, self._settings.querier.warm_up_s_max)
+                    await warm_up(
+                        self._stored,
+                        opened.snapshots,
+                        self._engine,
+                        self._settings.querier.warm_up_s_max,
+                        copied_bytes_max=self._settings.querier.warm_up_bytes_max,
+                    )
                     self._problem = ""
                     return
                 self._problem = f"topic {spans_by_trace.TOPIC.name} does not exist: `spanstream topics ensure`"

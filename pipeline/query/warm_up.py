@@ -1,10 +1,12 @@
-"""What the first questions would wait for, done before they come: live rows, and the footers of the newest chunks."""
+"""What the first questions would wait for, done before they come: live rows read, the newest chunks copied."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Protocol
 
 import structlog
@@ -19,6 +21,7 @@ log = structlog.get_logger(__name__)
 POLL_S = 0.05
 NEWEST_NS = 3600 * 10**9
 CHUNKS_MAX = 256
+AT_ONCE = 16  # chunks
 
 
 class WarmStored(TimeChunks, Protocol):
@@ -31,15 +34,20 @@ class WarmStored(TimeChunks, Protocol):
         """Why it does not know all yet, in a sentence; empty when it does."""
 
 
-async def warm_up(stored: WarmStored, snapshots: Snapshots, engine: Engine, seconds: float) -> None:
-    """Take a snapshot, read footers. Gives up after so many seconds, or where a part is away: questions will tell."""
+async def warm_up(
+    stored: WarmStored, snapshots: Snapshots, engine: Engine, seconds: float, *, copied_bytes_max: int = 0
+) -> None:
+    """Take a snapshot; copy the newest chunks, up to so many bytes, and read the footers of more.
+
+    Gives up after so many seconds, or where a part is away: questions will tell.
+    """
     try:
         async with asyncio.timeout(seconds):
             while stored.missing():
                 await asyncio.sleep(POLL_S)
             snapshot = await snapshots.take()
             refs = await snapshots.in_thread(lambda: _newest(stored, snapshot.horizons))
-            await engine.run(lambda session: _read_footers(session, refs))
+            await engine.run(lambda session: _read(session, refs, copied_bytes_max))
     except (TimeoutError, SpanstreamError) as error:
         log.info("not_warmed_up", error=repr(error))
 
@@ -53,13 +61,20 @@ def _newest(stored: WarmStored, horizons: dict[int, int]) -> list[ChunkRef]:
     return refs_of(entries[:CHUNKS_MAX], horizons)
 
 
-def _read_footers(session: Session, refs: list[ChunkRef]) -> None:
-    """A footer once read is kept by the engine; the objects with a row a trace are small and copied whole."""
+def _read(session: Session, refs: list[ChunkRef], copied_bytes_max: int) -> None:
+    """The newest chunks first, some at a time: what is done when time is over stays done.
+
+    A footer once read is kept by the engine; the objects with a row a trace are small and copied whole.
+    """
     reader = ChunkReader(session, [])
-    for traces in (False, True):
+    ends = list(accumulate(ref.entry.bytes for ref in refs))
+    copied = bisect_right(ends, copied_bytes_max)
+    parts = [(refs[first : min(first + AT_ONCE, copied)], True) for first in range(0, copied, AT_ONCE)]
+    for some, fetch in (*parts, (refs[copied:], False)):
+        reader.read(some, _no_rows, fetch=fetch)
+    reader.read(refs, _no_rows, traces=True)
 
-        def statement(urls: list[str]) -> tuple[str, list[list[str]]]:
-            rows = "SELECT * FROM read_parquet(?, union_by_name = true) LIMIT 0"
-            return (rows, [urls]) if urls else ("SELECT 1 LIMIT 0", [])
 
-        reader.read(refs, statement, traces=traces, fetch=traces)
+def _no_rows(urls: list[str]) -> tuple[str, list[list[str]]]:
+    rows = "SELECT * FROM read_parquet(?, union_by_name = true) LIMIT 0"
+    return (rows, [urls]) if urls else ("SELECT 1 LIMIT 0", [])

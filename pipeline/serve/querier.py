@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import tempfile
 
 import structlog
@@ -72,5 +73,7 @@ async def answer_until(settings: Settings, stop: asyncio.Event) -> None:
     """Answer until `stop` is set."""
     querier = Querier(settings, Questions(settings, CatalogStored(settings), real_kafka(settings)))
     await querier.start()
+    gc.collect()
+    gc.freeze()  # what stands after the start stands until the end: the collector need not walk it with each question
     await stop.wait()
     await querier.stop()

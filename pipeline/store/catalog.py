@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +45,7 @@ LAYOUT = 5  # of the folder; one of another layout is emptied
 ENTRIES, ROWS, TOTALS, META = "entries", "rows", "totals", "meta"
 FAMILIES = (ENTRIES, ROWS, TOTALS, META, *filter_groups.FAMILIES)
 CACHE_BYTES = 32 << 20
+ENTRIES_KEPT = 1024  # about 10 kB each
 READERS = 8  # objects read at a time
 AT_ONCE = 64  # manifests of one write
 LISTINGS_MAX = 5  # of one refresh, while what was listed goes away
@@ -433,10 +434,16 @@ class Catalog:
 
     def _entry(self, key: ChunkKey) -> ChunkEntry | None:
         content = self._families[ENTRIES].get(key.packed())
-        return None if content is None else chunk_from_values(orjson.loads(content))
+        return None if content is None else _read_entry(content)
 
     def _totals(self, tenant: str) -> Totals:
         return Totals(self._families[TOTALS].get(tenant.encode()))
+
+
+@lru_cache(ENTRIES_KEPT)
+def _read_entry(content: bytes) -> ChunkEntry:
+    """Read once for all questions about the same chunks: new objects also have the collector walk the old ones."""
+    return chunk_from_values(orjson.loads(content))
 
 
 def _overlaps(entry: ChunkEntry, trace_id: bytes, start_ns: int, end_ns: int) -> bool:
