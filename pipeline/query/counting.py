@@ -26,6 +26,7 @@ from pipeline.query.tenant_spans import TenantSpans
 from pipeline.query.value_counts import POINT_BITS, Cells, Column, Ints, Marks, ValueCounts
 from topics.errors import StoreUnavailableError
 
+MARKED_SPANS_MAX = 8_000_000  # whose marks are kept for the second pass
 PIECE_SPANS = 131_072  # of which the columns are in memory at a time
 FROM_CHUNK = (
     "SELECT * FROM read_parquet(?, union_by_name = true, file_row_number = true) UNION ALL BY NAME "
@@ -88,6 +89,7 @@ class Counting:
         self._columns = {one.column: one for one in comparison.plain}
         self._read: list[str] = []
         self._base = 0
+        self._marks: dict[str, Marks] = {}
 
     def series(self, refs: Sequence[ChunkRef], columns: Sequence[str]) -> list[CountedSeries]:
         """Of each column and side the most frequent values, and all values together. columns: that conditions read."""
@@ -185,7 +187,8 @@ class Counting:
             text, values = self._marking(Sql(FROM_CHUNK, (urls,)), inside=not whole)
             return (text, list(values)) if urls else ("SELECT 0 AS file_row_number WHERE false", [])
 
-        marked = reader.read([ref], statement, live=self._spans.no_live(self._read))
+        marks = self._marks.get(ref.url)
+        marked = None if marks else reader.read([ref], statement, live=self._spans.no_live(self._read))
         if not reader.can_read(ref):
             return False
         found = counts.copy()
@@ -194,7 +197,9 @@ class Counting:
             footer = pq.read_metadata(source)
             texts = [name for name in footer.schema.names if name in wanted and self._columns[name].type == "string"]
             file = pq.ParquetFile(source, metadata=footer, read_dictionary=texts, memory_map=True)
-            marks = Marks.of(marked, file.metadata.num_rows)
+            if marked is not None:
+                marks = self._keep(ref, Marks.of(marked, file.metadata.num_rows))
+            assert marks is not None
             for first, rows in _pieces(file, wanted):
                 reader.session.check()
                 self._add_rows(found, rows, marks.slice(first, rows.num_rows), wanted)
@@ -202,8 +207,13 @@ class Counting:
             reader.leave_out(ref, str(exc))
             return False
         counts.columns = found.columns
-        counts.together()
         return True
+
+    def _keep(self, ref: ChunkRef, marks: Marks) -> Marks:
+        """For the second pass, as long as there is room."""
+        if sum(len(one.group) for one in self._marks.values()) + len(marks.group) <= MARKED_SPANS_MAX:
+            self._marks[ref.url] = marks
+        return marks
 
     def _add_rows(self, counts: ValueCounts, rows: pa.Table, marks: Marks, names: Sequence[str]) -> None:
         """Columns side by side, one a core: most of the work on one leaves Python's lock alone."""

@@ -19,6 +19,7 @@ Ints = npt.NDArray[np.int64]
 FEW = 4096  # values of a column of which the intervals are counted in the first pass
 POINT_BITS = 26  # of an interval, in a cell's number; below it one bit for the side
 SIDES = 2
+PILED, PILED_MIN = 2, 16_384  # cells lie beside what they are to be added to up to so many times as many, and some
 SPARSE = 4  # cells are listed where there would be so many more of them than rows
 
 
@@ -92,7 +93,7 @@ class Column:
         own, new = self.cells, cells
         if not few:
             own, new = tuple(map(_without_points, own)) if self.few else own, _without_points(cells)
-        return Column(self.values, (*own, new), (*self.there, there), few)
+        return Column(self.values, _piled(own, new), _piled(self.there, there), few)
 
     def together(self) -> Column:
         """The same, added up."""
@@ -116,6 +117,13 @@ class Column:
         """What it takes."""
         cells = sum(one.numbers.nbytes + one.counts.nbytes for one in (*self.cells, *self.there))
         return cells + int(self.values.nbytes)
+
+
+def _piled(parts: tuple[Cells, ...], new: Cells) -> tuple[Cells, ...]:
+    """With further cells. They are added up when there are many more of them than were before: seldom."""
+    parts = (*parts, new)
+    first, *others = (len(one.numbers) for one in parts)
+    return (Cells.added(parts),) if sum(others) > PILED * first + PILED_MIN else parts
 
 
 class _Tally(NamedTuple):
