@@ -120,7 +120,12 @@ def otlp(spans: Iterable[OneSpan]) -> bytes:
 
 def rows(records: Mapping[int, Sequence[OneSpan]], tenant: str = TENANT, columns_max: int = 200) -> pa.Table:
     """The span table of records: offset -> spans."""
-    given = [Record(tenant, offset, otlp(spans)) for offset, spans in sorted(records.items())]
+    return decoded({offset: otlp(spans) for offset, spans in records.items()}, tenant, columns_max)
+
+
+def decoded(records: Mapping[int, bytes], tenant: str = TENANT, columns_max: int = 200) -> pa.Table:
+    """The span table of records: offset -> OTLP."""
+    given = [Record(tenant, offset, body) for offset, body in sorted(records.items())]
     return from_otlp.decode(given, attribute_columns_max=columns_max).spans
 
 
