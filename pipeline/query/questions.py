@@ -27,6 +27,7 @@ from pipeline.query.explained import Watch
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.live import LiveClient
 from pipeline.query.live_tail import Arrived, LiveTail
+from pipeline.query.metrics import Heard as HeardSeries
 from pipeline.query.metrics import Metrics, MetricsAnswer, MetricsQuestion
 from pipeline.query.owners import Owners
 from pipeline.query.search import Heard, Search, SearchAnswer, SearchQuestion
@@ -185,11 +186,13 @@ class Questions:
         async with self.under_way.turn(tenants, "search", _searched(question)):
             return await self._settled(lambda: search.find(tenants, question, heard))
 
-    async def metrics(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
-        """What spans come to over time."""
+    async def metrics(
+        self, tenants: Sequence[str], question: MetricsQuestion, heard: HeardSeries | None = None
+    ) -> MetricsAnswer:
+        """What spans come to over time; `heard` is told what is measured so far."""
         metrics = self._ready().metrics
         async with self.under_way.turn(tenants, "metrics", text_of(question.query)):
-            return await self._settled(lambda: metrics.measure(tenants, question))
+            return await self._settled(lambda: metrics.measure(tenants, question, heard))
 
     async def explain(
         self, tenants: Sequence[str], question: SearchQuestion | MetricsQuestion
@@ -200,7 +203,7 @@ class Questions:
         async with self.under_way.turn(tenants, "explain", text):
             if isinstance(question, SearchQuestion):
                 return watch, await opened.search.find(tenants, question, watch=watch)
-            return watch, await opened.metrics.measure(tenants, question, watch)
+            return watch, await opened.metrics.measure(tenants, question, watch=watch)
 
     async def sql(self, tenants: Sequence[str], statement: Statement, range_ns: tuple[int, int]) -> SqlAnswer:
         """Rows of a SELECT over the tenants' spans that start in a range. Close the answer in the end."""
