@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query import plan
-from pipeline.query.chunk_cache import ChunkCache
+from pipeline.query.chunk_cache import Came, ChunkCache
 from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
 from pipeline.query.comparison import Comparison, CountedSeries, compared
 from pipeline.query.conditions import Condition
@@ -48,6 +48,16 @@ class MetricsQuestion:
     query: tree.MetricsPipeline | tree.MetricsMath
     intervals: Intervals
     exemplars: int = 0
+
+
+class SoFar(NamedTuple):
+    """Series while they are measured: from the point with the number `first` on, as they will be in the answer."""
+
+    series: SeriesTable
+    first: int
+
+
+Heard = Callable[[SoFar], None]  # is told from another thread, again and again
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,9 +95,16 @@ class Metrics:
         self._counts = CountsCache(cache.bytes_max)
 
     async def measure(
-        self, tenants: Sequence[str], question: MetricsQuestion, watch: Watch | None = None
+        self,
+        tenants: Sequence[str],
+        question: MetricsQuestion,
+        heard: Heard | None = None,
+        watch: Watch | None = None,
     ) -> MetricsAnswer:
-        """All series; watch: looks on. Raises BadQuestionError, QueryTimeoutError, QueryTooLargeError."""
+        """All series; `heard` is told those of the newest points, where they stay what they are; watch: looks on.
+
+        Raises BadQuestionError, QueryTimeoutError, QueryTooLargeError.
+        """
         with nullcontext() if watch is None else watch.step(SNAPSHOT_STEP):
             snapshot = await self._snapshots.take()
         reasons = snapshot.reasons + snapshot.told_losses()
@@ -98,6 +115,8 @@ class Metrics:
             limits = Limits(
                 question.intervals, self._reach_ns, self._cells_max, self._cache, self._counts, question.exemplars
             )
+            if len(tenants) == 1 and _points_stay(question.query):
+                limits = limits._replace(heard=heard)
             with session.step("series"):
                 series = side_of(spans, question.query, limits)
             assert isinstance(series, SeriesTable)
@@ -112,7 +131,10 @@ class Metrics:
 
 
 class Limits(NamedTuple):
-    """A query's intervals, how far around them the rest of a trace is looked for, the most cells and exemplars."""
+    """A query's intervals, how far around them the rest of a trace is looked for, the most cells and exemplars.
+
+    heard: of Metrics.measure.
+    """
 
     intervals: Intervals
     reach_ns: int
@@ -120,6 +142,14 @@ class Limits(NamedTuple):
     cache: ChunkCache
     counts: CountsCache
     exemplars: int = 0
+    heard: Heard | None = None
+
+
+def _points_stay(query: tree.MetricsPipeline | tree.MetricsMath) -> bool:
+    """Whether a point is known as soon as all spans of its interval are: no other series and no other time matters."""
+    if isinstance(query, tree.MetricsMath) or isinstance(query.measure, tree.Compare):
+        return False
+    return not any(isinstance(stage, tree.Rank) for stage in query.second)
 
 
 def side_of(spans: Sequence[TenantSpans], of: tree.MetricsPipeline | tree.MetricsMath | float, limits: Limits) -> Side:
@@ -170,6 +200,8 @@ class _Measured:
         self._range_ns = max(0, self._intervals.low_ns), min(self._intervals.high_ns, UINT64_MAX)
         self._reach_ns = limits.reach_ns
         self._exemplars = limits.exemplars
+        self._cells_max = limits.cells_max
+        self._heard = limits.heard
         self._cache = limits.cache
         self._counts = limits.counts
         self.counted: list[CountedSeries] = []
@@ -182,15 +214,9 @@ class _Measured:
         if not self._rows_decide():
             yield from self._of_whole_traces(refs, condition)
             return
-        compiled = self._compiled(present, whole=self._alone)
+        compiled, covered = self._compiled(present, whole=self._alone), list[ChunkRef]()
         if isinstance(compiled, Measure):
             covered, refs = self._by_cover(refs)
-            aligned = self._aligned(present)
-            columns = sorted(compiled.columns | condition.columns)
-            with self._step("cells of chunks that lie within the range"):
-                cells = self._of_covered(covered, columns, partial(_cells_by_chunk, aligned, _sql_of(condition)))
-            if cells:
-                yield compiled, aligned.added(cells)
         counts = _sql_of(condition)
         where = all_of([self._intervals.holds(), counts])
         columns = sorted(compiled.columns | condition.columns)
@@ -206,6 +232,27 @@ class _Measured:
 
         compiled, tables = _within_memory(compiled, read)
         yield from ((compiled, table) for table in tables)
+        if covered and (cells := self._cells_of_covered(covered, present, condition, tables)) is not None:
+            yield compiled, cells
+
+    def _cells_of_covered(
+        self, refs: list[ChunkRef], present: Present, condition: Condition, others: list[pa.Table]
+    ) -> pa.Table | None:
+        """The cells of chunks that lie whole within the range. others: the cells of all else."""
+        aligned = self._aligned(present)
+
+        def came(found: list[pa.Table], left: list[ChunkRef]) -> None:
+            assert self._heard is not None
+            series = series_of(aligned.metric, [*others, aligned.added(found)], self._intervals, self._cells_max)
+            latest_ns = max(ref.start_bound_unix_ns for ref in left)
+            self._heard(SoFar(after(self._of.second, series), self._intervals.first_after(latest_ns)))
+
+        columns = sorted(aligned.columns | condition.columns)
+        newest_first = sorted(refs, key=lambda ref: -ref.start_bound_unix_ns)
+        with self._step("cells of chunks that lie within the range"):
+            of = partial(_cells_by_chunk, aligned, _sql_of(condition))
+            found = self._of_covered(newest_first, columns, of, came if self._heard is not None else None)
+        return aligned.added(found) if found else None
 
     def _by_cover(self, refs: Sequence[ChunkRef]) -> tuple[list[ChunkRef], list[ChunkRef]]:
         """Those of the chunks that lie whole within the range, and the others."""
@@ -219,25 +266,25 @@ class _Measured:
         return Measure.of(self._of.measure, FieldSql(present), self._intervals.aligned()[0])
 
     def _of_covered(
-        self, refs: Sequence[ChunkRef], columns: Sequence[str], of: Callable[[Sql, Sql], Sql]
+        self, refs: Sequence[ChunkRef], columns: Sequence[str], of: Callable[[Sql, Sql], Sql], came: Came | None = None
     ) -> list[pa.Table]:
         """What a statement says of each chunk, of those that were asked for before out of the cache.
 
-        of: from the rows and their chunk's number to a statement over aligned intervals.
+        of: from the rows and their chunk's number to a statement over aligned intervals. came: as ChunkCache.tables has
+        it.
         """
+        first = self._intervals.aligned()[1]
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
             found = of(Sql(rows_by_chunk(urls), (urls,) if urls else ()), Sql(CHUNK_NUMBER))
             return found.text, list(found.values)
 
-        first = self._intervals.aligned()[1]
-        tables = self._spans.of_each(self._cache, refs, statement, columns)
-        return [
-            table.set_column(at, "point", pc.subtract(table.column(at), first))
-            for table in tables
-            if table.num_rows
-            for at in [table.column_names.index("point")]
-        ]
+        def placed(tables: list[pa.Table]) -> list[pa.Table]:
+            at = tables[0].column_names.index("point") if tables else 0
+            return [one.set_column(at, "point", pc.subtract(one.column(at), first)) for one in tables]
+
+        tell = None if came is None else lambda found, left: came(placed(found), left)
+        return placed(self._spans.of_each(self._cache, refs, statement, columns, tell))
 
     def _rows_decide(self) -> bool:
         """Whether rows alone tell which spans count, and for what."""
