@@ -118,6 +118,7 @@ def run_worker(settings: Settings) -> None:
     runner = faust.Worker(
         build(settings), loglevel=settings.log.level, quiet=True, override_logging=False, redirect_stdouts=False
     )
+    runner.spinner = None  # it writes terminal codes into what is no terminal, in the midst of the log
     runner.execute_from_commandline()
 
 

@@ -138,7 +138,7 @@ class Partition:
     def seal_due(self, now_ns: int) -> bool:
         """Whether the open segments reached their size, number of spans or age, or name a loss: a manifest decides it.
 
-        Until then another owner's manifest may tell that the lost records are stored, and what came after may be copies.
+        Until then another owner's manifest may tell that the lost records are stored, and what came may be copies.
         """
         segments = self.open_segments
         if not segments or self.plan is not None:

@@ -90,7 +90,8 @@ class Session:
                 raise
             raise BadQuestionError("the query is nested too deep: ask with shorter expressions") from exc
         except (duckdb.IOException, duckdb.HTTPException, duckdb.InvalidInputException) as exc:
-            raise StoreUnavailableError(f"reading chunks: {str(exc)[:500]}") from exc
+            why, _, _ = str(exc)[:500].partition("\n\nLINE ")  # of the statement, which nobody wrote
+            raise StoreUnavailableError(f"reading chunks: {why}") from exc
         finally:
             for name in names.values():
                 with suppress(duckdb.Error):

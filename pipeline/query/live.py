@@ -17,6 +17,7 @@ from pipeline import telemetry
 from pipeline.doors.outgoing import Outgoing
 from pipeline.query.blocks import Block, BrokenAnswerError, LiveSegment, Loss, arrived, compacted, read_blocks, to_keep
 from pipeline.query.owners import Owners
+from topics.errors import KafkaUnavailableError
 
 State = Literal["held", "not_owner", "away"]
 A = TypeVar("A")
@@ -102,14 +103,23 @@ class LiveClient:
         """Bytes of the copies kept."""
         return sum(copy.nbytes for copy in self._copies.values())
 
+    async def look_up_owners(self) -> None:
+        """Ask the group who they are, if that is not known: then nobody waits for it later. Never raises."""
+        with suppress(KafkaUnavailableError):
+            await self._owners.all()
+
     async def reach(self, until: Mapping[int, int]) -> None:
         """Wait until the owners have taken what lies below until[partition], wait_s at most. Never raises."""
 
         async def wait(url: str, mine: list[int]) -> None:
             params = {"until": _pairs({p: until[p] for p in mine}), "wait_s": str(self._wait_s)}
-            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+            try:
                 async with self._client().get(f"{url}/live", params=params) as answer:
                     await answer.read()
+            except TimeoutError:
+                self._owners.silent(url)  # the question itself need not wait for it again
+            except (aiohttp.ClientError, OSError):
+                pass
 
         if self._wait_s and until:
             by_url = await self._owners.of(until)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
+
+import pytest
 
 from pipeline.query.live import LiveClient
 from pipeline.query.owners import Owners
@@ -24,6 +27,7 @@ from tests.pipeline.query.world import (
     rows,
     trace_id,
 )
+from topics.errors import FormatVersionError, MalformedRecordError, StoreUnavailableError
 from topics.partitioner import partition_of
 from topics.settings import QuerierSettings, Settings
 
@@ -107,6 +111,29 @@ def test_what_the_worker_has_not_reached_is_read_from_kafka() -> None:
     in_world(test)
 
 
+def test_kafka_is_asked_at_once_where_the_topic_ends_and_who_owns_it() -> None:
+    """Where it hangs, each takes as long as its time-out."""
+
+    async def test(world: World) -> None:
+        world.hold(0, (0, 9))
+        asked, ends = threading.Event(), world.tail.ends
+
+        def owners() -> dict[int, str]:
+            asked.set()
+            return world.owners
+
+        def ends_once_owners_are_asked(partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
+            assert asked.wait(10)
+            return ends(partitions)
+
+        world.live._owners = Owners(owners, refresh_s=60, quiet_s=60)
+        world.tail.ends = ends_once_owners_are_asked  # type: ignore[method-assign]
+
+        assert offsets(await world.snapshots.take()) == list(range(10))
+
+    in_world(test)
+
+
 def test_without_an_owner_all_is_read_from_kafka_at_once() -> None:
     async def test(world: World) -> None:
         world.owners[0] = "http://127.0.0.1:9"
@@ -181,6 +208,32 @@ def test_what_the_worker_dropped_and_no_manifest_names_is_read_from_kafka() -> N
         snapshot = await world.snapshots.take()
 
         assert offsets(snapshot) == list(range(10))
+
+    in_world(test)
+
+
+@pytest.mark.parametrize("error", [MalformedRecordError, FormatVersionError, StoreUnavailableError])
+def test_what_cannot_be_read_of_the_bucket_is_a_reason_and_no_error(error: type[Exception]) -> None:
+    async def test(world: World) -> None:
+        world.hold(6, (6, 9))
+        world.stored.refused = error("manifests/spans_by_trace/0/3.json: this is no manifest")
+
+        snapshot = await world.snapshots.take()
+
+        assert offsets(snapshot) == list(range(10))  # Kafka has it all
+        assert "/3.json: this is no manifest" in snapshot.reasons[0]
+
+    in_world(test)
+
+
+def test_what_is_not_known_below_the_horizon_is_a_reason() -> None:
+    async def test(world: World) -> None:
+        world.hold(0, (0, 9))
+        world.stored.missing_parts = ["what is stored of offsets 0 to 3 of partition 0 is not known"]
+
+        whole, one = await world.snapshots.take(), await world.snapshots.take_trace(0, bytes(16))
+
+        assert whole.reasons == one.reasons == world.stored.missing_parts
 
     in_world(test)
 
