@@ -15,8 +15,9 @@ from typing import Literal, NamedTuple
 import rich_click as click
 from rich.text import Text
 
-from agents.commands.options import ALL, FAILED, with_settings
+from agents.commands.options import ALL, with_settings
 from agents.commands.terminal import screen, write_json
+from agents.exit_codes import FAILED
 from topics.errors import SpanstreamError
 from topics.settings import Settings, flag_of
 
@@ -128,7 +129,8 @@ def check_clock(settings: Settings) -> Iterator[Finding]:
 
     try:
         asked = time.time()
-        answer = urllib3.request("GET", settings.store.endpoint, timeout=3.0, retries=False)
+        http = urllib3.PoolManager(ca_certs=settings.store.ca_path or None, timeout=3.0, retries=False)
+        answer = http.request("GET", settings.store.endpoint)
         date = answer.headers.get("Date")
     except urllib3.exceptions.HTTPError:
         return  # told by check_store
@@ -168,8 +170,9 @@ def _not_ready(name: str, port: int, why: str) -> Finding:
     if why:
         advice = "its log says more; it becomes ready by itself when what it lacks is there"
         return Finding("ports", "failed", f"{port} ({name}) answers, and is not ready: {why}", advice)
-    advice = f"stop what uses it, or choose another port: {flag_of(name)}"
-    return Finding("ports", "failed", f"{port} ({name}) is taken by something else", advice)
+    advice = f"see what has it (`ss -ltnp`); stop that, or choose another port: {flag_of(name)}"
+    told = f"{port} ({name}) is taken by something else, or by one of ours that does not answer"
+    return Finding("ports", "failed", told, advice)
 
 
 def check_disk(settings: Settings) -> Iterator[Finding]:

@@ -155,6 +155,19 @@ def test_where_shows_the_whole_way(querier: str) -> None:
         assert text in answer.stdout
 
 
+def test_where_says_that_it_may_not_know_of_a_trace(querier: str) -> None:
+    document = {
+        "traceID": TRACE_ID, "topic": "spans_by_trace", "partition": 3, "partitions": 8, "places": [],
+        "complete": False, "reasons": ["Kafka does not answer"],
+    }  # fmt: skip
+    Answers.table[f"/api/where/{TRACE_ID}"] = (200, json.dumps(document).encode())
+
+    answer = CliRunner().invoke(where, ["abcd", "--url", querier])
+
+    assert answer.exit_code == 1
+    assert "PARTIAL: Kafka does not answer" in answer.stderr
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("15m", 900), ("2h", 7200), ("1d", 86_400), (" 3s ", 3)])
 def test_how_far_back_is_a_number_and_a_unit(text: str, seconds: int) -> None:
     assert seconds_of(text) == seconds
