@@ -65,6 +65,7 @@ fmt: venv-dev ## format the code, repair what ruff can
 	@$(PY) -m ruff format $(CODE)
 
 bench: venv-dev ui minio ## measure; prints a table, writes build/bench.json
+	@sh infra/find_chromium.sh || true # without it the page's rows are not measured
 	@$(PY) -m tests.bench $(ARGS)
 
 bench-long: venv-dev minio ## what the same questions cost with 20 M spans stored in the place of 5 M; half an hour

@@ -18,7 +18,7 @@ from pipeline.clocks import own_clocks
 from pipeline.doors.overrides import Overrides
 from pipeline.store.housekeeping import Housekeeper, Kept, Retention
 from pipeline.store.objects import ObjectStore
-from topics.errors import KafkaUnavailableError, StoreUnavailableError
+from topics.errors import KafkaUnavailableError, SpanstreamError, StoreUnavailableError
 from topics.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -67,6 +67,8 @@ class Housework:
             except (StoreUnavailableError, KafkaUnavailableError) as error:
                 telemetry.AWAY.labels(what="housekeeping").inc()
                 log.warning("waiting", what="housekeeping", partition=partition, error=str(error))
+            except SpanstreamError as error:
+                log.error("housekeeping_failed", partition=partition, error=str(error))
             except Exception:
                 log.exception("housekeeping_failed", partition=partition)
 

@@ -28,6 +28,7 @@ class Owned:
     unacked: dict[int, Ack] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
     task: asyncio.Task[None] | None = None
+    problem: str = ""  # why it cannot be loaded, where waiting does not mend that
     taking: bool = False  # a batch is under way: what it was prepared for must not change
     seen: int = -1  # highest offset delivered
     rewinding: bool = False  # the reading position was set back, and nothing from there has come yet

@@ -201,11 +201,12 @@ class TableEndpoint:
         """200 when every partition that Kafka gave this worker is loaded; 503 with the ones that are not, and when the
         disk is full.
         """
-        waiting = [owned.partition for owned in self._worker.owned.values() if owned.state is None]
+        waiting = [owned for owned in self._worker.owned.values() if owned.state is None]
         if waiting or not self._worker.joined:
-            lacking = self._worker.waits.told.get(ASSIGNMENT)
-            why = f"partitions being loaded: {waiting}" if waiting else "the consumer group has not answered yet"
-            why += f"; {lacking}" if waiting and lacking else ""
+            numbers = [owned.partition for owned in waiting]
+            told = [self._worker.waits.told.get(ASSIGNMENT, ""), *(owned.problem for owned in waiting)]
+            why = f"partitions being loaded: {numbers}" if waiting else "the consumer group has not answered yet"
+            why = "; ".join([why, *filter(None, dict.fromkeys(told))]) if waiting else why
             return web.Response(status=503, text=f"{why}\n")
         if (full := self._worker.waits.told.get(DISK)) is not None:
             return web.Response(status=503, text=f"{full}\n")

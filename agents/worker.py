@@ -32,7 +32,7 @@ from pipeline.partition.state import Partition, PartitionLimits, merged, steady_
 from pipeline.partition.window import Window
 from pipeline.store.manifest import Manifest
 from pipeline.store.tables import Slot, Tables
-from topics.errors import DiskFullError, NotOwnerError
+from topics.errors import DiskFullError, NotOwnerError, SpanstreamError
 from topics.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -107,10 +107,14 @@ class Worker:
             self.owned[owned.partition].seen = owned.seen
 
     async def _load_until_done(self, owned: Owned) -> None:
-        """Load; an error that waiting does not mend (a manifest of a later version) is said again and again."""
+        """Load; what waiting does not mend (a damaged manifest, one of a later version) is said again and again."""
         while not owned.loaded.is_set():
             try:
                 await self._load(owned)
+            except SpanstreamError as error:
+                owned.problem = str(error)
+                log.error("partition_not_loaded", partition=owned.partition, error=owned.problem)
+                await asyncio.sleep(self.settings.store.retry_wait_max_s)
             except Exception:
                 log.exception("partition_not_loaded", partition=owned.partition)
                 await asyncio.sleep(self.settings.store.retry_wait_max_s)
@@ -375,7 +379,7 @@ class Worker:
     # ---- memory
 
     def progress(self, state: Partition) -> dict[str, int | float | None]:
-        """How far a partition is: offsets, lag in records and seconds, what is open. None: not yet known."""
+        """How far a partition is: offsets, lag in records and seconds, what is open, how old. None: not yet known."""
         end = self._source.end(state.partition)
         opened = state.open_segments
         return {
@@ -387,6 +391,7 @@ class Worker:
             "lag_s": 0.0 if end is None or end <= state.next else (self._now_ns() - state.record_ns) / 1e9,
             "open_spans": sum(segment.spans_count for segment in opened),
             "open_segments": len(opened),
+            "unsealed_s": max((self._now_ns() - segment.oldest_ns for segment in opened), default=0) / 1e9,
             "held_bytes": state.nbytes,
             "window_keys": len(state.window),
         }

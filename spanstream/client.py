@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ TIMEOUT_S = 90.0  # beyond the querier's own
 REASONS_HEADER = "x-spanstream-incomplete"
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
 ID_DIGITS = 32
+MICROS = 10**6  # of a second
 Time = datetime | float
 
 
@@ -115,7 +116,7 @@ class Client:
     ) -> Measured:
         """Series of a TraceQL query that ends in a metrics function. step: "1m", say; instant: one value a series."""
         path = "/api/metrics/query" if instant else "/api/metrics/query_range"
-        return Measured(self._json(path, {"q": query, "step": step or None} | _range(since, start, end)))
+        return Measured(self._json(path, {"q": query, "step": step or None} | _exact_range(since, start, end)))
 
     def sql(self, query: str, *, since: str = "1h", start: Time | None = None, end: Time | None = None) -> Rows:
         """Rows of one SELECT in DuckDB's SQL over `spans` and `traces` of that time."""
@@ -154,17 +155,38 @@ class Client:
 
 
 def _range(since: str, start: Time | None, end: Time | None) -> dict[str, Any]:
-    """Parameters of the API: whole Unix seconds."""
-    if start is None and end is None:
+    """Parameters of a search and of SQL: whole Unix seconds, of which the last is meant to its end."""
+    asked = _micros(start, end)
+    if asked is None:
         return {"since": since}
+    first, last = (one // MICROS for one in asked)
+    return {"start": first, "end": max(last, first + 1)}
+
+
+def _exact_range(since: str, start: Time | None, end: Time | None) -> dict[str, Any]:
+    """Parameters of metrics: Unix seconds with their fraction."""
+    asked = _micros(start, end)
+    if asked is None:
+        return {"since": since}
+    first, last = (f"{one // MICROS}.{one % MICROS:06}" for one in asked)
+    return {"start": first, "end": last}
+
+
+def _micros(start: Time | None, end: Time | None) -> tuple[int, int] | None:
+    """Both in Unix microseconds; None where neither is given."""
+    if start is None and end is None:
+        return None
     if start is None:
         raise BadQuestionError("end needs a start")
-    return {"start": int(_unix_s(start, "start")), "end": int(time.time() if end is None else _unix_s(end, "end")) + 1}
+    first, last = _unix_micros(start, "start"), _unix_micros(time.time() if end is None else end, "end")
+    if not 0 <= first < last:
+        raise BadQuestionError("start must be before end, and not before 1970")
+    return first, last
 
 
-def _unix_s(at: Time, name: str) -> float:
+def _unix_micros(at: Time, name: str) -> int:
     if not isinstance(at, datetime):
-        return at
+        return round(at * MICROS)
     if at.tzinfo is None:
         raise BadQuestionError(f"{name} has no time zone: datetime.now(timezone.utc) has one")
-    return at.timestamp()
+    return (at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)

@@ -1,7 +1,8 @@
 """A worker that kills itself with -9 at a chosen step: `python -m tests.crashing`, told by CRASH_AT.
 
 The real worker, with one method of the real classes wrapped: nothing of this stands in the product's code.
-CRASH_AT: `<step>`, a key of STEPS. WITHOUT: a protection that is taken out, a key of PROTECTIONS.
+CRASH_AT: `<step>`, a key of STEPS. WITHOUT: a protection that is taken out, a key of PROTECTIONS. REBALANCE_FAILS: the
+number of an assignment that ends in an error.
 """
 
 from __future__ import annotations
@@ -132,7 +133,23 @@ def die_at(step: Step) -> None:
     setattr(step.owner, step.method, wrapped)
 
 
+def fail_at_assignment(nth: int) -> None:
+    """The worker's own part of a rebalance raises."""
+    real, left = Worker.assigned, [nth]
+
+    @functools.wraps(real)
+    async def assigned(worker: Worker, partitions: set[int]) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise RuntimeError("a rebalance that fails")
+        await real(worker, partitions)
+
+    Worker.assigned = assigned  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
+    if nth := os.environ.get("REBALANCE_FAILS"):
+        fail_at_assignment(int(nth))
     if without := os.environ.get("WITHOUT"):
         PROTECTIONS[without]()
     if wanted := os.environ.get("CRASH_AT"):

@@ -156,6 +156,7 @@ def test_a_damaged_byte_of_a_stored_chunk_is_told_until_it_is_restored(
         store.put(one.bucket, one.name, flipped(whole), "")
         wait_until(lambda: metric(worker, "spanstream_worker_damaged_chunks") == 1, 60, "the damage is told")
         wait_until(lambda: told() == [True, True], 60, "answers say so")
+        assert httpx.get(f"{url}/api/status/system", timeout=30).json()["damaged"] == [one.name]
 
         store.put(one.bucket, one.name, whole, "")
         wait_until(lambda: metric(worker, "spanstream_worker_damaged_chunks") == 0, 60, "it is whole again")

@@ -6,14 +6,17 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from infra.ports import free_port
 from pipeline.store import commit
 from pipeline.store.objects import ObjectStore
+from tests.queriers import querier
+from tests.test_damaged_manifest import ready_of
 from tests.test_kill_and_rebalance import Load
 from tests.waiting import wait_until
 from tests.workers import Workers, everything_is_stored, stored_span_ids
@@ -128,6 +131,31 @@ def test_a_worker_whose_group_others_use_or_whose_broker_is_away_says_so(setting
         load.send(20)
         wait_until(lambda: everything_is_stored(store, settings), 90, "once the other is gone it works")
         store.close()
+
+
+def test_a_topic_that_was_given_more_partitions_is_said_by_worker_and_querier(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Whoever starts then would look for a trace on another partition than the one that it stands on."""
+    store, load = ObjectStore(settings.store), Load(settings)
+    with Workers(settings, tmp_path) as workers:
+        worker = workers.start("one")
+        load.send(40)
+        wait_until(lambda: everything_is_stored(store, settings), 90, "all is stored")
+        workers.kill("one")
+        client = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+        more = NewPartitions(full_name(spans_by_trace.TOPIC, settings.kafka), settings.kafka.partitions + 3)
+        for future in client.create_partitions([more]).values():
+            future.result()
+        workers.start("one")
+        with querier(settings, tmp_path) as url:
+            told = [httpx.get(f"{url}/api/v2/traces/{one.hex()}", timeout=30).json() for one, _ in load.traces]
+            system = httpx.get(f"{url}/api/status/system", timeout=30).json()
+            wait_until(lambda: "More partitions" in ready_of(worker), 60, "the worker says so")
+        assert {one["status"] for one in told} == {"PARTIAL"}
+        assert all("More partitions" in one["message"] for one in told)
+        assert "More partitions" in system["missing"]
+    store.close()
 
 
 def _spans_stored(store: ObjectStore, settings: Settings) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ from pipeline.store.buckets import bucket_of_partition
 from pipeline.store.objects import ObjectStore
 from tests.queriers import Trace, asking, querier
 from tests.waiting import wait_until
-from tests.workers import Workers, everything_is_stored, marks, stored_span_ids
+from tests.workers import Workers, everything_is_committed, everything_is_stored, marks, stored_span_ids
 from topics import admin, spans_by_trace
 from topics.partitioner import partition_of
 from topics.settings import KafkaSettings, Settings, StoreSettings
@@ -130,9 +131,39 @@ def test_workers_that_join_leave_and_die_change_no_answer_and_store_every_span_o
             wait_until(lambda: everything_is_stored(store, settings), timeout_s=60)
 
         assert workers.ended_by_themselves() == []
+        wait_until(lambda: everything_is_committed(settings), 30, "commits do not stand still after rebalances")
         assert asker.wrong == []
         assert asker.complete > asker.partial
         assert stored_span_ids(store, settings) == Counter(load.sent)
+    assert list(errors_told(tmp_path)) == []  # joining, leaving and dying is no error
+
+
+def test_a_worker_whose_rebalance_fails_ends_instead_of_going_on_with_half_of_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    command = ("-m", "tests.crashing", "worker")
+    with running(settings, tmp_path, command=command) as (load, workers, store):
+        workers.start("one", variables={"REBALANCE_FAILS": "2"})
+        load.send(40)
+        wait_until(lambda: everything_is_stored(store, settings), 60)
+        workers.start("two")
+        load.send(40)
+        wait_until(lambda: workers.ended_by_themselves() == ["one"], 60, "it ends")
+        wait_until(lambda: everything_is_stored(store, settings), 60, "the other one has all partitions")
+
+        assert workers.running["one"].returncode != 0
+        assert stored_span_ids(store, settings) == Counter(load.sent)
+
+
+def errors_told(folder: Path) -> Iterator[str]:
+    """Lines of the workers' logs that tell of an error, or are no JSON."""
+    for log in ("one", "two", "three"):
+        for line in (folder / f"{log}.log").read_text().splitlines():
+            try:
+                if json.loads(line)["level"] == "error":
+                    yield line
+            except ValueError:
+                yield line
 
 
 def with_one_more(buckets: tuple[str, ...], partitions: int) -> tuple[str, ...]:

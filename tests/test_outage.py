@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from agents.commands.local_run import is_ready
+from infra.process import ChildProcess
 from infra.stack import LocalStack
 from pipeline.store.objects import ObjectStore
 from tests.metrics import metric
 from tests.queriers import receiver
 from tests.test_kill_and_rebalance import Load
 from tests.waiting import wait_until
-from tests.workers import Workers, everything_is_stored, stored_span_ids
+from tests.workers import Workers, everything_is_committed, everything_is_stored, stored_span_ids
 from topics import admin, spans_by_trace
 from topics.errors import KafkaUnavailableError, StoreUnavailableError
 from topics.settings import Settings, StackSettings, StoreSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 STOP_S = 30.0
+SESSION_S = 6  # of the tests' workers
+
+
+@contextmanager
+def hung(child: ChildProcess) -> Iterator[None]:
+    """With all that it started."""
+    assert child.pid is not None
+    os.killpg(child.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(child.pid, signal.SIGCONT)
 
 
 def kafka_answers(settings: Settings) -> bool:
@@ -52,48 +71,90 @@ def post(url: str, span: int, status: int) -> httpx.Response:
     return answer
 
 
-def test_receiver_and_worker_outlive_the_store_and_kafka(tmp_path: Path) -> None:
-    stack = StackSettings(
-        data_dir=tmp_path / "stack", kafka_port=0, kafka_controller_port=0, store_port=0, store="minio"
-    )
+class Parts(NamedTuple):
+    """Kafka and MinIO of a test's own, a receiver, and workers of which none runs yet."""
+
+    settings: Settings
+    kafka: ChildProcess
+    minio: ChildProcess
+    store: ObjectStore
+    otlp: str
+    workers: Workers
+    load: Load
+
+
+@contextmanager
+def own_parts(folder: Path) -> Iterator[Parts]:
+    stack = StackSettings(data_dir=folder / "stack", kafka_port=0, kafka_controller_port=0, store_port=0, store="minio")
     wanted = Settings(stack=stack, store=StoreSettings(buckets=("outage-a", "outage-b")))
     with LocalStack(wanted, print) as running:
         kafka, minio = (next(role.child for role in running.roles if role.name == name) for name in ("kafka", "store"))
         settings, store = running.settings, ObjectStore(running.settings.store)
         admin.ensure(settings)
         store.ensure_buckets()
-        load, workers = Load(settings), Workers(settings, tmp_path)
-        with receiver(settings, tmp_path) as otlp, workers:
-            url = workers.start("one")
-            load.send(20)
-            wait_until(lambda: everything_is_stored(store, settings), 60, "all is stored")
+        with receiver(settings, folder) as otlp, Workers(settings, folder) as workers:
+            yield Parts(settings, kafka, minio, store, otlp, workers, Load(settings))
 
-            assert minio.stop(STOP_S)
-            waits = metric(url, "spanstream_worker_waits_total")
+
+def test_receiver_and_worker_outlive_the_store_and_kafka(tmp_path: Path) -> None:
+    with own_parts(tmp_path) as (settings, kafka, minio, store, otlp, workers, load):
+        url = workers.start("one")
+        load.send(20)
+        wait_until(lambda: everything_is_stored(store, settings), 60, "all is stored")
+
+        assert minio.stop(STOP_S)
+        waits = metric(url, "spanstream_worker_waits_total")
+        load.send(20)
+        wait_until(lambda: metric(url, "spanstream_worker_spans_total") >= len(load.sent), 60, "all is taken")
+        wait_until(lambda: metric(url, "spanstream_worker_waits_total") > waits, 60, "the worker waits")
+        minio.start()
+        wait_until(lambda: store_answers(store), 60, "the store answers again")
+        wait_until(lambda: everything_is_stored(store, settings), 60, "what waited is stored")
+
+        post(otlp, 1, 200)
+        assert kafka.stop(STOP_S)
+        refused = post(otlp, 2, 503)
+        assert int(refused.headers["Retry-After"]) >= 1
+        wait_until(lambda: not is_ready(otlp), 60, "the receiver says that it is not ready")
+        assert is_ready(url)  # the worker still answers what it holds
+        tables = httpx.get(f"{url}/tables/partitions", timeout=60)
+        assert tables.status_code == 503, tables.text
+        assert "Kafka" in tables.json()["error"]
+        kafka.start()
+        wait_until(lambda: kafka_answers(settings), 60, "Kafka answers again")
+        wait_until(lambda: is_ready(otlp), 60, "the receiver is ready again")
+        post(otlp, 3, 200)
+        load.send(20)
+        wait_until(lambda: everything_is_stored(store, settings), 90, "the worker reads on")
+        wait_until(lambda: everything_is_committed(settings), 30, "and commits")
+
+        assert workers.running["one"].poll() is None  # the same process all the time
+        stored = stored_span_ids(store, settings)
+        unanswered = (2).to_bytes(8, "big")  # was refused, and may have reached Kafka all the same
+        assert stored - Counter({unanswered: 1}) == Counter([*load.sent, *(n.to_bytes(8, "big") for n in (1, 3))])
+
+
+def test_a_store_and_a_kafka_that_hang_longer_than_a_session_end_nobody(tmp_path: Path) -> None:
+    with own_parts(tmp_path) as (settings, kafka, minio, store, otlp, workers, load):
+        url = workers.start("one")
+        load.send(20)
+        wait_until(lambda: everything_is_stored(store, settings), 60, "all is stored")
+
+        with hung(minio):
             load.send(20)
             wait_until(lambda: metric(url, "spanstream_worker_spans_total") >= len(load.sent), 60, "all is taken")
-            wait_until(lambda: metric(url, "spanstream_worker_waits_total") > waits, 60, "the worker waits")
-            minio.start()
-            wait_until(lambda: store_answers(store), 60, "the store answers again")
-            wait_until(lambda: everything_is_stored(store, settings), 60, "what waited is stored")
+            time.sleep(SESSION_S + 2)
+        wait_until(lambda: everything_is_stored(store, settings), 60, "what hung is stored")
+        loads = (tmp_path / "one.log").read_text().count('"partition_loaded"')
+        assert loads == settings.kafka.partitions  # a put that hangs does not keep a worker from its group
 
-            post(otlp, 1, 200)
-            assert kafka.stop(STOP_S)
-            refused = post(otlp, 2, 503)
-            assert int(refused.headers["Retry-After"]) >= 1
-            wait_until(lambda: not is_ready(otlp), 60, "the receiver says that it is not ready")
-            assert is_ready(url)  # the worker still answers what it holds
-            tables = httpx.get(f"{url}/tables/partitions", timeout=60)
-            assert tables.status_code == 503, tables.text
-            assert "Kafka" in tables.json()["error"]
-            kafka.start()
-            wait_until(lambda: kafka_answers(settings), 60, "Kafka answers again")
-            wait_until(lambda: is_ready(otlp), 60, "the receiver is ready again")
-            post(otlp, 3, 200)
-            load.send(20)
-            wait_until(lambda: everything_is_stored(store, settings), 90, "the worker reads on")
+        with hung(kafka):
+            time.sleep(SESSION_S + 4)
+        wait_until(lambda: kafka_answers(settings), 60, "Kafka answers again")
+        post(otlp, 1, 200)
+        load.send(20)
+        wait_until(lambda: everything_is_stored(store, settings), 90, "the worker reads on")
+        wait_until(lambda: everything_is_committed(settings), 30, "and commits")
 
-            assert workers.running["one"].poll() is None  # the same process all the time
-            stored = stored_span_ids(store, settings)
-            unanswered = (2).to_bytes(8, "big")  # was refused, and may have reached Kafka all the same
-            assert stored - Counter({unanswered: 1}) == Counter([*load.sent, *(n.to_bytes(8, "big") for n in (1, 3))])
+        assert workers.running["one"].poll() is None
+        assert stored_span_ids(store, settings) == Counter([*load.sent, (1).to_bytes(8, "big")])

@@ -113,6 +113,12 @@ def everything_is_stored(store: ObjectStore, settings: Settings) -> bool:
     return marks(store, settings) == [ends[partition][1] for partition in sorted(ends)]
 
 
+def everything_is_committed(settings: Settings) -> bool:
+    """Whether Kafka's commits follow what is stored: a group whose offsets stand still would read all of it again."""
+    ends = admin.watermarks(settings, spans_by_trace.TOPIC)
+    return admin.committed(settings, spans_by_trace.TOPIC) == {number: end for number, (_, end) in ends.items() if end}
+
+
 def stored_span_ids(store: ObjectStore, settings: Settings) -> Counter[bytes]:
     """Every span in every chunk that a manifest names; the ranges must follow each other without gap or overlap."""
     topic, found = full_name(spans_by_trace.TOPIC, settings.kafka), Counter[bytes]()

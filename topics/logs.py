@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from asyncio import CancelledError
 from typing import Any, TextIO
 
 import structlog
@@ -14,6 +15,17 @@ from topics.visible import visible_values
 
 # Libraries that tell at INFO what only their authors want to know
 QUIET_LOGGERS = ("faust", "aiokafka", "kafka", "mode", "httpx", "httpcore", "asyncio", "urllib3", "uvicorn.access")
+
+
+LIBRARIES = ("faust", "mode", "aiohttp")
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Of libraries, not that a task was cancelled or that a caller hung up: they tell both as errors, with a traceback,
+    and each rebalance cancels all actors.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not (record.name.startswith(LIBRARIES) and isinstance(error, CancelledError | ConnectionResetError))
 
 
 def _without_escapes(_logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -58,6 +70,7 @@ def set_up_logs(settings: LogSettings, stream: TextIO | None = None) -> None:
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(out)
+    handler.addFilter(_is_told)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -7,7 +7,8 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,12 +19,13 @@ from rich.text import Text
 from agents.commands.options import ALL, with_settings
 from agents.commands.terminal import screen, write_json
 from agents.exit_codes import FAILED
-from topics.errors import SpanstreamError
+from topics.errors import SpanstreamError, StoreUnavailableError
 from topics.settings import Settings, flag_of
 
 Verdict = Literal["ok", "warning", "failed"]
 FREE_BYTES_MIN = 2 << 30
 CLOCK_S_MAX = 5.0
+STORE_S_MAX = 5.0
 MARKS: dict[Verdict, tuple[str, str]] = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
 
 
@@ -96,16 +98,42 @@ def check_kafka(settings: Settings) -> Iterator[Finding]:
             yield Finding("topics", "warning", f"{state.name} could lose acknowledged spans: {sentence}", advice)
     if not missing:
         partitions = next(state.partitions for state in states)
-        owned = len(group_owners(settings))
+        owners = group_owners(settings)
+        owned = len(owners)
         told = f"{owned} of {partitions} partitions have a worker (group {settings.kafka.group})"
         advice = "" if owned == partitions else "`spanstream worker` starts one; a trace by ID is still found meanwhile"
         yield Finding("workers", "ok" if owned == partitions else "warning", told, advice)
+        yield from _workers(settings, owners)
+
+
+def _workers(settings: Settings, owners: Mapping[int, str]) -> Iterator[Finding]:
+    """Those that own partitions and are not ready, all asked at once."""
+    from agents.commands.local_run import is_ready, why_not
+    from pipeline.doors.tls import client_context
+
+    tls, urls = client_context(settings), sorted(set(owners.values()))
+    with ThreadPoolExecutor(max(1, len(urls))) as pool:
+        answers = pool.map(lambda url: is_ready(url, tls), urls)
+        silent = [url for url, ready in zip(urls, answers, strict=True) if not ready]
+        for url, why in zip(silent, pool.map(lambda url: why_not(url, tls), silent), strict=True):
+            mine = ", ".join(str(number) for number in sorted(owners) if owners[number] == url)
+            owns = f"{url} owns partitions {mine}"
+            if why:
+                advice = "its log says more; it becomes ready by itself when what it lacks is there"
+                yield Finding("workers", "failed", f"{owns} and is not ready: {why}", advice)
+            else:
+                advice = (
+                    "it hangs, or is not reached from here under worker.advertised_url: does its process run, does its"
+                    " log go on? Kafka gives its partitions to others after kafka.session_timeout_s"
+                )
+                yield Finding("workers", "failed", f"{owns} and does not answer", advice)
 
 
 def check_store(settings: Settings) -> Iterator[Finding]:
     """Reachable, buckets there, second conditional put refused."""
     from pipeline.store.objects import ObjectStore
 
+    _ask_store(settings)
     store = ObjectStore(settings.store)
     try:
         store.ensure_buckets()
@@ -121,6 +149,20 @@ def check_store(settings: Settings) -> Iterator[Finding]:
             )
     finally:
         store.close()
+
+
+def _ask_store(settings: Settings) -> None:
+    """One request, so that a store that hangs is told in seconds: the client tries four times, patiently."""
+    import urllib3
+
+    try:
+        urllib3.request("GET", settings.store.endpoint, timeout=STORE_S_MAX, retries=False)
+    except urllib3.exceptions.TimeoutError as exc:
+        raise StoreUnavailableError(
+            f"{settings.store.endpoint} has not answered within {STORE_S_MAX:g} s: does the store hang?"
+        ) from exc
+    except urllib3.exceptions.HTTPError:
+        return  # of what else is wrong the client says more
 
 
 def check_clock(settings: Settings) -> Iterator[Finding]:
@@ -170,9 +212,8 @@ def _not_ready(name: str, port: int, why: str) -> Finding:
     if why:
         advice = "its log says more; it becomes ready by itself when what it lacks is there"
         return Finding("ports", "failed", f"{port} ({name}) answers, and is not ready: {why}", advice)
-    advice = f"see what has it (`ss -ltnp`); stop that, or choose another port: {flag_of(name)}"
-    told = f"{port} ({name}) is taken by something else, or by one of ours that does not answer"
-    return Finding("ports", "failed", told, advice)
+    advice = f"one of ours hangs then, see its log; of anything else, stop it or choose another port: {flag_of(name)}"
+    return Finding("ports", "failed", f"{port} ({name}) is taken, and does not answer as ours do", advice)
 
 
 def check_disk(settings: Settings) -> Iterator[Finding]:

@@ -136,7 +136,10 @@ class Partition:
     # ---- ranges out
 
     def seal_due(self, now_ns: int) -> bool:
-        """Whether the open segments reached their size, number of spans or age."""
+        """Whether the open segments reached their size, number of spans or age, or name a loss: a manifest decides it.
+
+        Until then another owner's manifest may tell that the lost records are stored, and what came may be copies.
+        """
         segments = self.open_segments
         if not segments or self.plan is not None:
             return False
@@ -144,6 +147,7 @@ class Partition:
             sum(segment.nbytes for segment in segments) >= self.limits.seal_bytes
             or sum(segment.spans_count for segment in segments) >= self.limits.seal_spans
             or now_ns - segments[0].arrived_ns >= self.limits.seal_age_s * 1e9
+            or any(segment.losses for segment in segments)
         )
 
     def seal(self) -> SealPlan | None:

@@ -15,6 +15,9 @@ from pipeline.query.executor import Asked, Executor, OwnThreads
 from pipeline.spans import schema
 
 Key = tuple[str, str, str]  # URL of the chunk, statement, its values
+Came = Callable[
+    [list[pa.Table], list[ChunkRef]], None
+]  # hears the tables so far, and the chunks that are still to come
 SHARE = 64  # a table that takes more than this part of the cache is not kept
 KEY_BYTES = 1000  # what a key and an empty table take, about
 
@@ -39,6 +42,7 @@ class ChunkCache:
         asked: Asked,
         reader: ChunkReader,
         opened: Callable[[list[ChunkRef]], None] = lambda _refs: None,
+        came: Came | None = None,
     ) -> list[pa.Table]:
         """A table a chunk that can be read, without CHUNK_NUMBER. opened: hears which ones are not known and read."""
         text, values = asked.statement([])
@@ -46,8 +50,10 @@ class ChunkCache:
         found = {url: schema.plain(table) for url, key in keys.items() if (table := self._get(key)) is not None}
         if reader.session.watch is not None:
             reader.session.watch.kept([ref for ref in refs if ref.url in found])
-        missing = [ref for ref in refs if ref.url not in found]
+        missing = left = [ref for ref in refs if ref.url not in found]
         opened(missing)
+        if came is not None and found and left:
+            came(list(found.values()), left)
         with closing(self._executor.each(reader, missing, asked)) as read:
             for some, rows in read:
                 numbers, rest = rows.column(CHUNK_NUMBER), rows.drop_columns(CHUNK_NUMBER)
@@ -56,6 +62,9 @@ class ChunkCache:
                     own = rest.filter(pc.equal(numbers, number))
                     found[ref.url] = own.combine_chunks()
                     self._put(keys[ref.url], _packed(found[ref.url]))
+                left = [ref for ref in left if ref not in some]
+                if came is not None and found and left:
+                    came(list(found.values()), left)
         return [found[ref.url] for ref in refs if ref.url in found]
 
     def _get(self, key: Key) -> pa.Table | None:

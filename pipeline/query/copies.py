@@ -71,6 +71,7 @@ class Copies:
         """
         named = {one.url: one for one in wanted}
         with self._lock:
+            self._forget_deleted(named)
             missing = [one for url, one in named.items() if url not in self._copies]
             if fetch and sum(one.size for one in missing) <= self._bytes_max // SHARE:
                 self._begin(missing)
@@ -84,7 +85,7 @@ class Copies:
         except BaseException:
             self.release(held)
             raise
-        there = {url for url, copy in held.items() if copy.done.result() is not None}
+        there = {url for url, copy in held.items() if copy.done.result() is not None and copy.path.exists()}
         self.release(held.keys() - there)
         return there
 
@@ -123,6 +124,13 @@ class Copies:
         for one in missing:
             copy = self._copies[one.url] = _Copy(self.path(one))
             self._threads.submit(self._make, one, copy)
+
+    def _forget_deleted(self, urls: Iterable[str]) -> None:
+        """Somebody may have made room by hand."""
+        for url in urls:
+            copy = self._copies.get(url)
+            if copy is not None and copy.done.done() and not copy.holders and not copy.path.exists():
+                del self._copies[url]
 
     def _make_room(self) -> None:
         for url, copy in list(self._copies.items()):

@@ -28,7 +28,13 @@ from pipeline.query.explained import Watch
 from pipeline.query.turns import TIMEOUT
 from pipeline.store.objects import ObjectStore
 from pipeline.traceql.folding import int_power
-from topics.errors import QueryTimeoutError, QueryTooLargeError, SettingsError, StoreUnavailableError
+from topics.errors import (
+    BadQuestionError,
+    QueryTimeoutError,
+    QueryTooLargeError,
+    SettingsError,
+    StoreUnavailableError,
+)
 from topics.settings import QuerierSettings, StoreSettings
 
 T = TypeVar("T")
@@ -61,7 +67,8 @@ class Session:
         """Run one statement, its answer as an Arrow table.
 
         A `{name}` in the text stands for the Arrow table of that name. Values are bound, never written into the text.
-        Raises QueryTimeoutError, QueryTooLargeError, StoreUnavailableError (an object is missing or cannot be read).
+        Raises BadQuestionError (too deep an expression), QueryTimeoutError, QueryTooLargeError, StoreUnavailableError
+        (an object is missing or cannot be read).
         """
         self.check()
         # Names of registered tables are one space for all cursors of a connection
@@ -78,8 +85,13 @@ class Session:
             raise self._timeout() from exc
         except duckdb.OutOfMemoryException as exc:
             raise QueryTooLargeError(f"the query needs more memory than querier.memory_bytes_max: {exc}") from exc
+        except (duckdb.ParserException, duckdb.BinderException) as exc:
+            if "expression depth" not in str(exc):
+                raise
+            raise BadQuestionError("the query is nested too deep: ask with shorter expressions") from exc
         except (duckdb.IOException, duckdb.HTTPException, duckdb.InvalidInputException) as exc:
-            raise StoreUnavailableError(f"reading chunks: {str(exc)[:500]}") from exc
+            why, _, _ = str(exc)[:500].partition("\n\nLINE ")  # of the statement, which nobody wrote
+            raise StoreUnavailableError(f"reading chunks: {why}") from exc
         finally:
             for name in names.values():
                 with suppress(duckdb.Error):

@@ -43,6 +43,10 @@ class Intervals(NamedTuple):
         low_ns = self.low_ns % self.step_ns - self.step_ns
         return Intervals(low_ns, self.step_ns, 1), (self.low_ns - low_ns) // self.step_ns
 
+    def first_after(self, start_ns: int) -> int:
+        """The number of the first interval in which nothing starts that starts then or earlier."""
+        return min(max(0, -(-(start_ns - self.low_ns) // self.step_ns)), self.points)
+
     def holds(self) -> Sql:
         """Whether a span starts in one of them."""
         low, high = max(self.low_ns, -1), min(self.high_ns, 2**64 - 1)

@@ -7,7 +7,6 @@ import time
 from asyncio import IncompleteReadError
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
@@ -107,9 +106,13 @@ class LiveClient:
 
         async def wait(url: str, mine: list[int]) -> None:
             params = {"until": _pairs({p: until[p] for p in mine}), "wait_s": str(self._wait_s)}
-            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+            try:
                 async with self._client().get(f"{url}/live", params=params) as answer:
                     await answer.read()
+            except TimeoutError:
+                self._owners.silent(url)  # the question itself need not wait for it again
+            except (aiohttp.ClientError, OSError):
+                pass
 
         if self._wait_s and until:
             by_url = await self._owners.of(until)

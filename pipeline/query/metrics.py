@@ -50,6 +50,16 @@ class MetricsQuestion:
     exemplars: int = 0
 
 
+class SoFar(NamedTuple):
+    """Series while they are measured: from the point with the number `first` on, as they will be in the answer."""
+
+    series: SeriesTable
+    first: int
+
+
+Heard = Callable[[SoFar], None]  # is told from another thread, again and again
+
+
 @dataclass(slots=True, kw_only=True)
 class MetricsAnswer:
     """reasons: why some spans may be missing."""
@@ -85,9 +95,16 @@ class Metrics:
         self._counts = CountsCache(cache.bytes_max)
 
     async def measure(
-        self, tenants: Sequence[str], question: MetricsQuestion, watch: Watch | None = None
+        self,
+        tenants: Sequence[str],
+        question: MetricsQuestion,
+        heard: Heard | None = None,
+        watch: Watch | None = None,
     ) -> MetricsAnswer:
-        """All series; watch: looks on. Raises BadQuestionError, QueryTimeoutError, QueryTooLargeError."""
+        """All series; `heard` is told those of the newest points, where they stay what they are; watch: looks on.
+
+        Raises BadQuestionError, QueryTimeoutError, QueryTooLargeError.
+        """
         with nullcontext() if watch is None else watch.step(SNAPSHOT_STEP):
             snapshot = await self._snapshots.take()
         reasons = snapshot.reasons + snapshot.told_losses()
@@ -98,6 +115,8 @@ class Metrics:
             limits = Limits(
                 question.intervals, self._reach_ns, self._cells_max, self._cache, self._counts, question.exemplars
             )
+            if len(tenants) == 1 and _points_stay(question.query):
+                limits = limits._replace(heard=heard)
             with session.step("series"):
                 series = side_of(spans, question.query, limits)
             assert isinstance(series, SeriesTable)
@@ -112,7 +131,10 @@ class Metrics:
 
 
 class Limits(NamedTuple):
-    """A query's intervals, how far around them the rest of a trace is looked for, the most cells and exemplars."""
+    """A query's intervals, how far around them the rest of a trace is looked for, the most cells and exemplars.
+
+    heard: of Metrics.measure.
+    """
 
     intervals: Intervals
     reach_ns: int
@@ -120,6 +142,14 @@ class Limits(NamedTuple):
     cache: ChunkCache
     counts: CountsCache
     exemplars: int = 0
+    heard: Heard | None = None
+
+
+def _points_stay(query: tree.MetricsPipeline | tree.MetricsMath) -> bool:
+    """Whether a point is known as soon as all spans of its interval are: no other series and no other time matters."""
+    if isinstance(query, tree.MetricsMath) or isinstance(query.measure, tree.Compare):
+        return False
+    return not any(isinstance(stage, tree.Rank) for stage in query.second)
 
 
 def side_of(spans: Sequence[TenantSpans], of: tree.MetricsPipeline | tree.MetricsMath | float, limits: Limits) -> Side:
@@ -170,6 +200,8 @@ class _Measured:
         self._range_ns = max(0, self._intervals.low_ns), min(self._intervals.high_ns, UINT64_MAX)
         self._reach_ns = limits.reach_ns
         self._exemplars = limits.exemplars
+        self._cells_max = limits.cells_max
+        self._heard = limits.heard
         self._cache = limits.cache
         self._counts = limits.counts
         self.counted: list[CountedSeries] = []
@@ -182,13 +214,11 @@ class _Measured:
         if not self._rows_decide():
             yield from self._of_whole_traces(refs, condition)
             return
-        compiled = self._compiled(present, whole=self._alone)
+        compiled, covered = self._compiled(present, whole=self._alone), list[ChunkRef]()
         if isinstance(compiled, Measure) and compiled.few_cells:
             within = self._intervals.low_ns + 1, self._intervals.high_ns
             covered = [ref for ref in refs if ref.lies_within(within)]
             refs = [ref for ref in refs if not ref.lies_within(within)]
-            if (cells := self._of_covered(covered, present, condition)) is not None:
-                yield compiled, cells
         counts = Sql(condition.sql, tuple(condition.values))
         where = all_of([self._intervals.holds(), counts])
         columns = sorted(compiled.columns | condition.columns)
@@ -204,9 +234,16 @@ class _Measured:
 
         compiled, tables = _within_memory(compiled, read)
         yield from ((compiled, table) for table in tables)
+        if covered and (cells := self._of_covered(covered, present, condition, tables)) is not None:
+            yield compiled, cells
 
-    def _of_covered(self, refs: list[ChunkRef], present: Present, condition: Condition) -> pa.Table | None:
-        """The cells of chunks that lie whole within the range, those that were asked for before out of the cache."""
+    def _of_covered(
+        self, refs: list[ChunkRef], present: Present, condition: Condition, others: list[pa.Table]
+    ) -> pa.Table | None:
+        """The cells of chunks that lie whole within the range, those that were asked for before out of the cache.
+
+        others: the cells of all else.
+        """
         aligned, first = self._intervals.aligned()
         measure = self._of.measure
         assert isinstance(measure, tree.Metric)
@@ -218,14 +255,23 @@ class _Measured:
             (one,) = compiled.statements(source, where, Sql(CHUNK_NUMBER))
             return one.text, list(one.values)
 
+        def placed(found: list[pa.Table]) -> pa.Table:
+            cells = compiled.added(found)
+            points = pc.subtract(cells.column("point"), first)
+            return cells.set_column(cells.column_names.index("point"), "point", points)
+
+        def came(found: list[pa.Table], left: list[ChunkRef]) -> None:
+            assert self._heard is not None
+            series = series_of(measure, [*others, placed(found)], self._intervals, self._cells_max)
+            latest_ns = max(ref.start_bound_unix_ns for ref in left)
+            self._heard(SoFar(after(self._of.second, series), self._intervals.first_after(latest_ns)))
+
         columns = sorted(compiled.columns | condition.columns)
+        newest_first = sorted(refs, key=lambda ref: -ref.start_bound_unix_ns)
         with self._step("cells of chunks that lie within the range"):
-            found = self._spans.of_each(self._cache, refs, statement, columns)
-        if not found:
-            return None
-        cells = compiled.added(found)
-        points = pc.subtract(cells.column("point"), first)
-        return cells.set_column(cells.column_names.index("point"), "point", points)
+            tell = came if self._heard is not None else None
+            found = self._spans.of_each(self._cache, newest_first, statement, columns, tell)
+        return placed(found) if found else None
 
     def _rows_decide(self) -> bool:
         """Whether rows alone tell which spans count, and for what."""

@@ -1,15 +1,20 @@
-"""How things stand, as the querier sees it: each partition with its owner and offsets, and what is stored by day."""
+"""How things stand, as the querier sees it: workers, partitions with owner and offsets, what is stored by day."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import orjson
+
+from pipeline.query.drops import UNREACHED, Get
 from pipeline.store.manifest import ChunkEntry
 
 DAY_NS = 86_400 * 10**9
 DAYS = 14
+ALL = "10000"  # rows of a worker's table: it has no more partitions than Kafka bears
 FUTURE_NS = DAY_NS  # clocks of senders may be ahead
 
 
@@ -20,10 +25,39 @@ class Chunks(Protocol):
         """Chunks with spans in the range."""
 
 
+class Workers(NamedTuple):
+    """What workers say: one row each, with whether it answers and what it lacks; of each partition its owner's row."""
+
+    rows: list[dict[str, Any]]
+    told: dict[int, Any]
+
+
+async def workers(get: Get, urls: Iterable[str], headers: Mapping[str, str]) -> Workers:
+    """Ask them all at once. Who does not answer in the time that `get` gives it has reached: false."""
+    told: dict[int, Any] = {}
+
+    async def ask(url: str) -> dict[str, Any]:
+        try:
+            pages = get(f"{url}/ready", {}, {}), get(f"{url}/tables/partitions", {"here": "1", "limit": ALL}, headers)
+            (status, said, _), (_, table, _) = await asyncio.gather(*pages)
+            told.update({int(partition): row for partition, row in orjson.loads(table)["rows"].items()})
+        except UNREACHED:
+            return {"url": url, "reached": False, "lacks": ""}
+        return {"url": url, "reached": True, "lacks": "" if status == 200 else said.decode(errors="replace").strip()}
+
+    return Workers(list(await asyncio.gather(*map(ask, sorted(set(urls))))), told)
+
+
 def partitions(
-    ends: Mapping[int, tuple[int, int]], horizons: Mapping[int, int], owners: Mapping[int, str]
+    ends: Mapping[int, tuple[int, int]],
+    horizons: Mapping[int, int],
+    owners: Mapping[int, str],
+    told: Mapping[int, Any],
 ) -> list[dict[str, Any]]:
-    """One row a partition. waiting: records that are not yet in a chunk, those that Kafka has deleted left out."""
+    """One row a partition. waiting: records that are not yet in a chunk, those that Kafka has deleted left out.
+
+    told: what its worker says of it; None where it does not answer.
+    """
     return [
         {
             "partition": partition,
@@ -31,6 +65,7 @@ def partitions(
             "stored": horizons.get(partition, 0),
             "end": end,
             "waiting": max(0, end - max(low, horizons.get(partition, 0))),
+            "told": told.get(partition),
         }
         for partition, (low, end) in sorted(ends.items())
     ]

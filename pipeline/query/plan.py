@@ -357,17 +357,20 @@ def _is_shown(leaf: tree.Attribute | tree.Intrinsic) -> bool:
 
 
 def _numbers(table: pa.Table, name: str, value: Value) -> Numbers:
+    """What is no number, infinite ones among it, is none."""
     columns = {type_: table.column(f"{name}_{type_}") for type_ in NUMERIC if type_ in value.of}
     none = pa.chunked_array([pa.nulls(table.num_rows, pa.int64())])
     whole = pc.coalesce(none, *(columns[type_] for type_ in WHOLE if type_ in columns))
     durations = "duration" in columns and all(
         column.null_count == table.num_rows for type_, column in columns.items() if type_ != "duration"
     )
+    exact = Numbers.of_whole(pc.fill_null(whole, 0).to_numpy(), whole.is_valid().to_numpy(), durations=durations)
     parts = columns.get("float")
     if parts is None or parts.null_count == len(parts):
-        return Numbers(pc.fill_null(whole, 0).to_numpy(), whole.is_valid().to_numpy(), durations)
-    found = pc.coalesce(parts, whole.cast(pa.float64(), safe=False))
-    return Numbers(pc.fill_null(found, 0.0).to_numpy(), found.is_valid().to_numpy())
+        return exact
+    found = pc.fill_null(parts, np.nan).to_numpy()
+    is_float = np.isfinite(found)
+    return Numbers(np.where(is_float, found, exact.values), exact.whole, exact.valid, exact.valid | is_float)
 
 
 def keys_of(table: pa.Table, prefix: str) -> Keys:

@@ -27,6 +27,7 @@ from pipeline.query.explained import Watch
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.live import LiveClient
 from pipeline.query.live_tail import Arrived, LiveTail
+from pipeline.query.metrics import Heard as HeardSeries
 from pipeline.query.metrics import Metrics, MetricsAnswer, MetricsQuestion
 from pipeline.query.owners import Owners
 from pipeline.query.search import Heard, Search, SearchAnswer, SearchQuestion
@@ -53,6 +54,7 @@ IO_THREADS = 8
 Answered = TypeVar("Answered", FoundTrace, SearchAnswer, MetricsAnswer, TagAnswer)
 _TABLE = re.compile(r"[a-z]{1,40}")
 WAIT_S = 1.0
+SOON_S = 2.0
 
 
 class Stored(Horizons, TraceChunks, TagCatalog, WarmStored, Protocol):
@@ -60,6 +62,9 @@ class Stored(Horizons, TraceChunks, TagCatalog, WarmStored, Protocol):
 
     def start(self) -> None:
         """Begin to follow what is stored."""
+
+    def damaged(self) -> list[str]:
+        """Names of chunks that were found damaged."""
 
     def close(self) -> None: ...
 
@@ -185,11 +190,13 @@ class Questions:
         async with self.under_way.turn(tenants, "search", _searched(question)):
             return await self._settled(lambda: search.find(tenants, question, heard))
 
-    async def metrics(self, tenants: Sequence[str], question: MetricsQuestion) -> MetricsAnswer:
-        """What spans come to over time."""
+    async def metrics(
+        self, tenants: Sequence[str], question: MetricsQuestion, heard: HeardSeries | None = None
+    ) -> MetricsAnswer:
+        """What spans come to over time; `heard` is told what is measured so far."""
         metrics = self._ready().metrics
         async with self.under_way.turn(tenants, "metrics", text_of(question.query)):
-            return await self._settled(lambda: metrics.measure(tenants, question))
+            return await self._settled(lambda: metrics.measure(tenants, question, heard))
 
     async def explain(
         self, tenants: Sequence[str], question: SearchQuestion | MetricsQuestion
@@ -200,7 +207,7 @@ class Questions:
         async with self.under_way.turn(tenants, "explain", text):
             if isinstance(question, SearchQuestion):
                 return watch, await opened.search.find(tenants, question, watch=watch)
-            return watch, await opened.metrics.measure(tenants, question, watch)
+            return watch, await opened.metrics.measure(tenants, question, watch=watch)
 
     async def sql(self, tenants: Sequence[str], statement: Statement, range_ns: tuple[int, int]) -> SqlAnswer:
         """Rows of a SELECT over the tenants' spans that start in a range. Close the answer in the end."""
@@ -287,24 +294,28 @@ class Questions:
             end.set()
 
     async def system(self, tenants: Sequence[str], *, everything: bool) -> dict[str, Any]:
-        """What these tenants have stored by day, and each partition with owner, offsets and what waits.
-
-        Partitions are shared by all tenants: None where the caller may not see everything.
+        """What these tenants have stored by day; the workers, each partition with owner, offsets and what waits, and
+        damaged chunks: None where the caller may not see everything, since tenants share partitions.
         """
-        self._ready()
-        stored = self._stored
+        opened, stored = self._ready(), self._stored
         days = await self.in_thread(lambda: overview.stored(stored, tenants, time.time_ns()))
-        return {
-            "missing": self.missing(),
-            "partitions": await self._partitions() if everything else None,
-            "days": days,
-        }
+        shared = await self._shared(tenants) if everything else dict.fromkeys(("partitions", "workers", "damaged"))
+        unread = (one for partition in range(opened.partitions) for one in stored.unread(partition))
+        missing = "; ".join(filter(None, dict.fromkeys([self.missing(), *unread])))
+        return {"missing": missing, **shared, "days": days}
 
-    async def _partitions(self) -> list[dict[str, Any]]:
+    async def _shared(self, tenants: Sequence[str]) -> dict[str, Any]:
         opened = self._ready()
-        ends = await self.in_thread(lambda: opened.tail.ends(range(opened.partitions)))
-        owners = await self._owners.all()
-        return overview.partitions(ends, opened.snapshots.horizons(ends), owners)
+        asked = self.in_thread(lambda: opened.tail.ends(range(opened.partitions)))
+        ends, owners = await asyncio.gather(asked, self._owners.all())
+        workers = await overview.workers(self._soon, owners.values(), {TENANT_HEADER: "|".join(tenants)})
+        rows = overview.partitions(ends, opened.snapshots.horizons(ends), owners, workers.told)
+        return {"partitions": rows, "workers": workers.rows, "damaged": self._stored.damaged()}
+
+    async def _soon(self, url: str, params: Mapping[str, str], headers: Mapping[str, str]) -> tuple[int, bytes, str]:
+        """A page that costs another process next to nothing: who has not answered by then hangs."""
+        async with asyncio.timeout(SOON_S):
+            return await self._live.get(url, params, headers)
 
     async def tables(self, tenants: Sequence[str], table: str, params: Mapping[str, str]) -> tuple[int, bytes, str]:
         """A page of the workers' table endpoint, from whichever answers. KafkaUnavailableError where none does.
@@ -335,7 +346,7 @@ class Questions:
         except KafkaUnavailableError:
             workers = set()
         sources = [("receiver", url.rstrip("/")) for url in receivers] + [("worker", url) for url in workers]
-        answer = await all_drops(self._live.get, sources, tenants, everything=everything)
+        answer = await all_drops(self._soon, sources, tenants, everything=everything)
         if not workers:
             answer["reasons"].append("no worker is known: Kafka does not answer, or no partition has an owner")
             answer["complete"] = False
@@ -343,7 +354,7 @@ class Questions:
 
     async def canaries(self) -> list[dict[str, Any]]:
         """What the canaries of querier.canary_urls say of themselves."""
-        return await all_canaries(self._live.get, self._settings.querier.canary_urls)
+        return await all_canaries(self._soon, self._settings.querier.canary_urls)
 
     async def in_thread(self, work: Any) -> Any:
         """Run what takes long (encoding an answer) off the event loop."""

@@ -26,11 +26,12 @@ from pipeline.query.tail import Ends, TailRead
 from pipeline.query.tail_copies import TailCopies
 from pipeline.query.unpacked import Unpacked
 from pipeline.spans import schema
-from topics.errors import KafkaUnavailableError, StoreUnavailableError
+from topics.errors import FormatVersionError, KafkaUnavailableError, MalformedRecordError, StoreUnavailableError
 from topics.partitioner import partitions_of
 
 T = TypeVar("T")
 CATALOG_TRIES = 2
+UNKNOWN = (StoreUnavailableError, MalformedRecordError, FormatVersionError)
 
 
 class Horizons(Protocol):
@@ -40,10 +41,13 @@ class Horizons(Protocol):
         """Partition -> H, for the partitions that have a manifest."""
 
     def refresh(self, partition: int) -> None:
-        """List the bucket's manifests after H. Raises StoreUnavailableError."""
+        """List the bucket's manifests after H. Raises what UNKNOWN names."""
 
     def edition(self) -> int:
         """Another number whenever edits begin to count."""
+
+    def unread(self, partition: int) -> list[str]:
+        """What is below H and not known, in sentences."""
 
 
 class Tail(Protocol):
@@ -287,7 +291,7 @@ class Snapshots:
     async def changed_since(self, edition: int, partitions: Iterable[int]) -> bool:
         """Whether edits began to count since, once these partitions were looked at."""
         for partition in partitions:
-            with suppress(StoreUnavailableError):
+            with suppress(*UNKNOWN):
                 await self.in_thread(lambda partition=partition: self._catalog.refresh(partition))  # type: ignore[misc]
         return self.edition() != edition
 
@@ -313,6 +317,7 @@ class Snapshots:
         tails = await self._read_tails({p: at for p, at in after.items() if at < ends[p][1]}, ends, answers, trace_id)
         for partition, answer in answers.items():
             self._add(snapshot, answer, tails.get(partition), horizons[partition])
+            snapshot.reasons += [one for one in self._catalog.unread(partition) if one not in snapshot.reasons]
         return snapshot
 
     async def _ask(self, horizons: Mapping[int, int], trace_id: bytes = b"") -> dict[int, LiveAnswer]:
@@ -323,8 +328,8 @@ class Snapshots:
         for partition in partitions:
             try:
                 await self.in_thread(lambda partition=partition: self._catalog.refresh(partition))  # type: ignore[misc]
-            except StoreUnavailableError as exc:
-                snapshot.reasons.append(f"the manifests of partition {partition} cannot be listed: {exc}")
+            except UNKNOWN as exc:
+                snapshot.reasons.append(f"what is stored of partition {partition} is not all known: {exc}")
         horizons.update(self.horizons(partitions))
 
     async def _ends(self, partitions: Iterable[int], reasons: list[str]) -> dict[int, tuple[int, int]]:

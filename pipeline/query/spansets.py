@@ -13,19 +13,36 @@ import numpy.typing as npt
 
 from pipeline.query.trace_rows import TraceRows
 from pipeline.traceql import tree
-from pipeline.traceql.folding import COMPARE
+from pipeline.traceql.folding import COMPARE, int_power
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 INVERSE = {">": "<", "<": ">", ">>": "<<", "<<": ">>", "~": "~"}
+FOLDS = {"min": np.minimum, "max": np.maximum, "sum": np.add, "avg": np.add}
+ROOM = 2.0**63  # beyond it whole numbers do not fit
 
 
 class Numbers(NamedTuple):
-    """Numbers, whole ones (int64) or not (float64), and which of them there are. durations: all are some, in ns."""
+    """Numbers as floats, and in `whole` those that are whole numbers; which of them there are.
 
-    values: npt.NDArray[Any]
+    durations: all are some, in ns.
+    """
+
+    values: Floats
+    whole: Ints
+    is_whole: Mask
     valid: Mask
     durations: bool = False
+
+    @classmethod
+    def of_whole(cls, whole: Ints, valid: Mask, *, durations: bool = False) -> Numbers:
+        """Whole ones alone."""
+        return cls(whole.astype(np.float64), whole, np.ones(len(whole), dtype=bool), valid, durations)
+
+    def item(self, at: int) -> int | float:
+        """One of them."""
+        return int(self.whole[at]) if self.is_whole[at] else float(self.values[at])
 
 
 class Keys(NamedTuple):
@@ -199,18 +216,19 @@ class Evaluation:
 
     def _scalar_filter(self, stage: tree.ScalarFilter, sets: Sets) -> Sets:
         left, right = self._scalar(stage.left, sets), self._scalar(stage.right, sets)
-        with np.errstate(invalid="ignore"):
-            holds = left.valid & right.valid & COMPARE[stage.op](left.values, right.values)
+        exact = COMPARE[stage.op](left.whole, right.whole)
+        about = COMPARE[stage.op](left.values, right.values)
+        holds = left.valid & right.valid & np.where(left.is_whole & right.is_whole, exact, about)
         for aggregate in _aggregates(stage):
             numbers = self._scalar(aggregate, sets)
-            sets = sets.with_attribute(aggregate, [one.item() for one in numbers.values])
+            sets = sets.with_attribute(aggregate, [numbers.item(at) for at in range(len(sets.trace))])
         return sets.kept(holds[sets.of])
 
     def _scalar(self, node: tree.Scalar, sets: Sets) -> Numbers:
         """A number for each spanset."""
         count = len(sets.trace)
         if isinstance(node, tree.Static):
-            return Numbers(np.full(count, node.value), np.ones(count, dtype=bool), node.type == "duration")
+            return _constant(node, count)
         if isinstance(node, tree.Aggregate):
             return self._aggregate(node, sets)
         if isinstance(node, tree.ScalarPipeline):
@@ -221,41 +239,77 @@ class Evaluation:
     def _aggregate(self, node: tree.Aggregate, sets: Sets) -> Numbers:
         count = len(sets.trace)
         if node.argument is None:
-            return Numbers(np.bincount(sets.of, minlength=count), np.ones(count, dtype=bool))
+            return Numbers.of_whole(np.bincount(sets.of, minlength=count), np.ones(count, dtype=bool))
         numbers = self._computed.numbers[node.argument]
-        there = numbers.valid[sets.rows]
-        of, values = sets.of[there], numbers.values[sets.rows][there]
-        counts = np.bincount(of, minlength=count)
+        rows, of = sets.rows[numbers.valid[sets.rows]], sets.of[numbers.valid[sets.rows]]
+        are_whole = numbers.is_whole[rows]
+        found, counts = _folded(node.function, numbers.values[rows], of, count)
+        whole, whole_counts = _folded(node.function, numbers.whole[rows[are_whole]], of[are_whole], count)
         valid = counts > 0
-        if not valid.any():
-            return Numbers(np.zeros(count), valid)
-        function = {"min": np.minimum, "max": np.maximum, "sum": np.add, "avg": np.add}[node.function]
+        if node.function in ("min", "max"):
+            is_whole = (whole_counts > 0) & (whole == found)
+            return Numbers(found, whole, is_whole, valid, numbers.durations)
+        is_whole = (whole_counts == counts) & (np.abs(found) < ROOM)
+        if node.function == "sum":
+            return Numbers(found, whole, is_whole, valid, numbers.durations)
+        means = np.where(is_whole, whole, found) / np.maximum(counts, 1)
+        if numbers.durations:
+            return Numbers.of_whole(np.rint(means).astype(np.int64), valid, durations=True)
+        return Numbers(means, whole, np.zeros(count, dtype=bool), valid)
+
+
+def _constant(node: tree.Static, count: int) -> Numbers:
+    there = np.ones(count, dtype=bool)
+    if node.type == "float":
+        return Numbers(np.full(count, node.value), np.zeros(count, dtype=np.int64), ~there, there)
+    return Numbers.of_whole(np.full(count, node.value, dtype=np.int64), there, durations=node.type == "duration")
+
+
+def _folded(function: str, values: npt.NDArray[Any], of: Ints, count: int) -> tuple[npt.NDArray[Any], Ints]:
+    """What the values of each spanset come to, and how many they are. of: ascending."""
+    counts = np.bincount(of, minlength=count)
+    found = np.zeros(count, dtype=values.dtype)
+    if len(of):
         firsts = np.flatnonzero(np.concatenate(([True], of[1:] != of[:-1])))
-        found = np.zeros(count, dtype=values.dtype)
-        found[valid] = function.reduceat(values, firsts)
-        if node.function != "avg":
-            return Numbers(found, valid, numbers.durations)
-        means = found / np.maximum(counts, 1)
-        return Numbers(np.rint(means).astype(np.int64), valid, True) if numbers.durations else Numbers(means, valid)
+        found[counts > 0] = FOLDS[function].reduceat(values, firsts)
+    return found, counts
 
 
 def arithmetic(op: str, left: Numbers, right: Numbers) -> Numbers:
-    """As between fields: whole numbers stay whole, and what cannot be computed is no number."""
+    """As between fields: whole numbers stay whole, durations count as floats; what cannot be computed is no number."""
     valid = left.valid & right.valid
-    x, y = left.values, right.values
-    whole = x.dtype.kind == "i" and y.dtype.kind == "i" and not left.durations and not right.durations
     with np.errstate(all="ignore"):
-        if op in ("/", "%"):
-            valid &= y != 0
-            y = np.where(y == 0, 1, y)
-            if op == "%":
-                return Numbers(np.fmod(x, y), valid)
-            found = x / y
-            return Numbers(np.trunc(found).astype(np.int64) if whole else found, valid)
-        if op == "^":
-            found = np.power(x.astype(np.float64), y.astype(np.float64))
-            return Numbers(np.trunc(found).astype(np.int64) if whole else found, valid & np.isfinite(found))
-        return Numbers({"+": np.add, "-": np.subtract, "*": np.multiply}[op](x, y), valid)
+        found = ON_FLOATS[op](left.values, right.values)
+        is_whole = left.is_whole & right.is_whole
+        if left.durations or right.durations or not is_whole.any():
+            nothing = np.zeros(len(found), dtype=np.int64)
+            return Numbers(found, nothing, nothing != 0, valid & np.isfinite(found))
+        whole, there = _of_whole(op, left.whole, right.whole, found)
+        values = np.where(is_whole, whole, found)
+        return Numbers(values, whole, is_whole, valid & np.where(is_whole, there, np.isfinite(found)))
+
+
+ON_FLOATS: dict[str, np.ufunc] = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "/": np.divide,
+    "%": np.fmod,
+    "^": np.power,
+}
+
+
+def _of_whole(op: str, x: Ints, y: Ints, about: Floats) -> tuple[Ints, Mask]:
+    """Division cuts off what is behind the point. about: the same in floats, which says whether there is room."""
+    if op == "^":
+        powers = [int_power(*pair) for pair in zip(x.tolist(), y.tolist(), strict=True)]
+        return np.array([one or 0 for one in powers], dtype=np.int64), np.array([one is not None for one in powers])
+    room = np.abs(about) < ROOM
+    if op in ("+", "-", "*"):
+        return ON_FLOATS[op](x, y), room
+    divisor = np.where(y == 0, 1, y)
+    rest = np.fmod(x, divisor)
+    return (rest, y != 0) if op == "%" else ((x - rest) // divisor, room)
 
 
 def _aggregates(node: tree.ScalarFilter | tree.Scalar) -> list[tree.Aggregate]:

@@ -42,6 +42,14 @@ class CatalogStored:
         """Another number whenever edits begin to count."""
         return self._catalog.edition()
 
+    def unread(self, partition: int) -> list[str]:
+        """What is below H and not known, or stands elsewhere: sentences."""
+        return [*self._catalog.unread(partition), *filter(None, [self._feed.changed])]
+
+    def damaged(self) -> list[str]:
+        """Names of the chunks that count and were found damaged, or not there."""
+        return self._catalog.damaged()
+
     def refresh(self, partition: int) -> None:
         """List the bucket's manifests after H."""
         self._catalog.refresh(partition)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.query import trace_rows
-from pipeline.query.chunk_cache import ChunkCache
+from pipeline.query.chunk_cache import Came, ChunkCache
 from pipeline.query.chunks import MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of, rows_of, told_damage
 from pipeline.query.conditions import SERVICE, Condition
 from pipeline.query.executor import Asked
@@ -126,9 +126,10 @@ class TenantSpans:
         refs: Sequence[ChunkRef],
         statement: Callable[[list[str]], tuple[str, list[Any]]],
         columns: Sequence[str],
+        came: Came | None = None,
     ) -> list[pa.Table]:
         """What a statement with CHUNK_NUMBER gives for each chunk, out of the cache where it is known."""
-        return cache.tables(refs, Asked(statement, self.no_live(columns)), self.reader, self._opened)
+        return cache.tables(refs, Asked(statement, self.no_live(columns)), self.reader, self._opened, came)
 
     def _opened(self, refs: Sequence[ChunkRef]) -> None:
         self.chunks += len(refs)

@@ -9,9 +9,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from typing import NamedTuple
 
-from pipeline.query.sql import FALSE, TRUE, Sql, any_of, bound, sql
+from pipeline.query.sql import FALSE, TRUE, Sql, all_of, any_of, bound, sql
 from pipeline.traceql.fields import NUMERIC
+from topics.errors import BadQuestionError
 
 CLASS_OF = {
     "int": "number",
@@ -43,18 +45,28 @@ FLOAT_ARITHMETIC = {
     "^": "TRY(pow({}, {}))",
 }
 _SIMPLE_REGEX, _DOTS = re.compile(r"(?:[\w/ :,=@#&%<>~;'\"-]|\.[*+]?)+"), re.compile(r"\.[*+]?")
+TEXT_MAX = 200_000  # of what is calculated: the engine takes a second to understand it
 Typed = tuple[str, Sql]  # a type and the expression of that type
+
+
+class Number(NamedTuple):
+    """Whatever number a field is as a float; and whether it is an int, never null."""
+
+    real: Sql
+    is_int: Sql
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
     """A field. of: type -> SQL, null where the row has no value of this type; `string[]` and so on are arrays.
 
-    there: whether it has a value of whatever type, opaque ones included, which match nothing; never null.
+    there: whether it has a value of whatever type, opaque ones included, which match nothing; never null. number: of
+    what was calculated.
     """
 
     of: Mapping[str, Sql] = field(default_factory=dict)
     there: Sql = FALSE
+    number: Number | None = None
 
     def has_type(self) -> Sql:
         """Whether it has a value that is not opaque; never null."""
@@ -128,19 +140,25 @@ def _fully_matched(text: Sql, pattern: Sql) -> Sql:
 def computed(op: str, left: Value, right: Value) -> Value:
     """Arithmetic: int with int is an int, all else a float; durations count in nanoseconds.
 
-    Each part of an operand stands a fixed number of times in each part of the result: a long sum stays a short text.
+    The parts of a sum or product have each part of an operand once, so a long one stays a short text. Raises
+    BadQuestionError for what does not.
     """
+    if not all(set(NUMERIC) & side.of.keys() for side in (left, right)):
+        return Value()
     of: dict[str, Sql] = {}
+    (x, x_is_int), (y, y_is_int) = _number(left), _number(right)
+    real, is_int = sql(FLOAT_ARITHMETIC[op], x, y), FALSE
     if "int" in left.of and "int" in right.of:
         whole = sql(INT_ARITHMETIC[op], _whole(left.of["int"]), _whole(right.of["int"]))
         of["int"] = sql("TRY_CAST({} AS BIGINT)", whole)
-    if all(set(NUMERIC) & side.of.keys() for side in (left, right)):
-        found = sql(FLOAT_ARITHMETIC[op], _float(left), _float(right))
-        if "int" in of:
-            both = (left.of["int"], right.of["int"])
-            found = sql("CASE WHEN {} IS NULL OR {} IS NULL THEN {} END", *both, found)
-        of["float"] = sql("list_filter([{}], lambda number: isfinite(number))[1]", found)
-    return Value(of, Value(of).has_type())
+        is_int = all_of((x_is_int, y_is_int))
+        if op not in ("+", "-", "*"):  # of those ints and floats come to the same
+            real = sql("CASE WHEN {} THEN {}::DOUBLE ELSE {} END", is_int, of["int"], real)
+    real = sql("list_filter([{}], lambda number: isfinite(number))[1]", real)
+    if len(real.text) > TEXT_MAX:
+        raise BadQuestionError("the query calculates too much in one expression: ask with a shorter one")
+    of["float"] = real if is_int == FALSE else sql("CASE WHEN NOT {} THEN {} END", is_int, real)
+    return Value(of, Value(of).has_type(), Number(real, is_int))
 
 
 def negative(value: Value) -> Value:
@@ -150,7 +168,8 @@ def negative(value: Value) -> Value:
         for type_, each in value.of.items()
         if type_ in NUMERIC
     }
-    return Value(of, Value(of).has_type())
+    number = value.number and Number(sql("-({})", value.number.real), value.number.is_int)
+    return Value(of, Value(of).has_type(), number)
 
 
 def scalars(value: Value) -> dict[str, Sql]:
@@ -185,7 +204,9 @@ def _whole(value: Sql) -> Sql:
     return sql("{}::HUGEINT", value)
 
 
-def _float(value: Value) -> Sql:
-    """Whatever number it is as a float."""
+def _number(value: Value) -> Number:
+    if value.number is not None:
+        return value.number
     parts = [sql("{}::DOUBLE", value.of[type_]) for type_ in NUMERIC if type_ in value.of]
-    return sql(f"coalesce({', '.join(['{}'] * len(parts))}, NULL)", *parts)
+    is_int = sql("({} IS NOT NULL)", value.of["int"]) if "int" in value.of else FALSE
+    return Number(sql(f"coalesce({', '.join(['{}'] * len(parts))}, NULL)", *parts), is_int)

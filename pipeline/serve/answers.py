@@ -8,7 +8,8 @@ from starlette.datastructures import QueryParams
 
 from pipeline import telemetry
 from pipeline.query.identifiers import SCOPE_OF, Attribute, Intrinsic, identifier, legacy_tag
-from pipeline.query.metrics import MetricsQuestion
+from pipeline.query.metrics import Heard as HeardSeries
+from pipeline.query.metrics import MetricsQuestion, SoFar
 from pipeline.query.questions import Questions
 from pipeline.query.search import Heard, SearchAnswer
 from pipeline.query.tags import Among, TagAnswer
@@ -50,10 +51,16 @@ class Answers:
         told: Json = await self._questions.in_thread(lambda: tempo.search(answer))
         return told
 
-    async def metrics_range(self, tenants: Sequence[str], asked: QueryParams) -> Json:
-        """QueryRangeResponse."""
+    async def metrics_range(self, tenants: Sequence[str], asked: QueryParams, heard: HeardSeries | None = None) -> Json:
+        """QueryRangeResponse; heard: as of `Metrics.measure`."""
         question = metrics.range_question(asked, self._limits.of(tenants), self._questions.regex_error)
-        return await self._measured(tenants, asked, question, metrics.range_answer)
+        limit = metrics.series_limit(asked, self._limits.of(tenants))
+
+        def few(found: SoFar) -> None:
+            if heard is not None and (not limit or len(found.series.labels) <= limit):
+                heard(found)
+
+        return await self._measured(tenants, asked, question, metrics.range_answer, few if heard is not None else None)
 
     async def metrics_instant(self, tenants: Sequence[str], asked: QueryParams) -> Json:
         """QueryInstantResponse."""
@@ -61,10 +68,15 @@ class Answers:
         return await self._measured(tenants, asked, question, metrics.instant_answer)
 
     async def _measured(
-        self, tenants: Sequence[str], asked: QueryParams, question: MetricsQuestion, told: metrics.Told
+        self,
+        tenants: Sequence[str],
+        asked: QueryParams,
+        question: MetricsQuestion,
+        told: metrics.Told,
+        heard: HeardSeries | None = None,
     ) -> Json:
         limit = metrics.series_limit(asked, self._limits.of(tenants))
-        answer = await self._questions.metrics(tenants, question)
+        answer = await self._questions.metrics(tenants, question, heard)
         count_partial("metrics", answer.reasons)
         found: Json = await self._questions.in_thread(lambda: told(answer, limit))
         return found

@@ -342,7 +342,7 @@ class Api:
     # ---- the rest
 
     async def system(self, request: Request) -> Response:
-        """What is stored by day; partitions with their owners for who may see what is of all tenants together."""
+        """What is stored by day; workers and partitions for who may see what is of all tenants together."""
         everything = caller_of(request.scope).everything
         return _json(await self._questions.system(self._tenants(request), everything=everything))
 

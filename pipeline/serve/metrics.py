@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -152,20 +153,29 @@ def series_limit(params: QueryParams, querier: QuerierSettings) -> int:
 def range_answer(answer: MetricsAnswer, limit: int) -> Json:
     """QueryRangeResponse."""
     table = answer.series
-    numbers = range(min(limit, len(table.labels)) if limit else len(table.labels))
+    return {"series": _series(table, limit), "metrics": _metrics(answer)} | _complete(answer, table, limit)
+
+
+def points_of(table: SeriesTable, first: int, end: int) -> list[Json]:
+    """Of a QueryRangeResponse, the series with those of their points whose number is from `first` to before `end`."""
+    within = replace(table, values=table.values[:, first:end], times_ns=table.times_ns[first:end])
+    return _series(within.kept(within.values), 0)
+
+
+def _series(table: SeriesTable, limit: int) -> list[Json]:
+    """limit: the most series; 0: all."""
     exemplars: dict[Any, list[Json]] = {}
     for one in table.exemplars:
         exemplars.setdefault(one.labels, []).append(_exemplar(one))
     times = [str(at // MS) for at in table.times_ns.tolist()]
     series = []
-    for number in numbers:
-        labels, values = table.labels[number], table.values[number].tolist()
+    for labels, values in zip(table.labels[: limit or None], table.values[: limit or None].tolist(), strict=True):
         samples = [_sample(at, value) for at, value in zip(times, values, strict=True) if not math.isnan(value)]
         found: Json = {"labels": [_label(label) for label in labels], "samples": samples}
         if labels in exemplars:
             found["exemplars"] = exemplars[labels]
         series.append(found)
-    return {"series": series, "metrics": _metrics(answer)} | _complete(answer, table, limit)
+    return series
 
 
 def instant_answer(answer: MetricsAnswer, limit: int) -> Json:

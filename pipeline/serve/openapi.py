@@ -146,7 +146,7 @@ ROUTES = {
         "One of its spans in full", ("start", "end", "kind"), own=OF_TRACE
     ),
     "/api/status/drops": Route("What was not kept as it was sent, by reason"),
-    "/api/status/system": Route("What is stored by day; partitions with their owners, for who may see all tenants"),
+    "/api/status/system": Route("What is stored by day; workers and partitions, for who may see all tenants"),
     "/api/status/canary": Route("What canaries found"),
     "/api/status/queries": Route("Queries under way"),
     "/api/status/queries/{id}": Route("End one of them", methods=("delete",)),

@@ -32,9 +32,9 @@ async def stream(find: Find, every_s: float, in_thread: InThread) -> StreamingRe
 async def _events(find: Find, every_s: float, in_thread: InThread) -> AsyncIterator[bytes]:
     """every_s: what is found meanwhile is looked at so often; nothing is kept for a slow reader."""
     async with Asked(find) as asked:
-        told = asked.found
+        told = None
         async for found in asked.so_far(every_s):
-            if found is not told:
+            if found is not None and found is not told:
                 told = found
                 yield event("found", {"traces": [tempo.search_hit(one) for one in told[:FOUND_MAX]]})
         answer = await asked.answer

@@ -56,6 +56,8 @@ def any_value(type_: str, value: Any) -> Json:
         return {"intValue": str(value)}
     if type_ == "float":
         return {"doubleValue": double(value)}
+    if type_ == "duration":
+        return {"stringValue": duration_text(value)}
     return {{"string": "stringValue", "bool": "boolValue"}[type_]: value}
 
 

@@ -35,5 +35,5 @@ STATUS: dict[type[SpanstreamError], int] = {
 
 
 def status_of(error: SpanstreamError) -> int:
-    """500 for what nobody has asked for."""
-    return STATUS.get(type(error), 500)
+    """That of its kind, or of what its kind is one of; 500 for what nobody has asked for."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)

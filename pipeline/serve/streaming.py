@@ -17,9 +17,9 @@ from pipeline import telemetry
 from pipeline.doors.calls import add_port, metadata_of, options
 from pipeline.doors.door import Door, Need, refusal
 from pipeline.doors.tls import ServerTls
-from pipeline.query.search import Heard
+from pipeline.query.metrics import SoFar
 from pipeline.query.summary import TraceSummary
-from pipeline.serve import messages, tempo
+from pipeline.serve import messages, metrics, tempo
 from pipeline.serve.answers import Answers
 from pipeline.serve.asked import Asked
 from pipeline.serve.formats import reasons_header
@@ -41,6 +41,7 @@ CODES = {
     499: grpc.StatusCode.CANCELLED,
 }
 WORKING: Json = {"metrics": {"totalJobs": 1}}  # a message that tells only that there is no answer yet
+Heard = Callable[[Any], None]
 Ask = Callable[[Answers, list[str], Any, Heard], Awaitable[Json]]
 
 
@@ -50,13 +51,41 @@ def code_of(status: int) -> grpc.StatusCode:
     return CODES.get(status, other)
 
 
+class NewTraces:
+    """What of the traces found so far was not told before."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, Json] = {}
+
+    def of(self, found: list[TraceSummary]) -> Json:
+        """A SearchResponse's traces that are new or changed; nothing where there are none."""
+        new = [one for one in map(tempo.search_hit, found) if self._told.get(one["traceID"]) != one]
+        self._told.update((trace["traceID"], trace) for trace in new)
+        return {"traces": new} if new else {}
+
+
+class NewPoints:
+    """What of the points measured so far was not told before: the newest come first."""
+
+    def __init__(self) -> None:
+        self._told_from: int | None = None
+
+    def of(self, found: SoFar) -> Json:
+        """A QueryRangeResponse's series in the time that is now complete; nothing where none is."""
+        before = len(found.series.times_ns) if self._told_from is None else self._told_from
+        self._told_from = min(before, found.first)
+        new = metrics.points_of(found.series, self._told_from, before)
+        return {"series": new} if new else {}
+
+
 class Method(NamedTuple):
-    """of, gives: messages; many: the field of the answer that a large one is split at."""
+    """of, gives: messages; many: the field of the answer that a large one is split at; news: tells what is new."""
 
     of: str
     gives: str
     many: str
     ask: Ask
+    news: type[NewTraces | NewPoints] = NewTraces
 
 
 def _params(**given: str | int) -> QueryParams:
@@ -102,10 +131,10 @@ async def _typed_tag_values(answers: Answers, tenants: list[str], of: Any, _hear
     return await answers.typed_tag_values(tenants, of.tagName, _values(of))
 
 
-async def _metrics_range(answers: Answers, tenants: list[str], of: Any, _heard: Heard) -> Json:
+async def _metrics_range(answers: Answers, tenants: list[str], of: Any, heard: Heard) -> Json:
     step = f"{of.step}ns" if of.step else ""
     asked = _params(q=of.query, start=of.start, end=of.end, step=step, exemplars=of.exemplars, maxSeries=of.maxSeries)
-    return await answers.metrics_range(tenants, asked)
+    return await answers.metrics_range(tenants, asked, heard)
 
 
 async def _metrics_instant(answers: Answers, tenants: list[str], of: Any, _heard: Heard) -> Json:
@@ -118,7 +147,7 @@ METHODS = {
     "SearchTagsV2": Method("SearchTagsRequest", "SearchTagsV2Response", "scopes", _tag_names_by_scope),
     "SearchTagValues": Method("SearchTagValuesRequest", "SearchTagValuesResponse", "tagValues", _tag_values),
     "SearchTagValuesV2": Method("SearchTagValuesRequest", "SearchTagValuesV2Response", "tagValues", _typed_tag_values),
-    "MetricsQueryRange": Method("QueryRangeRequest", "QueryRangeResponse", "series", _metrics_range),
+    "MetricsQueryRange": Method("QueryRangeRequest", "QueryRangeResponse", "series", _metrics_range, NewPoints),
     "MetricsQueryInstant": Method("QueryInstantRequest", "QueryInstantResponse", "series", _metrics_instant),
 }
 
@@ -181,7 +210,7 @@ class GrpcApi:
             request = messages.message(method.of).FromString(body)
         except DecodeError as exc:
             raise BadQuestionError(f"the request is no {method.of}: {exc}") from exc
-        news = News()
+        news = method.news()
         async with Asked(partial(method.ask, self._answers, tenants, request)) as asked:
             async for found in asked.so_far(self._querier.grpc_every_s):
                 for packet in await asyncio.to_thread(self._new, method, news, found):
@@ -193,8 +222,9 @@ class GrpcApi:
         for packet in await asyncio.to_thread(lambda: list(self._split(method, answer))):
             yield packet
 
-    def _new(self, method: Method, news: News, found: list[TraceSummary]) -> list[bytes]:
-        return list(self._split(method, WORKING | news.of(found)))
+    def _new(self, method: Method, news: Any, found: Any) -> list[bytes]:
+        """found: None where there is nothing yet."""
+        return list(self._split(method, WORKING | (news.of(found) if found is not None else {})))
 
     def _split(self, method: Method, answer: Json) -> Iterator[bytes]:
         """The answer as messages, halved until each is small enough. Status and sentence stand in the last."""
@@ -207,16 +237,3 @@ class GrpcApi:
         first = {key: value for key, value in answer.items() if key not in ("status", "message")}
         yield from self._split(method, first | {method.many: many[:half]})
         yield from self._split(method, answer | {method.many: many[half:]})
-
-
-class News:
-    """What of the traces found so far was not told before."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, Json] = {}
-
-    def of(self, found: list[TraceSummary]) -> Json:
-        """A SearchResponse's traces that are new or changed; nothing where there are none."""
-        new = [one for one in map(tempo.search_hit, found) if self._told.get(one["traceID"]) != one]
-        self._told.update((trace["traceID"], trace) for trace in new)
-        return {"traces": new} if new else {}

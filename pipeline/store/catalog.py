@@ -7,22 +7,23 @@ Edits change rows and entries (pipeline.store.catalog_rows); a chunk put in othe
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import orjson
 import structlog
-from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
+from rocksdict import AccessType, Rdict, WriteBatch
 
-from pipeline.store import edit_log, filter_groups
+from pipeline.store import catalog_folder, edit_log
+from pipeline.store.catalog_folder import ENTRIES, FAMILIES, META, ROWS, TOTALS
 from pipeline.store.catalog_rows import Row, TenantChunks, changed_rows, kept_values, numbered, row_of
 from pipeline.store.edit_log import Listed
 from pipeline.store.edits import EditState
@@ -41,14 +42,10 @@ from pipeline.store.totals import Totals
 from topics.errors import FormatVersionError, MalformedRecordError, SpanstreamError, StoreUnavailableError
 
 log = structlog.get_logger(__name__)
-LAYOUT = 5  # of the folder; one of another layout is emptied
-ENTRIES, ROWS, TOTALS, META = "entries", "rows", "totals", "meta"
-FAMILIES = (ENTRIES, ROWS, TOTALS, META, *filter_groups.FAMILIES)
-CACHE_BYTES = 32 << 20
 READERS = 8  # objects read at a time
 AT_ONCE = 64  # manifests of one write
 LISTINGS_MAX = 5  # of one refresh, while what was listed goes away
-EDITS = b"edits/%d"  # META's key of a partition's edits
+EDITS, PARTITIONS = b"edits/%d", b"partitions"  # META's keys: of a partition's edits; of how many the topic had
 UINT64_MAX = 2**64 - 1
 
 
@@ -77,9 +74,9 @@ class Catalog:
         self._refreshing: dict[int, threading.Lock] = defaultdict(threading.Lock)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="catalog")
         self._db = Rdict(
-            str(_folder(data_dir)),
-            options=_options(),
-            column_families={name: _options() for name in FAMILIES},
+            str(catalog_folder.folder(data_dir)),
+            options=catalog_folder.options(),
+            column_families={name: catalog_folder.options() for name in FAMILIES},
             access_type=AccessType.read_write(),
         )
         self._families = {name: self._db.get_column_family(name) for name in FAMILIES}
@@ -120,6 +117,7 @@ class Catalog:
                     if chunk.tenant not in sums:
                         sums[chunk.tenant] = self._totals(chunk.tenant)
                     sums[chunk.tenant].add(chunk)
+                batch.put(PARTITIONS, b"%d" % manifest.partitions, self._handles[META])
             for tenant, total in sums.items():
                 batch.put(tenant.encode(), total.to_json(), self._handles[TOTALS])
             self._db.write(batch)
@@ -140,7 +138,8 @@ class Catalog:
         """List the bucket's manifests from H on and the edits, and read what is not known; the first time, list all.
 
         Raises StoreUnavailableError; and what Manifest.from_json and Edit.from_json raise for one that they refuse: the
-        horizon stays before such a manifest, all others are taken; edits from such a one on are not.
+        horizon stays before such a manifest, unless it is damaged and others follow (`unread`), all others are taken;
+        edits from such a one on are not.
         """
         with self._lock:
             one_at_a_time = self._refreshing[partition]
@@ -152,7 +151,7 @@ class Catalog:
 
     def _refreshed(self, partition: int) -> bool:
         """False: something that was listed is gone."""
-        horizon = self._horizon.get(partition, 0) if partition in self._base else 0
+        horizon = min([self._horizon.get(partition, 0), *self._unread[partition]]) if partition in self._base else 0
         after = manifest_name(self._topic, partition, horizon - 1) if horizon else ""
         names = edit_log.listed(self._store, self._topic, partition, after)
         state, refused = self._edits[partition], list[SpanstreamError]()
@@ -194,6 +193,10 @@ class Catalog:
 
     # ---- asked
 
+    def damaged(self) -> list[str]:
+        """Names of the chunks that count and were found damaged, or not there."""
+        return sorted(self._damaged)
+
     def edition(self) -> int:
         """Another number whenever edits begin to count."""
         return self._edition
@@ -202,6 +205,12 @@ class Catalog:
         """Partition -> H, the end of the gap-free run of its manifests, for partitions that have one."""
         with self._lock:
             return {partition: horizon for partition, horizon in self._horizon.items() if horizon}
+
+    def unread(self, partition: int) -> list[str]:
+        """What is below the horizon and not known, since its manifest is damaged: sentences."""
+        with self._lock:
+            told = [(f"{first} to {last}", said) for first, (last, said) in self._unread[partition].items()]
+        return [f"what is stored of offsets {at} of partition {partition} is not known: {said}" for at, said in told]
 
     def chunks_for(self, tenant: str, start_ns: int, end_ns: int) -> list[ChunkEntry]:
         """The tenant's chunks with a span in [start_ns, end_ns], outliers included."""
@@ -267,6 +276,10 @@ class Catalog:
         with self._lock:
             return sum(len(runs) for runs in self._runs.values())
 
+    def written_with(self) -> int:
+        """How many partitions the topic had when this was stored; 0: nothing is known."""
+        return int(self._families[META].get(PARTITIONS) or 0)
+
     def feed_offset(self) -> int:
         """Where the reading of span_chunks goes on."""
         value = self._families[META].get(b"feed_offset")
@@ -306,14 +319,17 @@ class Catalog:
 
     def _is_same(self, partition: int, known: Mapping[int, _Run], there: set[int]) -> bool:
         """Whether the newest manifest that is known and listed has the token that is known."""
-        first = max((one for one in known if one in there), default=None)
-        if first is None:
-            return True
-        content = self._store.get(self._store.buckets[0], manifest_name(self._topic, partition, first))
-        return content is not None and Manifest.from_json(content).token == known[first].token
+        for first in sorted(known.keys() & there, reverse=True):
+            content = self._store.get(self._store.buckets[0], manifest_name(self._topic, partition, first))
+            with suppress(MalformedRecordError):  # damaged: the one before tells
+                return content is not None and Manifest.from_json(content).token == known[first].token
+        return True
 
-    def _read_new(self, partition: int, firsts: Iterable[tuple[int, str]], refused: list[SpanstreamError]) -> bool:
+    def _read_new(self, partition: int, firsts: Sequence[tuple[int, str]], refused: list[SpanstreamError]) -> bool:
         """Read the manifests that are not known; those that are `refused` are noted there. False: one is gone."""
+        # Where a damaged one ends is told by the next one's name: what follows counts all the same
+        ends = {name: after - 1 for (_, name), (after, _) in pairwise(firsts)}
+        unread: dict[int, tuple[int, str]] = {}
         names = iter([name for first, name in firsts if first not in self._runs[partition]])
         get = partial(self._store.get, self._store.buckets[0])
         while some := list(islice(names, AT_ONCE)):
@@ -325,7 +341,12 @@ class Catalog:
                     read.append(Manifest.from_json(content))
                 except (MalformedRecordError, FormatVersionError) as error:
                     refused.append(type(error)(f"{name}: {error}"))
+                    if isinstance(error, MalformedRecordError) and name in ends:
+                        unread[_first(name)] = (ends[name], str(refused[-1]))
             self.apply_all(read)
+        with self._lock:
+            self._unread[partition] = unread
+            self._advance(partition)
         return True
 
     def _take_edits(self, partition: int, state: EditState) -> None:
@@ -373,6 +394,7 @@ class Catalog:
         self._runs: dict[int, dict[int, _Run]] = defaultdict(dict)
         self._base: dict[int, int] = {}
         self._horizon: dict[int, int] = {}
+        self._unread: dict[int, dict[int, tuple[int, str]]] = defaultdict(dict)  # damaged: first -> last, why
         self._tenants: dict[str, TenantChunks] = defaultdict(TenantChunks)
         self._filters.forget()
 
@@ -423,12 +445,13 @@ class Catalog:
         return {key.number: entry.name for key in keys if (entry := self._entry(key)) is not None}
 
     def _advance(self, partition: int) -> None:
-        """Move the horizon along the gap-free run that begins at the base."""
+        """Move the horizon along the gap-free run that begins at the base; damaged manifests leave no gap."""
         if partition not in self._base:
             return
-        runs, at = self._runs[partition], max(self._horizon.get(partition, 0), self._base[partition])
-        while at in runs:
-            at = runs[at].last + 1
+        runs, unread = self._runs[partition], self._unread[partition]
+        at = max(self._horizon.get(partition, 0), self._base[partition])
+        while at in runs or at in unread:
+            at = (runs[at].last if at in runs else unread[at][0]) + 1
         self._horizon[partition] = at if at > self._base[partition] else 0
 
     def _entry(self, key: ChunkKey) -> ChunkEntry | None:
@@ -457,26 +480,3 @@ def _clipped(time_ns: int) -> int:
 
 def _key(partition: int, first: int) -> bytes:
     return partition.to_bytes(4, "big") + first.to_bytes(8, "big")
-
-
-def _folder(data_dir: Path) -> Path:
-    """Where the database stands; folders of other layouts are removed."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    folder = data_dir / f"catalog-{LAYOUT}"
-    for other in data_dir.glob("catalog*"):
-        if other != folder and other.is_dir():
-            shutil.rmtree(other, ignore_errors=True)
-    return folder
-
-
-def _options() -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.create_missing_column_families(True)
-    options.set_write_buffer_size(8 << 20)
-    options.set_db_write_buffer_size(32 << 20)
-    options.set_max_background_jobs(1)
-    table = BlockBasedOptions()
-    table.set_block_cache(Cache(CACHE_BYTES // len(FAMILIES)))
-    options.set_block_based_table_factory(table)
-    return options

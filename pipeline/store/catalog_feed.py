@@ -32,6 +32,8 @@ class CatalogFeed:
         self._stop = threading.Event()
         self._listed = threading.Event()
         self._problem = "the manifests in the bucket have not been listed yet"
+        self.changed = ""
+        """That the topic has another number of partitions than what is stored was written with; or empty."""
         self._threads = [
             threading.Thread(target=self._follow, name="catalog-topic", daemon=True),
             threading.Thread(target=self._list, name="catalog-bucket", daemon=True),
@@ -136,7 +138,7 @@ class CatalogFeed:
 
         A manifest that is refused stops its partition's horizon only.
         """
-        partitions = range(admin.partition_count(self._settings, spans_by_trace.TOPIC))
+        partitions = range(count := admin.partition_count(self._settings, spans_by_trace.TOPIC))
         for _ in range(2):
             for partition in partitions:
                 if self._stop.is_set():
@@ -148,6 +150,16 @@ class CatalogFeed:
             if all(map(self._catalog.listed, partitions)):
                 break
         self._listed.set()
+        self._compare(count)
+
+    def _compare(self, partitions: int) -> None:
+        written, self.changed = self._catalog.written_with(), ""
+        if partitions and written and written != partitions:
+            self.changed = (
+                f"the topic has {partitions} partitions, what is stored was written with {written}: traces stand on"
+                " other partitions than before. See docs/operations.md, More partitions"
+            )
+            self._note(self.changed)
 
     def _note(self, problem: str) -> None:
         self._problem = problem

@@ -26,7 +26,13 @@ from pipeline.store.buckets import bucket_of_partition
 from pipeline.store.edits import EditState
 from pipeline.store.manifest import ChunkEntry, Manifest, chunk_name, manifest_name, parse_manifest_name
 from pipeline.store.objects import ObjectStore
-from topics.errors import DamagedChunkError, StoreConflictError, StoreUnavailableError
+from topics.errors import (
+    DamagedChunkError,
+    FormatVersionError,
+    MalformedRecordError,
+    StoreConflictError,
+    StoreUnavailableError,
+)
 from topics.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -70,9 +76,12 @@ def _first(name: str) -> int:
 
 
 def read_manifest(store: ObjectStore, name: str) -> Manifest | None:
-    """A manifest by its object's name; None where there is none."""
+    """A manifest by its object's name; None where there is none. Raises as Manifest.from_json, with the name."""
     content = store.get(store.buckets[0], name)
-    return None if content is None else Manifest.from_json(content)
+    try:
+        return None if content is None else Manifest.from_json(content)
+    except (FormatVersionError, MalformedRecordError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def window_spans(
@@ -97,24 +106,32 @@ def window_spans(
 
 def _keys(store: ObjectStore, manifest: Manifest, chunks: Iterable[ChunkEntry]) -> Iterator[tuple[Manifest, pa.Table]]:
     for entry in chunks:
-        content = store.get(entry.bucket, entry.name)
-        if content is not None:  # retention may have taken it
-            try:
-                rows = chunk.read_chunk(content, columns=chunk.KEY_COLUMNS)
-            except DamagedChunkError as error:  # what is stored twice can be merged, what is not read is lost
-                log.error("window_incomplete", chunk=entry.name, error=str(error))
-                continue
-            first = pa.array(np.zeros(rows.num_rows, dtype=np.int32))
-            yield manifest, rows.append_column("tenant", pa.DictionaryArray.from_arrays(first, [entry.tenant]))
+        try:
+            content = store.get(entry.bucket, entry.name)
+            if content is None:
+                raise DamagedChunkError("it is not there")
+            rows = chunk.read_chunk(content, columns=chunk.KEY_COLUMNS)
+        except DamagedChunkError as error:  # what is stored twice can be merged, what is not read is lost
+            log.error("window_incomplete", chunk=entry.name, error=str(error))
+            continue
+        first = pa.array(np.zeros(rows.num_rows, dtype=np.int32))
+        yield manifest, rows.append_column("tenant", pa.DictionaryArray.from_arrays(first, [entry.tenant]))
 
 
 def window_manifests(store: ObjectStore, found: Found, *, window_s: float, keys_max: int) -> list[Manifest]:
-    """The manifests of the window, newest first. Ranges without records have no time: they neither begin nor end it."""
+    """The manifests of the window, newest first; a damaged one is left out, and logged.
+
+    Ranges without records have no time: they neither begin nor end it.
+    """
     within: list[Manifest] = []
     latest_ns, spans = 0, 0
     for name in reversed(found.names):
         at_newest = found.newest is not None and name == found.newest.name
-        manifest = found.newest if at_newest else read_manifest(store, name)
+        try:
+            manifest = found.newest if at_newest else read_manifest(store, name)
+        except MalformedRecordError as error:
+            log.error("window_incomplete", error=str(error))
+            continue
         if manifest is None or spans >= keys_max:
             break
         time_ns = manifest.record_time_max_unix_ns

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
@@ -17,9 +18,10 @@ from pipeline.store.edits import (
 )
 from pipeline.store.manifest import Manifest, manifest_prefix, parse_manifest_name
 from pipeline.store.objects import ObjectStore
-from topics.errors import StoreConflictError, StoreUnavailableError
+from topics.errors import FormatVersionError, MalformedRecordError, StoreConflictError, StoreUnavailableError
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 LISTINGS_MAX = 5
 
 
@@ -71,10 +73,10 @@ def state_of(
     """
     state = known or EditState()
     if names.checkpoints and names.checkpoints[-1] > state.sequence:
-        state = EditState.from_json(_content(store, checkpoint_name(topic, partition, names.checkpoints[-1])))
+        state = _read(store, checkpoint_name(topic, partition, names.checkpoints[-1]), EditState.from_json)
     for number in names.edits:
         if number == state.sequence + 1:
-            state = state.after(Edit.from_json(_content(store, edit_name(topic, partition, number))))
+            state = state.after(_read(store, edit_name(topic, partition, number), Edit.from_json))
         elif number > state.sequence:
             raise Unsettled
     return state
@@ -152,8 +154,11 @@ def _token(store: ObjectStore, edit: Edit) -> str | None:
     return None if content is None else Edit.from_json(content).token
 
 
-def _content(store: ObjectStore, name: str) -> bytes:
+def _read(store: ObjectStore, name: str, from_json: Callable[[bytes], T]) -> T:
     content = store.get(store.buckets[0], name)
     if content is None:
         raise Unsettled
-    return content
+    try:
+        return from_json(content)
+    except (FormatVersionError, MalformedRecordError) as error:
+        raise type(error)(f"{name}: {error}") from error

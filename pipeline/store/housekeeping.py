@@ -2,7 +2,7 @@
 
 Each change is an edit first (pipeline.store.edits), so that of two owners' changes one counts, and readers know before
 an object is gone: it is deleted when no question can still be at it. Everything here may stop at any point and be begun
-again: what it goes by stands in the bucket, but for how long an object has been seen without a name.
+again: what it goes by stands in the bucket, but for how long a chunk has been seen removed, an object without a name.
 """
 
 from __future__ import annotations
@@ -97,8 +97,10 @@ class Housekeeper:
         self._compactor = Compactor(settings, store, topic=topic, clocks=clocks, busy=busy)
         self.slow_check = SlowCheck(settings, store, clocks=clocks, busy=busy)
         self._deleted: dict[int, set[str]] = {}  # partition -> names of chunks whose objects were deleted
-        self._unnamed: dict[int, dict[str, int]] = {}  # partition -> object -> first seen without a name
-        self._retired_ns: dict[int, int] = {}  # partition -> when, as the two beside it by the steady clock
+        # By the steady clock: partition -> chunk -> first seen removed; object -> first seen without a name; and when
+        self._removed: dict[int, dict[str, int]] = {}
+        self._unnamed: dict[int, dict[str, int]] = {}
+        self._retired_ns: dict[int, int] = {}
         self._swept_ns: dict[int, int] = {}
 
     @property
@@ -186,8 +188,13 @@ class Housekeeper:
         """Whether a manifest has nothing left, and for so long that nobody reads it, nor puts one under its name."""
         if chunks or manifest.written_unix_ns >= latest_ns - self.grace_ns:
             return False
-        ended = [state.removed[one.name].removed_unix_ns for one in manifest.chunks if one.name in state.removed]
-        return max(ended, default=0) < self._clocks.unix_ns() - self.grace_ns
+        removed = (one.name for one in manifest.chunks if one.name in state.removed)
+        return all(self._is_unread(manifest.partition, name) for name in removed)
+
+    def _is_unread(self, partition: int, removed: str) -> bool:
+        """Whether a removed chunk has been seen to be so for longer than any question lasts."""
+        seen_ns = self._removed.get(partition, {}).get(removed)
+        return seen_ns is not None and self._clocks.has_passed(seen_ns, self.grace_ns)
 
     def _window(self, partition: int) -> set[str]:
         """Manifests whose spans a new owner reads for its deduplication window."""
@@ -197,10 +204,12 @@ class Housekeeper:
         return {one.name for one in within}
 
     def _delete(self, partition: int, names: Listed, state: EditState, done: Kept) -> None:
-        """Delete the objects of chunks that were removed long enough ago, and manifests that count no more."""
+        """Delete the objects of chunks that have been seen removed for long, and manifests that count no more."""
+        now_ns, seen = self._clocks.steady_ns(), self._removed.get(partition, {})
+        self._removed[partition] = {name: seen.get(name, now_ns) for name in state.removed}
         deleted = self._deleted.setdefault(partition, set())
         for one in state.removed.values():
-            if one.name not in deleted and one.removed_unix_ns < self._clocks.unix_ns() - self.grace_ns:
+            if one.name not in deleted and self._is_unread(partition, one.name):
                 for name in one.objects:
                     self._store.remove(one.bucket, name)
                     done.objects_deleted += 1

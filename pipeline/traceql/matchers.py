@@ -8,7 +8,7 @@ from pipeline.traceql import tree
 from pipeline.traceql.check import RegexError, compiled
 from topics.errors import BadQuestionError
 
-GROUPS_MAX = 100
+GROUPS_MAX, CONDITIONS_MAX = 100, 200
 _PART = re.compile(r'"(?:[^"\\]|\\.)*"?|`[^`]*`?|&&|\|\||[^"`&|]+|[&|]')
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"|`[^`]*`')
 _OTHER = re.compile(r"[(){}|]")
@@ -18,7 +18,7 @@ def matchers_of(text: str, regex_error: RegexError) -> tree.Field | None:
     """The condition that a text comes to: comparisons of a field with a literal, joined by && and, looser, by ||.
 
     Of one spanset alone; what is only half typed, or is about the whole trace, is left out. None where there is nothing
-    to go by, so that nothing is filtered. Raises BadQuestionError for too many alternatives.
+    to go by, so that nothing is filtered. Raises BadQuestionError for too many alternatives or conditions.
     """
     groups: list[list[tree.Field]] = []
     for group in _groups(text):
@@ -29,6 +29,8 @@ def matchers_of(text: str, regex_error: RegexError) -> tree.Field | None:
         raise BadQuestionError(
             f"maximum condition groups reached (limit: {GROUPS_MAX}). the filter has {len(groups)} alternatives"
         )
+    if (conditions := max(map(len, groups), default=0)) > CONDITIONS_MAX:
+        raise BadQuestionError(f"an alternative of the filter has {conditions} conditions, more than {CONDITIONS_MAX}")
     return _joined("||", [_joined("&&", group) for group in groups]) if groups else None
 
 
@@ -67,7 +69,8 @@ def _matcher(text: str, regex_error: RegexError) -> tree.Field | None:
 
 
 def _joined(operator: str, conditions: list[tree.Field]) -> tree.Field:
-    found = conditions[0]
-    for one in conditions[1:]:
-        found = tree.Binary(operator, found, one)
-    return found
+    """In halves: a tree that is as flat as can be."""
+    if len(conditions) == 1:
+        return conditions[0]
+    half = (len(conditions) + 1) // 2
+    return tree.Binary(operator, _joined(operator, conditions[:half]), _joined(operator, conditions[half:]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench.compaction import compaction_rows
@@ -45,20 +46,18 @@ def main() -> int:
         if "events" in groups:
             report.measure("size with events and links", Bench.events)
         with Bench(Path(folder)) as bench:
-            if "cost" in groups:
-                bench.cost(report, asked.spans)
-            if "fresh" in groups:
-                bench.fresh(report, asked.probes)
-            if "restart" in groups:
-                report.measure("restart", lambda: bench.restart(asked.unsealed))
-            if "queries" in groups:
-                QueryBench(bench, asked.asked_about).measure(report)
-            if "trace" in groups:
-                large_trace_rows(report, bench)
-            if "compaction" in groups:
-                compaction_rows(report, bench, MERGED)
-            if "executor" in groups:
-                executor_rows(report, bench, asked.spread)
+            parts: dict[str, Callable[[], None]] = {
+                "cost": lambda: bench.cost(report, asked.spans),
+                "fresh": lambda: bench.fresh(report, asked.probes),
+                "restart": lambda: report.measure("restart", lambda: bench.restart(asked.unsealed)),
+                "queries": lambda: QueryBench(bench, asked.asked_about).measure(report),
+                "trace": lambda: large_trace_rows(report, bench),
+                "compaction": lambda: compaction_rows(report, bench, MERGED),
+                "executor": lambda: executor_rows(report, bench, asked.spread),
+            }
+            for name, part in parts.items():
+                if name in groups:
+                    report.group(name, part)
     return report.finish(asked.json)
 
 

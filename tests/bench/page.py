@@ -124,7 +124,9 @@ def _compressed_kb(url: str) -> float:
 
 @contextmanager
 def _tab(url: str) -> Iterator[Page]:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        raise FileNotFoundError("no Chromium: sh infra/find_chromium.sh installs it, or says what to install")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         context = browser.new_context(base_url=url, viewport=DESKTOP)  # type: ignore[arg-type]

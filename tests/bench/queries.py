@@ -96,7 +96,7 @@ class QueryBench:
                 report.measure(asked.name, lambda asked=asked: self._ask(settings, asked, peaks))  # type: ignore[misc]
             report.measure("a panel refreshed", lambda: self._refresh(settings, began_s - 60, int(time.time()) + 60))
             with self._bench.process("serve", settings) as querier:
-                page_rows(report, querier.url, receiver.url, SEED + 17)
+                report.group("the page", lambda: page_rows(report, querier.url, receiver.url, SEED + 17))
         report.measure("memory", lambda: {"peak memory, querier, any question": max(peaks)})
 
     def _fill(self, settings: Settings) -> Figures:

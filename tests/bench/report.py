@@ -104,6 +104,15 @@ class Report:
         self._values: dict[str, float] = {}
         self._console = Console()
 
+    def group(self, what: str, call: Callable[[], None]) -> None:
+        """Measure several things; where they cannot be begun, their rows say so and the others are measured."""
+
+        def all_of_it() -> Mapping[str, float]:
+            call()
+            return {}
+
+        self.measure(what, all_of_it)
+
     def measure(self, what: str, call: Callable[[], Mapping[str, float]]) -> None:
         """Run one measurement and keep its figures."""
         self._console.print(f"[bold]{what}[/bold]")

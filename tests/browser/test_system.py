@@ -34,10 +34,10 @@ def test_all_is_well_is_said_with_processes_partitions_and_what_is_stored(page: 
 def test_who_may_not_see_all_tenants_is_told_whom_partitions_are_told_to(page: Page) -> None:
     def of_one_tenant(route: Route) -> None:
         answer = route.fetch()
-        route.fulfill(response=answer, json=answer.json() | {"partitions": None})
+        route.fulfill(response=answer, json=answer.json() | {"partitions": None, "workers": None, "damaged": None})
 
     page.route("**/api/status/system", of_one_tenant)
-    page.route("**/tables/partitions*", lambda route: route.fulfill(status=403, body="the token is for some only"))
+    page.route("**/api/status/canary", lambda route: route.fulfill(status=403, body="the token is for some only"))
     page.goto("/system")
 
     expect(page.get_by_label("Partitions", exact=True)).to_contain_text("a token with the scope admin for all tenants")
@@ -46,24 +46,30 @@ def test_who_may_not_see_all_tenants_is_told_whom_partitions_are_told_to(page: P
     assert not axe_findings(page)
 
 
-def test_what_is_wrong_stands_first_in_words_with_what_to_do(page: Page) -> None:
+def test_what_is_wrong_stands_first_in_words_with_what_to_do(page: Page, stack: BrowserStack) -> None:
     def without_owner(route: Route) -> None:
         answer = route.fetch()
         body = answer.json()
         body["partitions"][2]["owner"] = ""
-        route.fulfill(response=answer, json=body)
+        body["partitions"][1]["told"]["unsealed_s"] = 2000
+        body["workers"][0]["reached"] = False
+        body["workers"].append({"url": "http://w:1", "reached": True, "lacks": "partitions being loaded: [1]"})
+        route.fulfill(response=answer, json=body | {"damaged": ["chunks/shop/one.parquet"]})
 
     drops = {"tenants": {"team": {"dead_records": {"no OTLP": 3}}}, "sources": [], "complete": True, "reasons": []}
     page.route("**/api/status/system", without_owner)
     page.route("**/api/status/drops", lambda route: route.fulfill(json=drops))
-    page.route("**/tables/partitions*", lambda route: route.fulfill(status=503, body="no worker answers"))
     page.goto("/system")
 
     problems = page.locator(".notice")
-    expect(problems).to_have_count(3)
-    expect(problems.nth(0)).to_contain_text("Workers cannot be asked: no worker answers")
-    expect(problems.nth(1)).to_contain_text("Partition 2 has no worker")
-    expect(problems.nth(2)).to_contain_text("3 records could not be read and were set aside, most often: no OTLP")
+    expect(problems).to_have_count(6)
+    expect(problems.nth(0)).to_contain_text("Partition 2 has no worker")
+    expect(problems.nth(1)).to_contain_text(f"The worker {stack.worker_url} does not answer.")
+    expect(problems.nth(2)).to_contain_text("The worker http://w:1 is not ready: partitions being loaded: [1].")
+    expect(problems.nth(3)).to_contain_text("1 chunk is damaged or gone, such as chunks/shop/one.parquet.")
+    expect(problems.nth(4)).to_contain_text("Partition 1 has not been stored for 33 min")
+    expect(problems.nth(5)).to_contain_text("3 records could not be read and were set aside, most often: no OTLP")
+    expect(page.get_by_label("Processes")).to_contain_text("is not ready")
     expect(page.get_by_label("Drops and dead letters")).to_contain_text("team")
     assert not axe_findings(page)
 

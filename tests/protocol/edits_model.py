@@ -21,7 +21,8 @@ RULES = {
     "fence": "a sweep puts an edit between listing and deleting",
     "folded": "what an edit or a checkpoint added has a name too",
     "below": "a sweep leaves alone what begins at the mark or later",
-    "aged": "objects are deleted when no question can be at them",
+    "aged": "objects are deleted when no question can be at them, told by who deletes: no clock that somebody may set",
+    "seen": "that time begins when who deletes has seen the edit in the bucket, not when somebody prepared it",
     "whole": "a merged chunk holds all rows of its parts",
     "parts": "an edit removes the chunks that were merged, and no others that came meanwhile",
     "once": "of copies of a row in what is merged one stays",
@@ -82,6 +83,8 @@ class World(NamedTuple):
     late: frozenset[Edit]  # puts without an answer, still on their way
     sealing: Chunk | None
     expired: frozenset[int]
+    noted: frozenset[Chunk]  # seen to be removed, while the question that is under way was
+    aged: frozenset[Chunk]  # ... and no question is under way any more that was then
     attempts: int
     left: tuple[int, ...]  # merge, sweep, retire, draw together, ask, seal, lose an answer
 
@@ -132,6 +135,8 @@ class Model:
             frozenset(),
             None,
             frozenset(),
+            frozenset(),
+            frozenset(),
             0,
             left,
         )
@@ -176,7 +181,7 @@ class Model:
             came = world.edits if taken else world.edits | {late}
             yield f"edit {late.number} comes late", world._replace(late=world.late - {late}, edits=came)
         if world.question is not None:
-            yield "the question ends", world._replace(question=None)
+            yield "the question ends", world._replace(question=None, noted=frozenset(), aged=world.aged | world.noted)
         if world.sealing is None and (sealed := _spent(world, SEAL)):
             mark = self.mark(world)
             chunk = Chunk(f"m{mark}", mark, frozenset([mark]))
@@ -197,6 +202,7 @@ class Model:
         owner, who = world.owners[at], f"owner {at}"
         if owner.at == "idle":
             yield from self._begin(world, at)
+            yield from self._see(world, at)
             yield from self._delete(world, at)
         elif owner.at == "prepared":
             yield from self._put(world, at, f"{who} puts")
@@ -227,12 +233,12 @@ class Model:
             kept = kept - {COPY} if self.on("once") and 0 in kept else kept
             merged = Chunk(f"merged{ident}", min(one.first for one in parts), kept)
             edit = Edit(state.number + 1, ident, parts, frozenset([merged]))
-            merge = merge._replace(objects=world.objects | {merged}, attempts=ident + 1)
-            yield f"owner {at} writes {merged.name}", _owned(merge, at, Owner("prepared", edit))
+            merge = self._prepared(merge._replace(objects=world.objects | {merged}, attempts=ident + 1), at, edit)
+            yield f"owner {at} writes {merged.name}", merge
         if live and (retire := _spent(world, RETIRE)):
             oldest = min(live, key=lambda one: one.first)
             edit = Edit(state.number + 1, ident, frozenset([oldest]))
-            prepared = _owned(retire._replace(attempts=ident + 1), at, Owner("prepared", edit))
+            prepared = self._prepared(retire._replace(attempts=ident + 1), at, edit)
             yield f"owner {at} would retire {oldest.name}", prepared
         if sweep := _spent(world, SWEEP):
             yield f"owner {at} lists the chunks", _owned(sweep, at, Owner("listed", None, world.objects))
@@ -245,6 +251,10 @@ class Model:
             kept_manifests = world.manifests[-1:]
         if kept_manifests != world.manifests and world.left[MERGE] == 0:
             yield f"owner {at} deletes manifests below {first}", world._replace(manifests=kept_manifests)
+
+    def _prepared(self, world: World, at: int, edit: Edit) -> World:
+        begun = world if self.on("seen") else _seen(world, edit.removed)
+        return _owned(begun, at, Owner("prepared", edit))
 
     def _may_merge(self, world: World, chunk: Chunk) -> bool:
         in_window = self.on("window") and _last(chunk) >= self.mark(world) - 1
@@ -297,11 +307,17 @@ class Model:
         objects = world.objects if self.on("drawn") else world.objects - edit.added
         return _owned(world._replace(objects=objects), at, Owner())
 
+    def _see(self, world: World, at: int) -> Iterator[tuple[str, World]]:
+        """What is removed, for the first time: from then on its time is counted."""
+        removed = self.folded(world).removed | world.owners[at].believes
+        if new := (removed & world.objects) - world.noted - world.aged:
+            yield f"owner {at} sees what is removed", _seen(world, new)
+
     def _delete(self, world: World, at: int) -> Iterator[tuple[str, World]]:
         """Objects of what was removed."""
         removed = self.folded(world).removed | world.owners[at].believes
         for chunk in removed & world.objects:
-            if not self.on("aged") or chunk not in (world.question or ()):
+            if not self.on("aged") or chunk in world.aged:
                 yield f"owner {at} deletes {chunk.name}", world._replace(objects=world.objects - {chunk})
 
     # ---- invariants
@@ -337,6 +353,13 @@ def _last(chunk: Chunk) -> int:
 def _spent(world: World, what: int) -> World | None:
     left = world.left
     return world._replace(left=(*left[:what], left[what] - 1, *left[what + 1 :])) if left[what] else None
+
+
+def _seen(world: World, chunks: frozenset[Chunk]) -> World:
+    """Their time begins: over when the question has ended that is under way now."""
+    if world.question is None and world.horizon is None:
+        return world._replace(aged=world.aged | chunks)
+    return world._replace(noted=world.noted | chunks)
 
 
 def _owned(world: World, at: int, owner: Owner) -> World:

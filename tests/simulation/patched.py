@@ -16,7 +16,18 @@ import agents.worker
 from pipeline.partition import batch
 from pipeline.query import live, owners, tail, tail_rows
 from pipeline.spans import from_otlp, validate
-from pipeline.store import catalog, catalog_feed, chunk, commit, compaction, filter_groups, housekeeping, merge, tables
+from pipeline.store import (
+    catalog,
+    catalog_feed,
+    catalog_folder,
+    chunk,
+    commit,
+    compaction,
+    filter_groups,
+    housekeeping,
+    merge,
+    tables,
+)
 from tests.simulation import plain
 
 if TYPE_CHECKING:
@@ -60,7 +71,8 @@ def _put_plain(world: World, put: Callable[[Any, str, Any], None]) -> None:
     database = partial(plain.PlainDatabase, world.disk)
     for module in (tables, catalog):
         put(module, "Rdict", database)
-        put(module, "_options", lambda *_: None)
+    for module, name in ((tables, "_options"), (catalog_folder, "options")):
+        put(module, name, lambda *_: None)
     for module in (tables, catalog, filter_groups):
         put(module, "WriteBatch", plain.PlainBatch)
     put(from_otlp, "decode", plain.decode)

@@ -165,6 +165,17 @@ def test_a_range_is_told_by_datetimes_too(client: spanstream.Client) -> None:
     assert 0 < short[0].values[0] < long[0].values[0]
 
 
+def test_a_range_of_metrics_ends_where_it_is_said_to(client: spanstream.Client) -> None:
+    starts = [row["start_unix_ns"] for row in client.sql("SELECT start_unix_ns FROM spans ORDER BY start_unix_ns")]
+    end = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=starts[len(starts) // 2] // 1000)
+    start, step = end - timedelta(minutes=7), timedelta(microseconds=1)
+
+    (counted,) = client.metrics("{} | count_over_time()", start=start, end=end, instant=True)
+
+    low, high = ((one - datetime.fromtimestamp(0, UTC)) // step * 1000 for one in (start, end))
+    assert counted.values == (sum(low < one <= high for one in starts),)
+
+
 # ---- SQL and tables
 
 

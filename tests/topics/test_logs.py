@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -33,6 +34,29 @@ def test_loggers_of_libraries_speak_the_same_way() -> None:
     logging.getLogger("uvicorn.error").warning("slow %s", "client")
 
     assert json.loads(out.getvalue())["event"] == "slow client"
+
+
+@pytest.mark.parametrize(
+    ("logger", "error", "lines"),
+    [
+        ("faust.agents.actor", asyncio.CancelledError, 0),
+        ("aiohttp.server", ConnectionResetError, 0),
+        ("faust.agents.actor", ValueError, 1),
+        ("agents.worker", ConnectionResetError, 1),
+    ],
+)
+def test_what_libraries_take_for_an_error_and_is_none_is_not_told(
+    logger: str, error: type[BaseException], lines: int
+) -> None:
+    out = io.StringIO()
+    set_up_logs(LogSettings(), out)
+
+    try:
+        raise error
+    except error:
+        logging.getLogger(logger).exception("crashed")
+
+    assert len(out.getvalue().splitlines()) == lines
 
 
 def test_an_exception_stays_on_its_line() -> None:

@@ -16,7 +16,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from agents.commands.doctor import Finding, check_clock, check_disk, check_ports, check_store, doctor
+from agents.commands.doctor import (
+    STORE_S_MAX,
+    Finding,
+    check_clock,
+    check_disk,
+    check_ports,
+    check_store,
+    doctor,
+    tried,
+)
 from tests.waiting import wait_until
 from topics.settings import QuerierSettings, ReceiverSettings, Settings, StackSettings, StoreSettings, WorkerSettings
 
@@ -90,6 +99,18 @@ def test_too_little_room_on_the_disk_fails_with_the_flag_to_change(
     assert [one.advice for one in found if str(tmp_path) in one.found] == [
         "make room, or choose another folder: --stack-data-dir"
     ]
+
+
+def test_a_store_that_hangs_is_told_in_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # its kernel takes connections
+        settings = Settings(store=StoreSettings(endpoint=f"http://127.0.0.1:{hung.getsockname()[1]}"))
+        began = time.monotonic()
+        (found,) = tried(check_store, settings)
+
+    assert time.monotonic() - began < 2 * STORE_S_MAX
+    assert found.verdict == "failed"
+    assert "does the store hang?" in found.found
+    assert found.advice
 
 
 @pytest.mark.integration

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -28,8 +28,8 @@ from tests.pipeline.query.world import (
     MemoryStored,
     MemoryTail,
     OneSpan,
+    decoded,
     otlp,
-    rows,
     stored,
 )
 from topics.partitioner import partition_of
@@ -85,9 +85,9 @@ class Asked:
     snapshots: Snapshots
 
 
-def partitioned(records: Sequence[Sequence[OneSpan]]) -> dict[int, dict[int, list[OneSpan]]]:
+def partitioned(records: Sequence[Sequence[Any]]) -> dict[int, dict[int, list[Any]]]:
     """partition -> offset -> spans: each record gives every partition one, of its traces, as a receiver would."""
-    found: dict[int, dict[int, list[OneSpan]]] = {p: {} for p in range(PARTITIONS)}
+    found: dict[int, dict[int, list[Any]]] = {p: {} for p in range(PARTITIONS)}
     for spans in records:
         for partition, offsets in found.items():
             mine = [one for one in spans if partition_of(one.trace_id, PARTITIONS) == partition]
@@ -108,9 +108,19 @@ def deduplicated(records: dict[int, list[OneSpan]]) -> dict[int, list[OneSpan]]:
     return kept
 
 
-def range_of(records: dict[int, list[OneSpan]], first: int, last: int, columns_max: int) -> pa.Table:
-    inside = {offset: spans for offset, spans in records.items() if first <= offset <= last and spans}
-    return rows(inside, columns_max=columns_max) if inside else schema.empty_table()
+class Form(NamedTuple):
+    """How a test says spans. kept: of a partition's records what a worker keeps."""
+
+    otlp: Callable[[Sequence[Any]], bytes]
+    kept: Callable[[dict[int, list[Any]]], dict[int, list[Any]]]
+
+
+ONE_SPANS = Form(otlp, deduplicated)
+
+
+def range_of(records: dict[int, bytes], first: int, last: int, columns_max: int) -> pa.Table:
+    inside = {offset: body for offset, body in records.items() if first <= offset <= last and body}
+    return decoded(inside, columns_max=columns_max) if inside else schema.empty_table()
 
 
 def ranges(lasts: Sequence[int], first: int = 0) -> Iterator[tuple[int, int]]:
@@ -122,9 +132,10 @@ def ranges(lasts: Sequence[int], first: int = 0) -> Iterator[tuple[int, int]]:
 
 def ask(
     settings: Settings,
-    records: Sequence[Sequence[OneSpan]],
+    records: Sequence[Sequence[Any]],
     cuts: dict[int, Cut],
     question: Callable[[Asked], Awaitable[T]],
+    form: Form = ONE_SPANS,
 ) -> T:
     """Cut the records so, for real (chunks in MinIO, segments over HTTP), and ask."""
 
@@ -157,7 +168,9 @@ def ask(
             try:
                 await server.start()
                 for partition, offsets in partitioned(records).items():
-                    _lay(settings, (server, catalog, tail, owners), partition, offsets, cuts[partition])
+                    sent = {offset: form.otlp(spans) for offset, spans in offsets.items()}
+                    kept = {offset: form.otlp(spans) for offset, spans in form.kept(offsets).items()}
+                    _lay(settings, (server, catalog, tail, owners), partition, (sent, kept), cuts[partition])
                 return await question(asked)
             finally:
                 await live.close()
@@ -171,13 +184,12 @@ def _lay(
     settings: Settings,
     parts: tuple[LiveServer, MemoryStored, MemoryTail, dict[int, str]],
     partition: int,
-    offsets: dict[int, list[OneSpan]],
+    records: tuple[dict[int, bytes], dict[int, bytes]],
     cut: Cut,
 ) -> None:
     server, catalog, tail, owners = parts
     columns_max = settings.worker.attribute_columns_max
-    tail.log[partition] = {offset: otlp(spans) for offset, spans in offsets.items()}
-    kept = deduplicated(offsets)
+    tail.log[partition], kept = records
     topic, horizon = f"t{uuid.uuid4().hex}", 0  # no range is stored twice under one name
     for first, last in ranges(cut.chunks):
         catalog.manifests.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,22 @@ def test_a_copy_is_made_once_and_found_again(tmp_path: Path) -> None:
         assert kept.path(one).read_bytes() == b"x" * 100
 
     assert store.asked == ["a/b.parquet"]
+    kept.close()
+
+
+def test_a_copy_that_somebody_deleted_is_made_anew_and_meanwhile_the_store_is_read(tmp_path: Path) -> None:
+    store = FakeStore()
+    kept = copies(tmp_path, store, 1000)
+    one = wanted(store, "a/b.parquet", 100)
+    kept.hold([one], fetch=True, check=lambda: None)
+    shutil.rmtree(tmp_path / "chunks")
+
+    held_by_another = kept.hold([one], fetch=True, check=lambda: None)
+    kept.release([one.url])
+    anew = kept.hold([one], fetch=True, check=lambda: None)
+
+    assert (held_by_another, anew) == (set(), {one.url})
+    assert kept.path(one).exists()
     kept.close()
 
 

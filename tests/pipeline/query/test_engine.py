@@ -113,6 +113,14 @@ def test_a_query_that_needs_too_much_memory_says_so(tmp_path: Path) -> None:
         run(work, tmp_path, memory_bytes_max=64 << 20)
 
 
+def test_a_file_that_is_gone_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError) as told:
+        run(lambda session: session.sql("SELECT * FROM read_parquet(?)", [str(tmp_path / "gone.parquet")]), tmp_path)
+
+    assert "gone.parquet" in str(told.value)
+    assert len(str(told.value).splitlines()) == 1
+
+
 def test_without_a_store_the_error_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="reading chunks"):
         run(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,11 +19,15 @@ from pipeline.query.owners import Owners
 from tests.pipeline.query.world import Held, LiveServer, OneSpan, rows, segment, span_id, trace_id
 
 MIB = 1 << 20
+TIMEOUT_S = 1.0
 DEAD = "http://127.0.0.1:9"  # the discard port: nobody listens
 
 
 def with_worker(
-    test: Callable[[LiveServer, LiveClient, dict[int, str]], Awaitable[None]], bytes_max: int = MIB
+    test: Callable[[LiveServer, LiveClient, dict[int, str]], Awaitable[None]],
+    bytes_max: int = MIB,
+    timeout_s: float = 5,
+    wait_s: float = 0,
 ) -> None:
     """Run a test against one real server and a client whose owners the test can change."""
 
@@ -31,7 +37,7 @@ def with_worker(
         owners: dict[int, str] = dict.fromkeys(range(4), server.url)
         with ThreadPoolExecutor(1) as threads:
             known = Owners(lambda: dict(owners), refresh_s=60, quiet_s=60)
-            client = LiveClient(known, bytes_max=bytes_max, timeout_s=5, executor=threads)
+            client = LiveClient(known, bytes_max=bytes_max, timeout_s=timeout_s, executor=threads, wait_s=wait_s)
             try:
                 await test(server, client, owners)
             finally:
@@ -144,6 +150,24 @@ def test_a_refused_connection_means_that_nobody_answers() -> None:
         assert [answers[p].state for p in (0, 1, 2)] == ["held", "away", "not_owner"]
 
     with_worker(test)
+
+
+def test_a_hung_worker_is_waited_for_once() -> None:
+    """Its kernel takes connections, nobody answers: it is to reach the topic's end, then to give what it holds."""
+
+    async def test(server: LiveServer, client: LiveClient, owners: dict[int, str]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as hung:
+            owners[1] = f"http://127.0.0.1:{hung.getsockname()[1]}"
+            hold(server, (0, 1))
+            began = time.monotonic()
+
+            await client.reach({0: 2, 1: 5})
+            answers = await client.segments({0: 0, 1: 0})
+
+        assert (answers[0].state, answers[1].state) == ("held", "not_owner")
+        assert time.monotonic() - began < 2 * TIMEOUT_S
+
+    with_worker(test, timeout_s=TIMEOUT_S, wait_s=0.1)
 
 
 def test_one_trace_is_asked_for_by_its_id() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
 
-from pipeline.query import comparison
+from pipeline.query import comparison, executor
 from pipeline.query.intervals import Intervals
-from pipeline.query.metrics import MetricsQuestion
+from pipeline.query.metrics import MetricsQuestion, SoFar
+from pipeline.query.series import SeriesTable
 from pipeline.query.tenant_spans import TenantSpans
 from pipeline.traceql import tree
 from pipeline.traceql.check import check
@@ -103,6 +105,39 @@ def test_stored_chunks_that_are_asked_again_in_another_range_give_what_live_span
 
     assert str(stored) == str(live)  # as text: what is missing equals itself
     assert str(apart) == str(live)
+
+
+def test_points_that_are_told_on_the_way_are_those_of_the_answer(
+    world: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "BATCH_SPANS", 1)  # a chunk at a time
+    chunks = dict.fromkeys(range(PARTITIONS), Cut(chunks=[0, 1], segments=[2]))
+    told = Counter[str]()
+
+    async def question(on: Asked) -> None:
+        for text in [*AGAIN, "{} | rate() by (name) > 5", "{} | rate() by (name) | topk(1)"]:
+            query = check(parse(text), lambda _: None).body
+            assert not isinstance(query, tree.Pipeline)
+            heard = list[SoFar]()
+            question = MetricsQuestion(query=query, intervals=Intervals(T0 - 20 * MS, 20 * MS, 14))
+            answer = plain((await on.metrics.measure(TENANTS, question, heard.append)).series)
+            for so_far in heard:
+                points = plain(so_far.series)
+                for labels, values in points.items():
+                    newest = {at: value for at, value in values.items() if at > so_far.first}
+                    assert newest.items() <= answer.get(labels, {}).items(), text
+                told[text] += sum(at > so_far.first for values in points.values() for at in values)
+
+    def plain(series: SeriesTable) -> dict[Any, dict[int, float]]:
+        return {
+            labels: {number: value for number, value in enumerate(values, 1) if not math.isnan(value)}
+            for labels, values in zip(series.labels, series.values.round(9).tolist(), strict=True)
+        }
+
+    ask(world, SHOP, chunks, question)
+
+    assert sorted(text for text in AGAIN if not told[text]) == ["{} | quantile_over_time(duration, .5, 1) by (status)"]
+    assert not told["{} | rate() by (name) | topk(1)"]
 
 
 def test_compare_counts_fewer_attributes_at_once_where_memory_does_not_do(

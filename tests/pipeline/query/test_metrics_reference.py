@@ -29,7 +29,7 @@ from pipeline.query.tenant_spans import TenantSpans
 from pipeline.store.manifest import ChunkEntry
 from pipeline.traceql import tree
 from pipeline.traceql.text import text_of
-from tests.pipeline.query.test_traceql_reference import rows_of
+from tests.pipeline.query.reference_spans import rows_of
 from tests.pipeline.traceql.reference.metrics import instant, metrics
 from tests.pipeline.traceql.reference.model import Trace
 from tests.pipeline.traceql.reference.series import Series

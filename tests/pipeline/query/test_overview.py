@@ -55,9 +55,10 @@ def test_chunks_are_counted_by_the_day_of_their_newest_span_and_by_tenant() -> N
 
 
 def test_a_partition_says_who_owns_it_and_how_many_records_wait_for_a_chunk() -> None:
-    rows = overview.partitions({1: (50, 80), 0: (0, 100)}, {0: 90}, {0: "http://worker:1"})
+    told = {0: {"next": 95}}
+    rows = overview.partitions({1: (50, 80), 0: (0, 100)}, {0: 90}, {0: "http://worker:1"}, told)
 
     assert rows == [
-        {"partition": 0, "owner": "http://worker:1", "stored": 90, "end": 100, "waiting": 10},
-        {"partition": 1, "owner": "", "stored": 0, "end": 80, "waiting": 30},
+        {"partition": 0, "owner": "http://worker:1", "stored": 90, "end": 100, "waiting": 10, "told": {"next": 95}},
+        {"partition": 1, "owner": "", "stored": 0, "end": 80, "waiting": 30, "told": None},
     ]

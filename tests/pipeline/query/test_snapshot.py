@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
+import pytest
+
 from pipeline.query.live import LiveClient
 from pipeline.query.owners import Owners
 from pipeline.query.snapshot import Snapshot, Snapshots
@@ -24,6 +26,7 @@ from tests.pipeline.query.world import (
     rows,
     trace_id,
 )
+from topics.errors import FormatVersionError, MalformedRecordError, StoreUnavailableError
 from topics.partitioner import partition_of
 from topics.settings import QuerierSettings, Settings
 
@@ -181,6 +184,32 @@ def test_what_the_worker_dropped_and_no_manifest_names_is_read_from_kafka() -> N
         snapshot = await world.snapshots.take()
 
         assert offsets(snapshot) == list(range(10))
+
+    in_world(test)
+
+
+@pytest.mark.parametrize("error", [MalformedRecordError, FormatVersionError, StoreUnavailableError])
+def test_what_cannot_be_read_of_the_bucket_is_a_reason_and_no_error(error: type[Exception]) -> None:
+    async def test(world: World) -> None:
+        world.hold(6, (6, 9))
+        world.stored.refused = error("manifests/spans_by_trace/0/3.json: this is no manifest")
+
+        snapshot = await world.snapshots.take()
+
+        assert offsets(snapshot) == list(range(10))  # Kafka has it all
+        assert "/3.json: this is no manifest" in snapshot.reasons[0]
+
+    in_world(test)
+
+
+def test_what_is_not_known_below_the_horizon_is_a_reason() -> None:
+    async def test(world: World) -> None:
+        world.hold(0, (0, 9))
+        world.stored.missing_parts = ["what is stored of offsets 0 to 3 of partition 0 is not known"]
+
+        whole, one = await world.snapshots.take(), await world.snapshots.take_trace(0, bytes(16))
+
+        assert whole.reasons == one.reasons == world.stored.missing_parts
 
     in_world(test)
 

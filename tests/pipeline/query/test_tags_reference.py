@@ -20,8 +20,8 @@ from pipeline.query.tags import Among, Tags, TagValue
 from pipeline.query.trace_by_id import canonical, each_once
 from pipeline.query.trace_filter import TraceFilter, wanted
 from pipeline.traceql import tree
+from tests.pipeline.query.reference_spans import rows_of
 from tests.pipeline.query.test_metrics_reference import NoChunks, live
-from tests.pipeline.query.test_traceql_reference import rows_of
 from tests.pipeline.traceql.reference.families import Family
 from tests.pipeline.traceql.reference.fields import condition_holds
 from tests.pipeline.traceql.reference.model import Attributes, Span, Trace

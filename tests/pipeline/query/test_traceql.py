@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+
 import pytest
 
 from pipeline.query.search import SearchQuestion
@@ -10,6 +13,7 @@ from pipeline.traceql.check import check
 from pipeline.traceql.parser import parse
 from tests.pipeline.query.cuts import HOUR_NS, HOW, TENANTS, Asked, ask, everywhere
 from tests.pipeline.query.world import T0, OneSpan, trace_id
+from topics.errors import BadQuestionError
 from topics.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -98,8 +102,41 @@ CASES: list[tuple[str, dict[int, list[int]]]] = [
     ("{} | by(resource.service.name) | count() > 1 | coalesce() | { status = error }", {1: [2]}),
     ("({ .code = 200 } | count() > 1) >> ({ status = error })", {1: [2]}),
     ("({} | count()) > ({ .n > 1 } | count())", ALL),
+    # Durations count as floats, whole numbers stay whole: in trace 1 the longest takes 50 ms, the shortest 1 ms
+    ("{} | (max(duration) - min(duration)) / (avg(duration) - min(duration)) > 2.7", {1: [1, 2, 4, 5]}),
+    ("{} | sum(.rows) / 2 = 3", {1: [1, 2, 4, 5]}),
+    ("{} | sum(.n) / 2 = 4.5", {}),  # 9, and 9 / 2 is 4
+    ("{} | sum(.n) / 2 = 4", {1: [1, 2, 4, 5]}),
+    ("{} | count() * 9000000000000000000 > 0", {2: [3]}),  # what does not fit is no number
+    ("{} | count() / (count() - count()) > 0", {}),
     ("{ .code = 200 } | select(name)", {1: [1, 5]}),
 ]
+
+
+LONG = [
+    "{ .a" + " + .b" * 90 + " > 1 }",
+    "{ .a" + " / .b" * 90 + " > 1 }",
+    "{ .a" + " + .b" * 190 + " > 1 }",
+    "{ event.a" + " * event.b" * 190 + " > 1 }",
+    "{} | max(.a" + " - .b" * 190 + ") > 1",
+]
+
+
+@pytest.mark.parametrize("query", LONG)
+def test_a_long_expression_is_answered_or_refused_in_little_time(world: Settings, query: str) -> None:
+    """Not longer than the engine's time for a query, which it does not look at while it makes a plan."""
+
+    async def question(on: Asked) -> None:
+        pipeline = check(parse(query), lambda _: None).body
+        assert isinstance(pipeline, tree.Pipeline)
+        with suppress(BadQuestionError):
+            answer = await on.search.find(TENANTS, SearchQuestion(query=pipeline, start_ns=T0, end_ns=T0 + HOUR_NS))
+            assert answer.traces == []
+
+    spans = [[OneSpan(1, 1, attributes=(("a", 1), ("b", 0)), resource=(("a", 0.5), ("b", 0.0)))], SHOP[0], SHOP[1]]
+    began_s = time.process_time()
+    ask(world, spans, everywhere(3, "mixed"), question)
+    assert time.process_time() - began_s < 20
 
 
 @pytest.mark.parametrize("how", HOW)

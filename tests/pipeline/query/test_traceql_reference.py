@@ -11,20 +11,16 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValueList
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1 import trace_pb2
 
 from pipeline.query import trace_rows
 from pipeline.query.chunks import ChunkReader, Present
 from pipeline.query.conditions import Condition
 from pipeline.query.engine import Engine, Session
 from pipeline.query.plan import Plan, SpanSet, condition_of, keys_of, trace_condition_of
-from pipeline.spans import from_otlp, schema
-from pipeline.spans.record import Record
+from pipeline.spans import schema
 from pipeline.traceql import tree
-from tests.pipeline.query.world import any_value
-from tests.pipeline.traceql.reference.model import Attributes, Span, Trace
+from tests.pipeline.query.reference_spans import rows_of
+from tests.pipeline.traceql.reference.model import Trace
 from tests.pipeline.traceql.reference.search import search
 from tests.pipeline.traceql.strategies import searches
 from tests.pipeline.traceql.worlds import worlds
@@ -42,62 +38,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     found.close()
 
 
-# ---- a world as rows
-
-
-def value_of(held: Any) -> AnyValue:
-    if isinstance(held, dict):
-        return AnyValue(kvlist_value=KeyValueList(values=pairs(held)))
-    return any_value(held)
-
-
-def pairs(attributes: Attributes) -> list[Any]:
-    found = Resource()
-    for key, held in attributes.items():
-        found.attributes.add(key=key, value=value_of(held))
-    return list(found.attributes)
-
-
-def otlp(span: Span) -> bytes:
-    data = trace_pb2.TracesData()
-    resource = data.resource_spans.add(resource=Resource(attributes=pairs(span.resource)))
-    scope = InstrumentationScope(
-        name=span.scope_name, version=span.scope_version, attributes=pairs(span.scope_attributes)
-    )
-    resource.scope_spans.add(scope=scope).spans.add(
-        trace_id=span.trace_id,
-        span_id=span.span_id,
-        parent_span_id=span.parent_id,
-        name=span.name,
-        kind=tree.KINDS.index(span.kind),  # type: ignore[arg-type]
-        start_time_unix_nano=span.start_ns,
-        end_time_unix_nano=span.end_ns,
-        attributes=pairs(span.attributes),
-        status={"code": tree.STATUSES.index(span.status), "message": span.status_message},  # type: ignore[arg-type]
-        events=[
-            trace_pb2.Span.Event(time_unix_nano=one.time_ns, name=one.name, attributes=pairs(one.attributes))
-            for one in span.events
-        ],
-        links=[
-            trace_pb2.Span.Link(trace_id=one.trace_id, span_id=one.span_id, attributes=pairs(one.attributes))
-            for one in span.links
-        ],
-    )
-    body: bytes = data.SerializeToString()
-    return body
-
-
-def rows_of(world: list[Trace], columns_max: int) -> pa.Table:
-    records = [Record("t", offset, otlp(span)) for offset, span in enumerate(span for trace in world for span in trace)]
-    return from_otlp.decode(records, attribute_columns_max=columns_max).spans
-
-
 # ---- both answers in one form
 
 
-def expected(query: tree.Query, world: list[Trace]) -> Found:
+def expected(query: tree.Query, world: list[Trace], range_ns: tuple[int, int] = ALWAYS) -> Found:
     found: Found = {}
-    for one in search(query, world, *ALWAYS):
+    for one in search(query, world, *range_ns):
         sets = []
         for each in one.spansets:
             spans = sorted((span.span_id, span.start_ns) for span in each.spans)
@@ -125,9 +71,10 @@ def answered(found: dict[bytes, list[SpanSet]]) -> Found:
 
 
 def rounded(found: Found) -> Found:
+    """With the type beside each value: 2 is not 2.0."""
     return {
         trace_id: [
-            (spans, [round(value, 6) if isinstance(value, float) else value for value in values])
+            (spans, [(type(value), round(value, 6) if isinstance(value, float) else value) for value in values])
             for spans, values in sets
         ]
         for trace_id, sets in found.items()

@@ -120,7 +120,12 @@ def otlp(spans: Iterable[OneSpan]) -> bytes:
 
 def rows(records: Mapping[int, Sequence[OneSpan]], tenant: str = TENANT, columns_max: int = 200) -> pa.Table:
     """The span table of records: offset -> spans."""
-    given = [Record(tenant, offset, otlp(spans)) for offset, spans in sorted(records.items())]
+    return decoded({offset: otlp(spans) for offset, spans in records.items()}, tenant, columns_max)
+
+
+def decoded(records: Mapping[int, bytes], tenant: str = TENANT, columns_max: int = 200) -> pa.Table:
+    """The span table of records: offset -> OTLP."""
+    given = [Record(tenant, offset, body) for offset, body in sorted(records.items())]
     return from_otlp.decode(given, attribute_columns_max=columns_max).spans
 
 
@@ -173,7 +178,7 @@ class LiveServer:
         self.asked.append(request.query_string)
         only = bytes.fromhex(request.query.get("trace_id", ""))
         body = b""
-        for want in request.query["want"].split(","):
+        for want in filter(None, request.query.get("want", "").split(",")):
             partition, after = map(int, want.split(":"))
             body += self._partition(partition, after, only)
         return web.Response(body=body)
@@ -210,12 +215,17 @@ def _block(header: dict[str, Any], ipc: bytes = b"") -> bytes:
 
 
 class MemoryStored:
-    """The catalog of manifests handed in, answered by looking at all of them. late: known to the bucket only."""
+    """The catalog of manifests handed in, answered by looking at all of them. late: known to the bucket only.
+
+    refused: what the bucket cannot be read for; missing_parts: what is below H and not known.
+    """
 
     def __init__(self) -> None:
         self.manifests: list[Manifest] = []
         self.late: list[Manifest] = []
         self.problem = ""
+        self.refused: Exception | None = None
+        self.missing_parts: list[str] = []
         self._lock = threading.Lock()
 
     def start(self) -> None: ...
@@ -228,6 +238,12 @@ class MemoryStored:
     def edition(self) -> int:
         return 0
 
+    def damaged(self) -> list[str]:
+        return []
+
+    def unread(self, _partition: int) -> list[str]:
+        return self.missing_parts
+
     def horizons(self) -> dict[int, int]:
         found: dict[int, int] = {}
         for manifest in sorted(self.manifests, key=lambda each: each.first):
@@ -236,6 +252,8 @@ class MemoryStored:
         return found
 
     def refresh(self, partition: int) -> None:
+        if self.refused is not None:
+            raise self.refused
         with self._lock:
             self.manifests += [each for each in self.late if each.partition == partition]
             self.late = [each for each in self.late if each.partition != partition]

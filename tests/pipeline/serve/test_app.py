@@ -19,9 +19,11 @@ from agents.trace_answer import read_answer
 from pipeline.serve import messages
 from pipeline.serve.formats import REASONS_HEADER
 from pipeline.serve.params import tag_limit_of
+from pipeline.serve.statuses import status_of
 from pipeline.serve.ui import bundle
 from tests.pipeline.query.world import T0, OneSpan, span_id, trace_id
 from tests.pipeline.serve.api import World, settings_of, with_api
+from topics.errors import OvertakenError, SpanSchemaError, SpanstreamError, StoreUnavailableError
 
 ROOT = OneSpan(1, 1, name="GET /cart", kind=2, duration_ms=250, attributes=(("http.status_code", 200), ("ok", False)))
 CHILD = OneSpan(
@@ -183,6 +185,13 @@ def test_a_wrong_question_gets_its_sentence(tmp_path: Path, path: str, status: i
     assert (answer.status_code, answer.text[: len(text)]) == (status, text)
     assert answer.headers["content-type"].startswith("text/plain")
     assert ("retry-after" in answer.headers) == (status == 503)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(StoreUnavailableError, 503), (OvertakenError, 503), (SpanSchemaError, 500)]
+)
+def test_an_error_has_the_status_of_what_it_is_one_of(error: type[SpanstreamError], status: int) -> None:
+    assert status_of(error("said")) == status
 
 
 def test_any_method_is_taken(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from google.protobuf import json_format
 from grpc_tools import protoc
 from pydantic import SecretStr
 
+from pipeline.query.metrics import Heard as HeardSeries
+from pipeline.query.metrics import MetricsAnswer, MetricsQuestion, SoFar
 from pipeline.query.questions import Questions
 from pipeline.query.search import Heard, SearchAnswer, SearchQuestion
 from pipeline.serve import messages
@@ -161,6 +163,38 @@ def test_what_is_new_is_told_on_the_way_and_all_of_it_in_the_end(tempo: Any, tmp
         assert (completed[-1], set(completed[:-1])) == (1, {0})
 
     with_querier(ports(tmp_path, grpc_every_s=0.02), SPANS, test, Slow)
+
+
+class SlowMetrics(Questions):
+    """Has measured the newest points first, then more; then it waits until it is let on."""
+
+    go_on: asyncio.Event
+
+    async def metrics(
+        self, tenants: Sequence[str], question: MetricsQuestion, heard: HeardSeries | None = None
+    ) -> MetricsAnswer:
+        answer = await super().metrics(tenants, question)
+        assert heard is not None
+        for first in (8, 8, 3):
+            heard(SoFar(answer.series, first))
+            await self.go_on.wait()
+            self.go_on.clear()
+        return answer
+
+
+def test_newest_points_are_told_on_the_way_and_all_of_them_in_the_end(tempo: Any, tmp_path: Path) -> None:
+    async def test(querier: Querier, questions: Questions) -> None:
+        assert isinstance(questions, SlowMetrics)
+        questions.go_on = asyncio.Event()
+        heard = list[list[int]]()
+        request = tempo.QueryRangeRequest(query="{} | rate()", start=T0, end=T0 + 9 * 10**9, step=10**9)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{querier.http_port}") as channel:
+            async for one in tempo.StreamingQuerierStub(channel).MetricsQueryRange(request):
+                heard.append([point.timestamp_ms // 1000 - S for each in one.series for point in each.samples])
+                questions.go_on.set()
+        assert [points for points in heard if points] == [[8, 9], [3, 4, 5, 6, 7], list(range(10))]
+
+    with_querier(ports(tmp_path, grpc_every_s=0.02), SPANS, test, SlowMetrics)
 
 
 async def rest_of(call: Any) -> None:

@@ -59,6 +59,18 @@ def test_groups_and_aggregates_stand_beside_their_spansets(tmp_path: Path) -> No
     ]
 
 
+def test_durations_are_texts_wherever_they_stand(tmp_path: Path) -> None:
+    spans = [OneSpan(1, 1, duration_ms=1500, events=(("retry", ()), ("retry", ())))]
+    path = f"/api/search?start={AROUND['start']}&end={AROUND['end']}&q="
+    query = "{ event:timeSinceStart >= 1ns } | by(duration) | by(traceDuration) | avg(duration) > 1s"
+
+    (hit,) = get(tmp_path, path + quote(query), spans).json()["traces"]
+
+    seconds = {"stringValue": "1.5s"}
+    assert [one["value"] for one in hit["spanSet"]["attributes"]] == [seconds] * 3
+    assert hit["spanSet"]["spans"][0]["attributes"] == [{"key": "event:timeSinceStart", "value": {"stringValue": "0s"}}]
+
+
 def test_as_many_spans_of_a_set_are_shown_as_asked_and_all_are_counted(tmp_path: Path) -> None:
     hits = search(tmp_path, "{ traceDuration > 1s }", "&spss=1").json()["traces"]
 

@@ -14,7 +14,7 @@ from pipeline.store import trace_filter
 from pipeline.store.catalog import Catalog
 from pipeline.store.manifest import ChunkEntry, Manifest
 from pipeline.store.objects import ObjectInfo
-from topics.errors import MalformedRecordError
+from topics.errors import FormatVersionError, MalformedRecordError
 
 TOPIC = "spans_by_trace"
 SECOND = 1_000_000_000
@@ -203,20 +203,74 @@ def test_manifests_that_retention_took_are_left_out_and_the_others_stay(tmp_path
     assert (found, horizons, opened) == (["chunk-2", "chunk-3"], {0: 40}, 2)
 
 
-def test_a_manifest_that_cannot_be_read_stops_the_horizon_before_it_and_no_other(
+LATER = manifest(10, 19).to_json().replace(b'"format":1', b'"format":2')
+
+
+def test_a_manifest_of_a_later_version_stops_the_horizon_before_it_and_no_other(
+    catalog: Catalog, bucket: Bucket
+) -> None:
+    for number in range(4):
+        bucket.keep(manifest(number * 10, number * 10 + 9, entry(number)))
+    bucket.objects[manifest(10, 19).name] = LATER
+
+    with pytest.raises(FormatVersionError, match=r"00010\.json"):
+        catalog.refresh(0)
+    stopped = catalog.horizons(), catalog.count(), catalog.unread(0)
+    bucket.keep(manifest(10, 19, entry(1)))
+    catalog.refresh(0)
+
+    assert (stopped, catalog.horizons()) == (({0: 10}, 3, []), {0: 40})
+
+
+def test_a_damaged_manifest_hides_its_own_chunks_only_and_is_named_until_it_is_restored(
     catalog: Catalog, bucket: Bucket
 ) -> None:
     for number in range(4):
         bucket.keep(manifest(number * 10, number * 10 + 9, entry(number)))
     bucket.objects[manifest(10, 19).name] = b"garbage"
 
-    with pytest.raises(MalformedRecordError, match=r"00010\.json"):
-        catalog.refresh(0)
-    stopped = catalog.horizons(), catalog.count()
+    for _ in range(2):
+        with pytest.raises(MalformedRecordError, match=r"00010\.json"):
+            catalog.refresh(0)
+    without = catalog.horizons(), names(catalog)
+    (told,) = catalog.unread(0)
     bucket.keep(manifest(10, 19, entry(1)))
     catalog.refresh(0)
 
-    assert (stopped, catalog.horizons()) == (({0: 10}, 3), {0: 40})
+    assert without == ({0: 40}, ["chunk-0", "chunk-2", "chunk-3"])
+    assert told.startswith("what is stored of offsets 10 to 19 of partition 0 is not known: manifests/")
+    assert (catalog.unread(0), len(names(catalog))) == ([], 4)
+
+
+def test_a_damaged_manifest_that_is_the_newest_stops_the_horizon(catalog: Catalog, bucket: Bucket) -> None:
+    """Where it ends nobody says."""
+    bucket.keep(manifest(0, 9))
+    bucket.objects[manifest(10, 19).name] = b"garbage"
+
+    with pytest.raises(MalformedRecordError, match=r"00010\.json"):
+        catalog.refresh(0)
+
+    assert (catalog.horizons(), catalog.unread(0)) == ({0: 10}, [])
+
+
+def test_a_catalog_that_is_opened_again_knows_what_it_knew_of_a_manifest_damaged_since(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    for number in range(3):
+        bucket.keep(manifest(number * 10, number * 10 + 9, entry(number)))
+    with Opened(tmp_path, bucket) as catalog:
+        catalog.refresh(0)
+    bucket.objects[manifest(20, 29).name] = b"garbage"
+
+    with Opened(tmp_path, bucket) as catalog:
+        catalog.refresh(0)
+        found = catalog.horizons(), names(catalog)
+
+    assert found == ({0: 30}, ["chunk-0", "chunk-1", "chunk-2"])
+
+
+def names(catalog: Catalog) -> list[str]:
+    return sorted(one.name for one in catalog.chunks_for("shop", 0, 100 * SECOND))
 
 
 def test_entries_come_while_filters_are_read_and_questions_are_asked(catalog: Catalog, bucket: Bucket) -> None:

@@ -18,7 +18,7 @@ from pipeline.store.chunk import read_chunk
 from pipeline.store.manifest import Manifest
 from pipeline.store.objects import ObjectStore
 from tests.pipeline.store.faulty import FAULTS, faulty
-from topics.errors import FormatVersionError, StoreConflictError
+from topics.errors import FormatVersionError, MalformedRecordError, StoreConflictError
 from topics.settings import Settings, StoreSettings
 
 pytestmark = pytest.mark.integration
@@ -222,3 +222,16 @@ def test_a_damaged_chunk_is_left_out_of_the_window_and_stops_nothing(store: Obje
 
     assert [manifest.first for manifest, _ in window] == [5]
     assert found.mark == 10
+
+
+def test_a_damaged_manifest_is_left_out_of_the_window_and_the_newest_says_its_name(store: ObjectStore) -> None:
+    stored = [put(store, sealed(first, first + 4, {"shop": [first]})) for first in (0, 5, 10)]
+    store.put(store.buckets[0], stored[1].name, b"garbage", "application/json")  # type: ignore[union-attr]
+
+    found = commit.read_mark(store, "spans_by_trace", 3)
+    window = list(commit.window_spans(store, found, window_s=900, keys_max=1000))
+    store.put(store.buckets[0], stored[2].name, b"garbage", "application/json")  # type: ignore[union-attr]
+
+    assert ([manifest.first for manifest, _ in window], found.mark) == ([0, 10], 15)
+    with pytest.raises(MalformedRecordError, match=r"/00000000000000000010\.json"):
+        commit.read_mark(store, "spans_by_trace", 3)

@@ -179,6 +179,7 @@ def test_a_reader_sees_all_before_and_after_and_nothing_twice(house: House, tmp_
 def test_the_parts_are_deleted_when_no_question_can_be_at_them(house: House) -> None:
     fill(house)
     house.keep(at_h=20)
+    house.keep(at_h=20.5)
     at_once = len(house.store.names("chunks/"))
     house.keep(at_h=22)
 

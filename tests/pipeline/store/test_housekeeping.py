@@ -106,6 +106,30 @@ def test_objects_outlive_their_names_by_the_longest_question(house: House) -> No
     assert all("/00000000000000000010-" in name for name in house.store.names("chunks/"))
 
 
+@pytest.mark.parametrize("set_by_h", [-48, 48])
+def test_how_long_a_chunk_has_been_removed_is_not_told_by_a_clock_that_was_set(house: House, set_by_h: int) -> None:
+    house.store.keep(manifest_of(0, 9))
+    house.store.keep(manifest_of(10, 19, written_h=2 * KEPT_H))
+    removed = house.keep(at_h=KEPT_H + 1)
+
+    house.set_by_h = set_by_h
+    soon, after = house.keep(at_h=KEPT_H + 1.5), house.keep(at_h=KEPT_H + 2.5)
+
+    assert (removed.chunks_removed, soon.objects_deleted, after.objects_deleted) == (1, 0, 3)
+
+
+def test_who_comes_to_own_a_partition_counts_anew_how_long_a_chunk_has_been_removed(house: House) -> None:
+    """Of another machine's clock nothing is known: an edit of long ago may have been put a moment ago."""
+    house.store.keep(manifest_of(0, 9))
+    house.store.keep(manifest_of(10, 19, written_h=2 * KEPT_H))
+    house.keep(at_h=KEPT_H + 1)
+    house.keeper = house.new_keeper()
+
+    first, after = house.keep(at_h=KEPT_H + 3), house.keep(at_h=KEPT_H + 4.5)
+
+    assert (first.objects_deleted, after.objects_deleted) == (0, 3)
+
+
 def test_empty_manifests_go_oldest_first_and_leave_no_gap(house: House) -> None:
     for number in range(6):
         house.store.keep(manifest_of(number * 10, number * 10 + 9, written_h=number))
@@ -162,7 +186,8 @@ def test_a_round_that_was_interrupted_is_begun_again_by_another_owner(house: Hou
 
     house.keep(at_h=KEPT_H + 1)
     house.keeper = house.new_keeper()
-    house.keep(at_h=KEPT_H + 3)
+    for hours in (KEPT_H + 3, KEPT_H + 5):
+        house.keep(at_h=hours)
 
     assert untouched == {0: ["shop"], 10: ["shop"], 20: ["shop"]}
     assert len(house.chunks()) == 2

@@ -110,7 +110,8 @@ CALCULATED = st.one_of(
     st.builds(Binary, st.sampled_from(ARITHMETIC[:5]), NUMERALS, NUMBERS),
     st.builds(Binary, st.just("^"), NUMBERS, statics("int", (0, 1, 2))),
     st.builds(Unary, st.just("-"), NUMBERS),
-    st.builds(Binary, st.sampled_from("*/"), DURATION, statics("int", (1, 2))),
+    st.builds(Binary, st.sampled_from("*/"), DURATION, often((2, statics("int", (1, 2))), (1, NUMBERS), (1, LENGTHS))),
+    st.builds(Binary, st.sampled_from("*/"), NUMBERS, often((1, DURATION), (1, LENGTHS))),
 )
 # One value a span, for by(), aggregates, select() and metrics: not of events and links, of which a span may have many
 GROUPING = often(
@@ -152,6 +153,8 @@ COMPARISONS_OF_NUMBERS = often(
     (1, comparisons(NUMBERS, EQUALITY + ORDER, NUMBERS)),
     (2, comparisons(CALCULATED, EQUALITY + ORDER, NUMERALS)),
     (2, comparisons(DURATION, EQUALITY + ORDER, LENGTHS)),
+    (1, comparisons(DURATION, EQUALITY + ORDER, often((2, NUMERALS), (1, NUMBERS)))),
+    (1, comparisons(NUMBERS, EQUALITY + ORDER, often((1, LENGTHS), (1, DURATION)))),
     (1, comparisons(intrinsics("trace:duration", "event:timeSinceStart"), ORDER, LENGTHS)),
 )
 COMPARISONS_OF_TEXTS = often(

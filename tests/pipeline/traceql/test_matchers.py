@@ -42,6 +42,13 @@ def test_what_is_whole_counts(typed: str, meant: str) -> None:
     assert matchers_of(typed, regex_error) == condition(meant)
 
 
+def test_more_conditions_than_a_query_may_have_are_refused() -> None:
+    typed = "{ " + " && ".join(f".a{number} = 1" for number in range(300)) + " }"
+
+    with pytest.raises(BadQuestionError, match="300 conditions"):
+        matchers_of(typed, lambda _: None)
+
+
 @pytest.mark.parametrize(
     "typed",
     [

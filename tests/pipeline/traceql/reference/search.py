@@ -48,12 +48,16 @@ class FoundTrace:
 def search(query: Query, traces: Iterable[Trace], start_ns: int, end_ns: int) -> list[FoundTrace]:
     """All traces found, the one that started last first; of one start the smaller ID first. No limit.
 
-    A trace is looked at whole if it overlaps the time range, ends included (12). Of a metrics query the pipeline is
-    searched. Hints change nothing (15.6).
+    A trace is looked at whole, and is found if a span of its answer overlaps the time range, ends included (12). Of a
+    metrics query the pipeline is searched. Hints change nothing (15.6).
     """
     families = [Family(trace) for trace in traces if trace]
-    looked_at = [one for one in families if one.start_ns <= end_ns and one.end_ns >= start_ns]
-    found = [found_trace(family, spansets) for family in looked_at if (spansets := run(searched(query), family))]
+    answers = [(family, run(searched(query), family)) for family in families]
+    found = [
+        found_trace(family, spansets)
+        for family, spansets in answers
+        if any(span.start_ns <= end_ns and span.end_ns >= start_ns for one in spansets for span in one.spans)
+    ]
     return sorted(found, key=lambda one: (-one.start_ns, one.trace_id))
 
 

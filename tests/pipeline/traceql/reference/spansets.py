@@ -26,9 +26,19 @@ from pipeline.traceql.tree import (
 )
 from tests.pipeline.traceql.reference.families import Family
 from tests.pipeline.traceql.reference.fields import condition_holds, value_of
+from tests.pipeline.traceql.reference.met import met
 from tests.pipeline.traceql.reference.model import Span
 from tests.pipeline.traceql.reference.texts import aggregate_text, field_text
-from tests.pipeline.traceql.reference.values import NIL, Many, Value, calculate, compare, is_number
+from tests.pipeline.traceql.reference.values import (
+    INT_MAX,
+    INT_MIN,
+    NIL,
+    Many,
+    Value,
+    calculate,
+    compare,
+    is_number,
+)
 
 Spans = tuple[Span, ...]
 Relation = Callable[[Family, Span, Span], bool]
@@ -126,6 +136,12 @@ def matched(stage: Filter | Wrapped | SpansetOperation, spans: Spans, family: Fa
 
 def operated(op: str, left: Spans, right: Spans, family: Family) -> Spans:
     """`left op right` (7)."""
+    found = related_spans(op, left, right, family)
+    met(op, "some" if found else "none")
+    return found
+
+
+def related_spans(op: str, left: Spans, right: Spans, family: Family) -> Spans:
     if op == "&&":
         return in_order([*left, *right], family) if left and right else ()
     if op == "||":
@@ -208,14 +224,17 @@ def aggregated(aggregate: Aggregate, spans: Spans, family: Family) -> Static | N
 def fold(function: str, numbers: list[Static]) -> Static:
     """min, max and sum keep the numbers' type, and so does avg of durations, to the nanosecond; avg else is a float.
 
-    Of numbers of differing types the sum is a float.
+    Of 2 and 2.0 the least and the most is the whole number. Of numbers of differing types the sum is a float, and so is
+    one that 64 bits do not hold.
     """
     held: list[Any] = [one.value for one in numbers]
     types = {one.type for one in numbers}
+    met("fold", function, next(iter(types)) if len(types) == 1 else "mixed")
     if function in ("min", "max"):
-        return numbers[held.index(min(held) if function == "min" else max(held))]
-    same = numbers[0].type if len(types) == 1 else "float"
+        wanted = min(held) if function == "min" else max(held)
+        return min((one for one in numbers if one.value == wanted), key=lambda one: one.type == "float")
+    same = numbers[0].type if len(types) == 1 and INT_MIN <= sum(held) <= INT_MAX else "float"
     if function == "sum":
         return Static(same, float(sum(held)) if same == "float" else sum(held))
     mean = sum(held) / len(held)
-    return Static("duration", round(mean)) if same == "duration" else Static("float", mean)
+    return Static("duration", round(mean)) if types == {"duration"} else Static("float", mean)

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from pipeline.traceql.tree import Static
+from tests.pipeline.traceql.reference.met import met
 from tests.pipeline.traceql.reference.model import Held
 
 TYPES = {bool: "bool", int: "int", float: "float", str: "string"}
@@ -58,6 +59,17 @@ def typed(held: Held | None) -> Value:
     return Opaque()
 
 
+def kind_of(value: Value) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case Many(items):
+            return f"{items[0].type}[]"
+        case Static(type_, _):
+            return type_
+    return "opaque"
+
+
 def is_number(value: Value) -> bool:
     return isinstance(value, Static) and value.type in NUMBERS
 
@@ -80,6 +92,7 @@ def compare(op: str, left: Value, right: Value) -> bool:
     """
     if NIL in (left, right):
         return compare_nil(op, right if left == NIL else left)
+    met(op, kind_of(left), kind_of(right))
     lefts, rights = elements(left), elements(right)
     pairs = [(one, other) for one in lefts for other in rights]
     if not pairs or not all(comparable(op, one, other) for one, other in pairs):
@@ -93,6 +106,7 @@ def compare(op: str, left: Value, right: Value) -> bool:
 
 def compare_nil(op: str, value: Value) -> bool:
     """`value = nil`, `value != nil`. `nil = nil` and `nil != nil` are both false (4.7), as is all of the opaque."""
+    met(op, kind_of(value), "nil")
     if value == NIL or isinstance(value, Opaque):
         return False
     return (value is None) == (op == "=")
@@ -144,6 +158,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
 def negate(value: Value) -> Value:
     """`-value`: nothing where there is no number (15.11)."""
+    met("-", kind_of(value))
     if isinstance(value, Static) and value.type in NUMBERS:
         return Static(value.type, -value.value)  # type: ignore[operator]
     return None
@@ -155,6 +170,7 @@ def calculate(op: str, left: Value, right: Value) -> Value:
     int op int is an int (5.6); everything else is a float, durations counting in nanoseconds. No answer: division by
     zero, and what does not fit 64 bits or is not finite or not real.
     """
+    met(op, kind_of(left), kind_of(right))
     if not isinstance(left, Static) or not isinstance(right, Static) or not (is_number(left) and is_number(right)):
         return None
     a: Any = left.value

@@ -7,7 +7,7 @@ import { agoText, bytesText, clockText, countText, durationText } from "../forma
 import { useKeys } from "../keys";
 import { Ago } from "../parts/Ago";
 import { ErrorBox, Loading } from "../parts/States";
-import { type Canary, cancelQuery, type Day, type Drops, type PartitionRow, problemsOf, type SystemState, systemState } from "./state";
+import { type Canary, cancelQuery, type Day, type Drops, type PartitionRow, problemsOf, type SystemState, systemState, type Worker } from "./state";
 
 const EVERY_MS = 5000;
 const LATE_MS = 2 * EVERY_MS;
@@ -104,10 +104,7 @@ function withCode(text: string) {
 
 function Processes({ state }: { state: SystemState }) {
   const partitions = state.partitions ?? [];
-  const workers = [...new Set([...partitions.map((row) => row.owner).filter(Boolean), ...state.missingWorkers])].sort();
   const receivers = state.sources.filter((source) => source.kind === "receiver");
-  const isSilent = (url: string) =>
-    state.missingWorkers.includes(url) || state.sources.some((source) => source.kind === "worker" && source.url === url && !source.reached);
   return (
     <section class="panel" aria-label="Processes">
       <h2>Processes</h2>
@@ -115,13 +112,18 @@ function Processes({ state }: { state: SystemState }) {
         {receivers.map((one, at) => (
           <Process key={one.url || at} kind="receiver" url={one.url} works={one.reached} told={one.reached ? "answers" : "does not answer"} />
         ))}
-        {workers.map((url) => (
-          <Process key={url} kind="worker" url={url} works={!isSilent(url)} told={isSilent(url) ? "does not answer" : owns(partitions, url)} />
+        {(state.workers ?? []).map((one) => (
+          <Process key={one.url} kind="worker" url={one.url} works={one.reached && !one.lacks} told={workerText(one, partitions)} />
         ))}
         <Process kind="querier" url={location.origin} works={!state.missing} told={state.missing || "answers in full"} />
       </ul>
     </section>
   );
+}
+
+function workerText({ url, reached, lacks }: Worker, partitions: readonly PartitionRow[]): string {
+  if (!reached) return "does not answer";
+  return lacks ? "is not ready" : owns(partitions, url);
 }
 
 function owns(rows: readonly PartitionRow[], url: string): string {

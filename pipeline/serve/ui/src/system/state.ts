@@ -8,8 +8,15 @@ export interface PartitionRow {
   readonly stored: number;
   readonly end: number;
   readonly waiting: number;
-  /** What its worker tells of it; absent where it does not answer. */
-  readonly told?: Told | undefined;
+  /** What its worker tells of it; null where it does not answer. */
+  readonly told: Told | null;
+}
+
+export interface Worker {
+  readonly url: string;
+  readonly reached: boolean;
+  /** Why it is not ready; empty where it is. */
+  readonly lacks: string;
 }
 
 interface Told {
@@ -17,6 +24,8 @@ interface Told {
   readonly lag_records: number | null;
   readonly lag_s: number;
   readonly open_spans: number;
+  /** Age of the oldest record that is in no chunk. */
+  readonly unsealed_s: number;
   readonly open_segments: number;
   readonly held_bytes: number;
 }
@@ -62,8 +71,10 @@ export interface SystemState {
   readonly missing: string;
   /** Null for who may not see what is of all tenants together. */
   readonly partitions: readonly PartitionRow[] | null;
+  readonly workers: readonly Worker[] | null;
+  /** Names of chunks. */
+  readonly damaged: readonly string[] | null;
   readonly days: readonly Day[];
-  readonly missingWorkers: readonly string[];
   readonly drops: Drops;
   readonly sources: readonly Source[];
   readonly queries: readonly RunningQuery[];
@@ -71,11 +82,6 @@ export interface SystemState {
   readonly canaries: readonly Canary[];
   /** Parts that could not be asked, with why. */
   readonly failed: readonly Problem[];
-}
-
-interface TableAnswer {
-  readonly rows: Readonly<Record<string, Told>>;
-  readonly missing_workers: readonly string[];
 }
 
 /** All of it; what cannot be asked is told in `failed` and leaves the rest standing. */
@@ -95,19 +101,15 @@ export async function systemState(signal: AbortSignal): Promise<SystemState> {
       return otherwise;
     }
   };
-  const nothing = { missing: "", partitions: [] as PartitionRow[] | null, days: [] as Day[] };
-  const [system, table, drops, running, canary] = await Promise.all([
+  const nothing = { missing: "", partitions: [] as PartitionRow[] | null, workers: [] as Worker[] | null, damaged: [] as string[] | null, days: [] as Day[] };
+  const [system, drops, running, canary] = await Promise.all([
     part("Partitions cannot be listed", "/api/status/system", nothing),
-    part<TableAnswer>("Workers cannot be asked", "/tables/partitions?limit=1000", { rows: {}, missing_workers: [] }),
     part("Drops cannot be counted", "/api/status/drops", { tenants: {} as Drops, sources: [] as Source[] }),
     part("Queries cannot be listed", "/api/status/queries", { queries: [] as RunningQuery[], mayCancel: false }),
     part("Canaries cannot be asked", "/api/status/canary", { canaries: [] as Canary[] }),
   ]);
   return {
-    missing: system.missing,
-    partitions: system.partitions && system.partitions.map((row) => ({ ...row, told: table.rows[`${row.partition}`] })),
-    days: system.days,
-    missingWorkers: table.missing_workers,
+    ...system,
     drops: drops.tenants,
     sources: drops.sources,
     queries: running.queries,
@@ -127,6 +129,7 @@ export async function cancelQuery(id: string): Promise<void> {
 }
 
 const LATE_S = 10;
+const UNSTORED_S = 1800; // twice worker.seal_age_s, as the alert rule has it
 const RECENT_MS = 3600e3; // what a canary missed longer ago is told in its card alone
 const SILENT_MS = 10 * 60e3;
 const LONG_MS = 30_000;
@@ -153,12 +156,28 @@ export function problemsOf(state: SystemState): Problem[] {
       advice: "Start a worker: `spanstream worker`. After one died, its partitions go to others within kafka.session_timeout_s.",
     });
   }
-  for (const url of state.missingWorkers) {
-    found.push({ bad: true, sentence: `The worker ${url} does not answer.`, advice: "Its partitions are read from Kafka meanwhile." });
+  for (const one of state.workers ?? []) {
+    if (!one.reached) {
+      found.push({
+        bad: true,
+        sentence: `The worker ${one.url} does not answer.`,
+        advice: "Its partitions are read from Kafka meanwhile, and go to others when Kafka has not heard of it for kafka.session_timeout_s. If that lasts: does its process run, does its log go on?",
+      });
+    } else if (one.lacks) {
+      found.push({ bad: true, sentence: `The worker ${one.url} is not ready: ${one.lacks}.`, advice: "What it does not hold is read from Kafka meanwhile." });
+    }
   }
   for (const one of state.sources.filter((source) => !source.reached && source.kind === "receiver")) {
     const who = one.url ? `The receiver ${one.url}` : "A receiver";
     found.push({ bad: true, sentence: `${who} does not answer.`, advice: "Is it running there? querier.receiver_urls names the receivers." });
+  }
+  const damaged = state.damaged ?? [];
+  if (damaged.length) {
+    found.push({
+      bad: true,
+      sentence: `${countText(damaged.length)} ${damaged.length === 1 ? "chunk is" : "chunks are"} damaged or gone, such as ${damaged[0]!}.`,
+      advice: "Answers that need them say so. Restore the objects; `spanstream catalog verify` names all of them.",
+    });
   }
   const late = partitions.filter((row) => (row.told?.lag_s ?? 0) > LATE_S);
   if (late.length) {
@@ -168,6 +187,15 @@ export function problemsOf(state: SystemState): Problem[] {
       bad: true,
       sentence: `${named(late)} not been taken up to the end: ${countText(records)} records, the oldest ${durationText(worst * 1e9)} old.`,
       advice: "Spans are found all the same, more slowly. Add a worker if it stays so.",
+    });
+  }
+  const unstored = partitions.filter((row) => (row.told?.unsealed_s ?? 0) > UNSTORED_S);
+  if (unstored.length) {
+    const oldest = Math.max(...unstored.map((row) => row.told!.unsealed_s));
+    found.push({
+      bad: true,
+      sentence: `${named(unstored)} not been stored for ${durationText(oldest * 1e9)}.`,
+      advice: "Spans are found all the same, while Kafka keeps them. Look at the object store and at the workers' logs: `spanstream doctor`.",
     });
   }
   return [...found, ...canaryProblems(state.canaries, Date.now()), ...queryProblems(state), ...dropProblems(state.drops)];
