@@ -7,6 +7,7 @@ import time
 from asyncio import IncompleteReadError
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
@@ -16,6 +17,7 @@ from pipeline import telemetry
 from pipeline.doors.outgoing import Outgoing
 from pipeline.query.blocks import Block, BrokenAnswerError, LiveSegment, Loss, arrived, compacted, read_blocks, to_keep
 from pipeline.query.owners import Owners
+from topics.errors import KafkaUnavailableError
 
 State = Literal["held", "not_owner", "away"]
 A = TypeVar("A")
@@ -100,6 +102,11 @@ class LiveClient:
     def nbytes(self) -> int:
         """Bytes of the copies kept."""
         return sum(copy.nbytes for copy in self._copies.values())
+
+    async def look_up_owners(self) -> None:
+        """Ask the group who they are, if that is not known: then nobody waits for it later. Never raises."""
+        with suppress(KafkaUnavailableError):
+            await self._owners.all()
 
     async def reach(self, until: Mapping[int, int]) -> None:
         """Wait until the owners have taken what lies below until[partition], wait_s at most. Never raises."""

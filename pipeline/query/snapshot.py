@@ -255,7 +255,7 @@ class Snapshots:
         asked for once for all questions that wait meanwhile.
         """
         reasons: list[str] = []
-        ends = await self._ends(range(self._partitions), reasons)
+        ends, _ = await asyncio.gather(self._ends(range(self._partitions), reasons), self._live.look_up_owners())
         await self._live.reach({partition: end for partition, (_, end) in ends.items()})
         if self._next is None:
             self._next = _Shared()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
@@ -106,6 +107,29 @@ def test_what_the_worker_has_not_reached_is_read_from_kafka() -> None:
         assert offsets(snapshot) == list(range(10))
         assert snapshot.reasons == []
         assert [s.first for s in snapshot.partitions[0].tail] == [7]
+
+    in_world(test)
+
+
+def test_kafka_is_asked_at_once_where_the_topic_ends_and_who_owns_it() -> None:
+    """Where it hangs, each takes as long as its time-out."""
+
+    async def test(world: World) -> None:
+        world.hold(0, (0, 9))
+        asked, ends = threading.Event(), world.tail.ends
+
+        def owners() -> dict[int, str]:
+            asked.set()
+            return world.owners
+
+        def ends_once_owners_are_asked(partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
+            assert asked.wait(10)
+            return ends(partitions)
+
+        world.live._owners = Owners(owners, refresh_s=60, quiet_s=60)
+        world.tail.ends = ends_once_owners_are_asked  # type: ignore[method-assign]
+
+        assert offsets(await world.snapshots.take()) == list(range(10))
 
     in_world(test)
 
