@@ -31,31 +31,38 @@ NS_PER_S = 10**9
 # which no power of a double reaches, grows with its size; so buckets are in the order of their numbers
 GROWTH = 1.02
 ZERO_BUCKET = 100_000
+# How many spans one stands for that a sampler kept, by the threshold in its trace state (`ot=th:`): of 56 bits, the
+# zeros at its end left out. 1 where there is none
+THRESHOLD = r"(?:^|,)\s*ot=(?:[^,;]*;)*th:([0-9a-f]{1,14})(?:[;,\s]|$)"
+_OF_56_BITS = "('0x' || rpad(regexp_extract(coalesce(trace_state, ''), ?, 1), 14, '0'))::BIGINT"
+WEIGHT = Sql(f"({float(2**56)} / ({2**56} - {_OF_56_BITS}))", (THRESHOLD,))
 EXACT_LOG2_MAX = 2**40  # log2 tells the next power of two of whole numbers up to here, and far beyond
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A metric over rows that have certain columns."""
+    """A metric over rows that have certain columns. weight: how many spans each stands for; None: itself."""
 
     metric: tree.Metric
     groups: tuple[Value, ...]
     value: Value
     intervals: Intervals
     columns: frozenset[str]
+    weight: Sql | None = None
 
     @classmethod
-    def of(cls, metric: tree.Metric, compiler: FieldSql, intervals: Intervals) -> Measure:
-        """Compiled for the columns that there are."""
+    def of(cls, metric: tree.Metric, compiler: FieldSql, intervals: Intervals, *, extrapolate: bool = False) -> Measure:
+        """Compiled for the columns that there are. extrapolate: a span counts for those that a sampler left out."""
         groups = tuple(compiler.value(each) for each in metric.by)
         value = Value() if metric.of is None else compiler.value(metric.of)
-        return cls(metric, groups, value, intervals, frozenset({*compiler.columns, "start_unix_ns"}))
+        columns = frozenset({*compiler.columns, "start_unix_ns", *(("trace_state",) if extrapolate else ())})
+        return cls(metric, groups, value, intervals, columns, WEIGHT if extrapolate else None)
 
     statements_count = 1
 
     def statements(self, source: Sql, where: Sql, *also: Sql) -> Iterator[Sql]:
         """Cells: point, labels, and what is added up; with `also`, a row for each value of that."""
-        selected = _list([*self._place(), *_aggregates(self.metric, self.value), *also])
+        selected = _list([*self._place(), *_aggregates(self.metric, self.value, self.weight), *also])
         yield sql("SELECT {} FROM ({}) WHERE {} GROUP BY ALL", selected, source, where)
 
     @property
@@ -118,18 +125,22 @@ def number_of(metric: tree.Metric, value: Value) -> Sql:
     return sql("coalesce{}", joined(", ", [*parts, Sql("NULL")])) if parts else Sql("NULL::DOUBLE")
 
 
-def _aggregates(metric: tree.Metric, value: Value) -> list[Sql]:
+def _aggregates(metric: tree.Metric, value: Value, weight: Sql | None) -> list[Sql]:
     number = number_of(metric, value)
+    spans = Sql("count(*) AS spans") if weight is None else sql("sum({}) AS spans", weight)
     match metric.function:
         case "rate" | "count_over_time":
-            return [Sql("count(*) AS spans")]
+            return [spans]
         case "histogram_over_time":
-            return [sql("{} AS bucket", _power_of_two(value)), Sql("count(*) AS spans")]
+            return [sql("{} AS bucket", _power_of_two(value)), spans]
         case "quantile_over_time":
-            return [sql("{} AS bucket", _log_bucket(number)), Sql("count(*) AS spans")]
+            return [sql("{} AS bucket", _log_bucket(number)), spans]
         case "min_over_time" | "max_over_time":
             function = metric.function.removesuffix("_over_time")
             return [sql("count({}) AS spans", number), sql(f"{function}({{}}) AS value", number)]
+    if weight is not None:
+        counted = sql("coalesce(sum({}) FILTER ({} IS NOT NULL), 0) AS spans", weight, number)
+        return [counted, sql("coalesce(fsum({} * {}), 0) AS value", number, weight)]
     return [sql("count({}) AS spans", number), sql("{} AS value", _sum(metric, value))]
 
 
@@ -184,7 +195,7 @@ def series_of(metric: tree.Metric, tables: Sequence[pa.Table], intervals: Interv
     groups, of = labels_of(metric, cells)
     if len(groups) * intervals.points * max(1, len(metric.quantiles)) > values_max:
         raise too_many(values_max)
-    at, spans = cells.column("point").to_numpy(), cells.column("spans").to_numpy().astype(np.int64)
+    at, spans = cells.column("point").to_numpy(), cells.column("spans").to_numpy().astype(np.float64)
     if metric.function == "quantile_over_time":
         return _quantiles(metric, groups, of, cells, intervals)
     if metric.function == "histogram_over_time":
@@ -192,19 +203,19 @@ def series_of(metric: tree.Metric, tables: Sequence[pa.Table], intervals: Interv
         if len(groups) * intervals.points > values_max:
             raise too_many(values_max)
     shape = (len(groups), intervals.points)
-    counts = np.zeros(shape, dtype=np.int64)
+    counts = np.zeros(shape)
     np.add.at(counts, (of, at), spans)
     match metric.function:
         case "rate":
             values = counts / (intervals.step_ns / NS_PER_S)
         case "count_over_time" | "histogram_over_time":
-            values = counts.astype(np.float64)
+            values = counts
         case _:
             values = _folded(metric.function, cells.column("value").to_numpy(), of, at, counts)
     return in_order(groups, values, intervals.times_ns)
 
 
-def _folded(function: str, found: Floats, of: Ints, at: Ints, counts: Ints) -> Floats:
+def _folded(function: str, found: Floats, of: Ints, at: Ints, counts: Floats) -> Floats:
     fold, start = {"min_over_time": (np.minimum, np.inf), "max_over_time": (np.maximum, -np.inf)}.get(
         function, (np.add, 0.0)
     )
@@ -257,19 +268,20 @@ def _quantiles(
     metric: tree.Metric, groups: list[Labels], of: Ints, cells: pa.Table, intervals: Intervals
 ) -> SeriesTable:
     """The smallest bucket that at least the share q of the values does not exceed; 0 where there are none."""
-    bucket, spans = cells.column("bucket").to_numpy(), cells.column("spans").to_numpy().astype(np.int64)
+    bucket, spans = cells.column("bucket").to_numpy(), cells.column("spans").to_numpy().astype(np.float64)
     place = of * intervals.points + cells.column("point").to_numpy()
     low = int(bucket.min(initial=0))
     # One number a cell: sorting by it takes a third of what sorting by both takes
     order = np.argsort(place * (int(bucket.max(initial=0)) - low + 1) + bucket - low)
     below = np.cumsum(spans[order])
     places, first = np.unique(place[order], return_index=True)
-    before = np.concatenate(([0], below))[first]
+    before = np.concatenate(([0.0], below))[first]
     total = np.diff(np.concatenate((before, below[-1:])))
     values = np.zeros((len(groups), len(metric.quantiles), intervals.points))
     for number, q in enumerate(metric.quantiles):
-        rank = np.maximum(1, np.ceil(np.round(q * total, 9))).astype(np.int64)
-        at = np.searchsorted(below, before + rank)
+        # A little less, as sums of weights are rounded: whole counts differ by more. The first value where it is q = 0
+        rank = np.maximum(1, q * total) * (1 - 1e-12)
+        at = np.minimum(np.searchsorted(below, before + rank), len(below) - 1)
         values[places // intervals.points, number, places % intervals.points] = _middle(bucket[order][at])
     labels = [(*group, Label("p", "float", float(q))) for group in groups for q in metric.quantiles]
     return in_order(labels, values.reshape(len(labels), intervals.points), intervals.times_ns)

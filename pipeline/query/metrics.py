@@ -43,11 +43,12 @@ EXAMPLES_OF, EXAMPLES_A_POINT = 20_000, 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsQuestion:
-    """query: of metrics. exemplars: how many spans may be named."""
+    """query: of metrics. exemplars: how many spans may be named; extrapolate: as of `Measure.of`."""
 
     query: tree.MetricsPipeline | tree.MetricsMath
     intervals: Intervals
     exemplars: int = 0
+    extrapolate: bool = False
 
 
 class SoFar(NamedTuple):
@@ -113,10 +114,15 @@ class Metrics:
             reader = ChunkReader(session, reasons)
             spans = [TenantSpans(self._catalog, snapshot, reader, tenant) for tenant in tenants]
             limits = Limits(
-                question.intervals, self._reach_ns, self._cells_max, self._cache, self._counts, question.exemplars
+                question.intervals,
+                self._reach_ns,
+                self._cells_max,
+                self._cache,
+                self._counts,
+                exemplars=question.exemplars,
+                heard=heard if len(tenants) == 1 and _points_stay(question.query) else None,
+                extrapolate=question.extrapolate,
             )
-            if len(tenants) == 1 and _points_stay(question.query):
-                limits = limits._replace(heard=heard)
             with session.step("series"):
                 series = side_of(spans, question.query, limits)
             assert isinstance(series, SeriesTable)
@@ -133,7 +139,7 @@ class Metrics:
 class Limits(NamedTuple):
     """A query's intervals, how far around them the rest of a trace is looked for, the most cells and exemplars.
 
-    heard: of Metrics.measure.
+    heard: of Metrics.measure; extrapolate: as of `Measure.of`.
     """
 
     intervals: Intervals
@@ -143,6 +149,7 @@ class Limits(NamedTuple):
     counts: CountsCache
     exemplars: int = 0
     heard: Heard | None = None
+    extrapolate: bool = False
 
 
 def _points_stay(query: tree.MetricsPipeline | tree.MetricsMath) -> bool:
@@ -202,6 +209,7 @@ class _Measured:
         self._exemplars = limits.exemplars
         self._cells_max = limits.cells_max
         self._heard = limits.heard
+        self._extrapolate = limits.extrapolate
         self._cache = limits.cache
         self._counts = limits.counts
         self.counted: list[CountedSeries] = []
@@ -247,7 +255,7 @@ class _Measured:
         aligned, first = self._intervals.aligned()
         measure = self._of.measure
         assert isinstance(measure, tree.Metric)
-        compiled = Measure.of(measure, FieldSql(present), aligned)
+        compiled = Measure.of(measure, FieldSql(present), aligned, extrapolate=self._extrapolate)
         where = Sql(condition.sql, tuple(condition.values))
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
@@ -318,7 +326,7 @@ class _Measured:
         measure = self._of.measure
         if isinstance(measure, tree.Compare):
             return Comparison.of(measure, FieldSql(present), present, self._intervals, whole=whole)
-        return Measure.of(measure, FieldSql(present), self._intervals)
+        return Measure.of(measure, FieldSql(present), self._intervals, extrapolate=self._extrapolate)
 
     def _of_whole_traces(
         self, refs: list[ChunkRef], condition: Condition

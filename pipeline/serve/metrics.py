@@ -48,14 +48,21 @@ def range_question(params: QueryParams, querier: QuerierSettings, regex_error: R
         raise BadQuestionError(
             f"step of {duration_text(step_ns)} is too small, minimum step for given range is {least}"
         )
-    return MetricsQuestion(query=_body(query), intervals=intervals, exemplars=_exemplars(params, query))
+    return MetricsQuestion(
+        query=_body(query),
+        intervals=intervals,
+        exemplars=_exemplars(params, query),
+        extrapolate=_hint(query, "extrapolate") is True,
+    )
 
 
 def instant_question(params: QueryParams, querier: QuerierSettings, regex_error: RegexError) -> MetricsQuestion:
     """All parameters of /api/metrics/query: one interval, from start to end."""
     query = _query(params, regex_error)
     start_ns, end_ns = _times(params, querier)
-    return MetricsQuestion(query=_body(query), intervals=Intervals(start_ns, end_ns - start_ns, 1))
+    intervals = Intervals(start_ns, end_ns - start_ns, 1)
+    extrapolate = _hint(query, "extrapolate") is True
+    return MetricsQuestion(query=_body(query), intervals=intervals, extrapolate=extrapolate)
 
 
 def _query(params: QueryParams, regex_error: RegexError) -> tree.Query:
@@ -128,9 +135,13 @@ def default_step(range_ns: int) -> int:
     return max(S, baseline_ns // round_ns * round_ns)
 
 
+def _hint(query: tree.Query, name: str) -> int | float | str | bool | None:
+    return next((value.value for key, value in query.hints if key == name), None)
+
+
 def _exemplars(params: QueryParams, query: tree.Query) -> int:
     """How many are wanted: the query's hint goes before the parameter."""
-    hint = next((value.value for name, value in query.hints if name == "exemplars"), None)
+    hint = _hint(query, "exemplars")
     if isinstance(hint, bool):
         return EXEMPLARS if hint else 0
     if isinstance(hint, int):

@@ -39,6 +39,7 @@ def otlp(span: Span) -> bytes:
         trace_id=span.trace_id,
         span_id=span.span_id,
         parent_span_id=span.parent_id,
+        trace_state=span.trace_state,
         name=span.name,
         kind=tree.KINDS.index(span.kind),  # type: ignore[arg-type]
         start_time_unix_nano=span.start_ns,

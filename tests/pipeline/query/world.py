@@ -50,6 +50,7 @@ class OneSpan:
     attributes: tuple[tuple[str, Any], ...] = ()
     resource: tuple[tuple[str, Any], ...] = ()
     events: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
+    trace_state: str = ""
 
     @property
     def trace_id(self) -> bytes:
@@ -99,6 +100,7 @@ def otlp(spans: Iterable[OneSpan]) -> bytes:
                                 span_id=span_id(one.id),
                                 parent_span_id=span_id(one.parent) if one.parent else b"",
                                 name=one.name,
+                                trace_state=one.trace_state,
                                 kind=one.kind,  # type: ignore[arg-type]
                                 start_time_unix_nano=start,
                                 end_time_unix_nano=start + one.duration_ms * 10**6,

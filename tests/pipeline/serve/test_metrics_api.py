@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -86,6 +88,33 @@ def test_the_querys_word_on_exemplars_goes_before_the_parameter(
     (series,) = ask(tmp_path, query, f"&step=10{more}").json()["series"]
 
     assert len(series.get("exemplars", [])) == exemplars
+
+
+@pytest.mark.parametrize(
+    ("query", "value"),
+    [
+        ("count_over_time() with(extrapolate=true)", 7),
+        ("count_over_time() with(extrapolate=false)", 3),
+        ("count_over_time() with(extrapolate=1)", 3),
+        ("rate() with(extrapolate=true)", 0.35),
+        ("sum_over_time(.n) with(extrapolate=true)", 4 * 10 + 2 * 20 + 30),
+        ("avg_over_time(.n) with(extrapolate=true)", 110 / 7),
+        ("max_over_time(.n) with(extrapolate=true)", 30),
+    ],
+)
+def test_a_span_that_a_sampler_kept_may_count_for_those_that_it_left_out(
+    tmp_path: Path, query: str, value: float
+) -> None:
+    states = ("ot=th:c", "other=1,ot=rv:0;th:8", "")  # a fourth of the spans was kept, a half, all
+    spans = [
+        replace(span, trace_state=state, attributes=(("n", 10 * at),))
+        for at, (span, state) in enumerate(zip(SPANS, states, strict=True), 1)
+    ]
+    path = f"/api/metrics/query?start={T0_S}&end={T0_S + 20}&q={quote('{} | ' + query)}"
+
+    (series,) = get(tmp_path, path, spans).json()["series"]
+
+    assert math.isclose(series["value"], value)
 
 
 def test_an_instant_query_has_one_value(tmp_path: Path) -> None:

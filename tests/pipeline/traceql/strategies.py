@@ -361,6 +361,9 @@ MATH = st.builds(
 )
 
 
+HINTS = st.sampled_from(((), (), (), (("extrapolate", Static("bool", True)),)))
+
+
 def metrics_queries() -> st.SearchStrategy[Query]:
     """Queries that measure. Where values are equal, ranks depend on no rounding: all held numbers are halves."""
     return st.builds(
@@ -370,4 +373,5 @@ def metrics_queries() -> st.SearchStrategy[Query]:
             (2, st.builds(MetricsPipeline, pipelines(1), COMPARES)),
             (1, MATH),
         ),
+        HINTS,
     )

@@ -24,6 +24,7 @@ FLOATS = (-1.5, 0.0, 0.5, 2.0)
 DURATIONS_NS = (0, 1 * MS, 2 * MS, 5 * MS, 1 * S, 2 * S)
 ARRAYS: tuple[list[Any], ...] = (["x"], ["x", "y"], ["", "xy"], [1, 2], [3], [0.5, 2.0], [True], [False, True], [False])
 OPAQUE: tuple[Any, ...] = ([], [1, "x"], b"x", b"", {"x": 1})
+TRACE_STATES = ("", "", "ot=th:8", "a=b,ot=rv:1;th:c;x:y", "ot=th:0", "ot=th:xx", "not=th:8", "ot=th:ffffffffffffffff")
 LOST_ID = b"\xee" * 8
 
 # Attribute name -> what it holds: `n` mostly numbers, `s` mostly strings, `flag` bools, `any` all there is
@@ -33,7 +34,7 @@ HELD: dict[str, tuple[Any, ...]] = {
     "flag": (True, False),
     "any": (1, 2, 0.5, 2.0, "x", "y", True, False, *ARRAYS, *OPAQUE),
 }
-CHANCE = Random(15)
+CHANCE, SAMPLED = Random(15), Random(16)
 T = TypeVar("T")
 
 
@@ -94,6 +95,7 @@ def content() -> Span:
         scope_attributes=of_scope,
         events=some(event),
         links=some(link),
+        trace_state=SAMPLED.choice(TRACE_STATES),
     )
 
 

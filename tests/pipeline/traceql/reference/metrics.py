@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.traceql.tree import (
@@ -24,8 +24,9 @@ from tests.pipeline.traceql.reference.model import Span, Trace
 from tests.pipeline.traceql.reference.series import Labels, Series, after, calculated, named
 from tests.pipeline.traceql.reference.spansets import group_value, run
 from tests.pipeline.traceql.reference.texts import field_text
-from tests.pipeline.traceql.reference.values import NIL, is_number
+from tests.pipeline.traceql.reference.values import NIL, TRUE, is_number
 
+Weigh = Callable[[Span], float]
 DURATION = Intrinsic("span:duration")
 NS_PER_S = 10**9
 
@@ -41,7 +42,7 @@ class Interval:
         return self.after_ns < span.start_ns <= self.until_ns
 
 
-Measured = dict[int, list[float]]  # point -> what was measured in it
+Measured = dict[int, list[tuple[float, float]]]  # point -> what was measured in it, and how many spans stand for it
 
 
 def metrics(query: Query, traces: Iterable[Trace], start_ns: int, end_ns: int, step_ns: int) -> list[Series]:
@@ -57,19 +58,20 @@ def instant(query: Query, traces: Iterable[Trace], start_ns: int, end_ns: int) -
 
 
 def answered(query: Query, traces: Iterable[Trace], intervals: Sequence[Interval]) -> list[Series]:
-    """Hints are not looked at: nothing is sampled here."""
+    """Of the hints extrapolate is looked at (10): nothing is sampled here, but spans may come from a sampler."""
     if isinstance(query.body, Pipeline):
         raise TypeError("no metrics query")
     families = [Family(trace) for trace in traces if trace]
-    return math_or_pipeline(query.body, families, intervals)
+    weigh = stands_for if ("extrapolate", TRUE) in query.hints else lambda _span: 1.0
+    return math_or_pipeline(query.body, families, intervals, weigh)
 
 
 def math_or_pipeline(
-    of: MetricsPipeline | MetricsMath, families: Sequence[Family], intervals: Sequence[Interval]
+    of: MetricsPipeline | MetricsMath, families: Sequence[Family], intervals: Sequence[Interval], weigh: Weigh
 ) -> list[Series]:
     if isinstance(of, MetricsMath):
         left, right = (
-            one if isinstance(one, int | float) else math_or_pipeline(one, families, intervals)
+            one if isinstance(one, int | float) else math_or_pipeline(one, families, intervals, weigh)
             for one in (of.left, of.right)
         )
         return after(of.second, calculated(of.op, left, right))
@@ -79,7 +81,7 @@ def math_or_pipeline(
     if isinstance(of.measure, Compare):
         return after(of.second, compared(of.measure, placed, times))
     step_s = (intervals[0].until_ns - intervals[0].after_ns) / NS_PER_S
-    return after(of.second, measured(of.measure, placed, times, step_s))
+    return after(of.second, measured(of.measure, [(*one, weigh(one[1])) for one in placed], times, step_s))
 
 
 def surviving(pipeline: Pipeline, family: Family) -> list[Span]:
@@ -88,16 +90,31 @@ def surviving(pipeline: Pipeline, family: Family) -> list[Span]:
     return [span for span in family.spans if span in spans]
 
 
-def measured(metric: Metric, placed: list[tuple[int, Span, Family]], times: list[int], step_s: float) -> list[Series]:
-    """placed: spans with the time of their point. No data, no series: a series has at least one span that counts."""
+def stands_for(span: Span) -> float:
+    """How many spans one stands for that a sampler kept: those above a threshold of 56 bits, of all of them."""
+    members = [one.strip() for one in span.trace_state.split(",")]
+    pairs = [pair for one in members if one.startswith("ot=") for pair in one.removeprefix("ot=").split(";")]
+    for pair in pairs:
+        digits = pair.removeprefix("th:")
+        if pair.startswith("th:") and 1 <= len(digits) <= 14 and set(digits) <= set("0123456789abcdef"):
+            return 2**56 / (2**56 - int(digits.ljust(14, "0"), 16))
+    return 1.0
+
+
+def measured(
+    metric: Metric, placed: list[tuple[int, Span, Family, float]], times: list[int], step_s: float
+) -> list[Series]:
+    """placed: spans with the time of their point, and how many each stands for. No data, no series: a series has at
+    least one span that counts.
+    """
     series: dict[Labels, Measured] = defaultdict(lambda: defaultdict(list))
-    for at, span, family in placed:
+    for at, span, family, weight in placed:
         value = measure(metric, span, family)
         if value is not None:
             labels = labels_of(metric, span, family)
             if metric.function == "histogram_over_time":
                 labels = (*labels, ("__bucket", Static("float", value)))
-            series[labels][at].append(value)
+            series[labels][at].append((value, weight))
     if metric.function == "quantile_over_time":
         return [
             Series((*labels, ("p", Static("float", float(q)))), {at: quantile(q, found.get(at, [])) for at in times})
@@ -151,26 +168,36 @@ def points(function: str, found: Measured, times: list[int], step_s: float) -> d
     """Where nothing was measured counts are 0, and everything else has no point."""
     match function:
         case "rate":
-            return {at: len(found.get(at, [])) / step_s for at in times}
+            return {at: spans(found.get(at, [])) / step_s for at in times}
         case "count_over_time" | "histogram_over_time":
-            return {at: float(len(found.get(at, []))) for at in times}
+            return {at: spans(found.get(at, [])) for at in times}
         case "min_over_time":
-            return {at: min(found[at]) for at in times if at in found}
+            return {at: min(found[at])[0] for at in times if at in found}
         case "max_over_time":
-            return {at: max(found[at]) for at in times if at in found}
+            return {at: max(found[at])[0] for at in times if at in found}
         case "sum_over_time":
-            return {at: math.fsum(found[at]) for at in times if at in found}
+            return {at: total(found[at]) for at in times if at in found}
         case "avg_over_time":
-            return {at: math.fsum(found[at]) / len(found[at]) for at in times if at in found}
+            return {at: total(found[at]) / spans(found[at]) for at in times if at in found}
     raise KeyError(function)
 
 
-def quantile(q: float, values: list[float]) -> float:
+def spans(found: list[tuple[float, float]]) -> float:
+    return math.fsum(weight for _, weight in found)
+
+
+def total(found: list[tuple[float, float]]) -> float:
+    return math.fsum(value * weight for value, weight in found)
+
+
+def quantile(q: float, found: list[tuple[float, float]]) -> float:
     """The smallest value that at least the share q of the values does not exceed; 0 of none (9, 15.7: within 1 %).
 
-    Values of any sign count. The rank is rounded first, as 0.1 * 30 is a little more than 3.
+    Values of any sign count. The share is rounded, as 0.1 * 30 is a little more than 3.
     """
-    if not values:
-        return 0.0
-    rank = max(1, math.ceil(round(q * len(values), 9)))
-    return sorted(values)[rank - 1]
+    below, wanted = 0.0, round(q * spans(found), 9)
+    for value, weight in sorted(found):
+        below += weight
+        if round(below, 9) >= wanted:
+            return value
+    return 0.0

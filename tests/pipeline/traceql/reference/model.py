@@ -57,6 +57,7 @@ class Span:
     scope_attributes: Attributes = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     links: tuple[Link, ...] = ()
+    trace_state: str = ""
 
     @property
     def duration_ns(self) -> int:
