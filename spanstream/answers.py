@@ -306,10 +306,11 @@ class Rows(Answer):
 
 
 def texts(values: pa.ChunkedArray) -> list[Any]:
-    """Values for people: times as texts, to the nanosecond."""
+    """Values for people: times as texts, to the nanosecond, of whatever year."""
     import pyarrow as pa
 
-    found: list[Any] = (values.cast(pa.string()) if pa.types.is_timestamp(values.type) else values).to_pylist()
+    is_time = pa.types.is_timestamp(values.type) or pa.types.is_date(values.type)
+    found: list[Any] = (values.cast(pa.string()) if is_time else values).to_pylist()
     return found
 
 

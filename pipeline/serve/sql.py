@@ -29,6 +29,10 @@ from topics.settings import QuerierSettings
 SQL_FORMATS = ("json", "ndjson", "csv", "arrow")
 ARROW_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 INT64 = range(-(2**63), 2**64)
+WRITTEN = (  # into CSV, by Arrow
+    *(pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_null),
+    *(pa.types.is_timestamp, pa.types.is_date, pa.types.is_time),
+)
 Turn = Callable[[pa.RecordBatch], bytes]
 
 
@@ -120,24 +124,35 @@ async def body_of(request: Request, bytes_max: int, what: str) -> bytes:
 
 
 def told(column: pa.Array) -> list[Any]:
-    """The values as Python objects; times to the nanosecond, which Python's do not have, as texts."""
+    """The values as Python objects; times to the nanosecond, and of years that Python's do not have, as texts."""
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
         return [text and text.replace(" ", "T") for text in column.cast(pa.string()).to_pylist()]
-    coarser = _with_micros(column.type)
-    return (column if coarser == column.type else column.cast(coarser, safe=False)).to_pylist()
+    coarser = _changed(column.type, _to_micros)
+    try:
+        return (column if coarser == column.type else column.cast(coarser, safe=False)).to_pylist()
+    except (OverflowError, ValueError):
+        return column.cast(_changed(column.type, _to_text)).to_pylist()
 
 
-def _with_micros(type_: pa.DataType) -> pa.DataType:
-    """The type with times to the microsecond, inside lists, structs and maps too."""
-    if pa.types.is_timestamp(type_) and type_.unit == "ns":
-        return pa.timestamp("us", type_.tz)
+def _to_micros(type_: pa.DataType) -> pa.DataType:
+    return pa.timestamp("us", type_.tz) if pa.types.is_timestamp(type_) and type_.unit == "ns" else type_
+
+
+def _to_text(type_: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_timestamp(type_) or pa.types.is_date(type_) else type_
+
+
+def _changed(type_: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """The type, or those inside lists, structs and maps, as `change` has them."""
     if pa.types.is_map(type_):
-        return pa.map_(_with_micros(type_.key_type), _with_micros(type_.item_type))
+        return pa.map_(_changed(type_.key_type, change), _changed(type_.item_type, change))
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(_changed(type_.value_type, change), type_.list_size)
     if pa.types.is_list(type_):
-        return pa.list_(_with_micros(type_.value_type))
+        return pa.list_(_changed(type_.value_type, change))
     if pa.types.is_struct(type_):
-        return pa.struct([pa.field(field.name, _with_micros(field.type)) for field in type_])
-    return type_
+        return pa.struct([pa.field(field.name, _changed(field.type, change)) for field in type_])
+    return change(type_)
 
 
 def plain(value: Any) -> Any:
@@ -188,10 +203,10 @@ def _csv(schema: pa.Schema) -> tuple[bytes, Turn, Callable[[], bytes]]:
 
 
 def _flat(column: pa.Array) -> pa.Array:
-    type_ = column.type
-    if pa.types.is_nested(type_) or pa.types.is_binary(type_) or pa.types.is_fixed_size_binary(type_):
-        return pa.array([_cell(plain(value)) for value in told(column)])
-    return column.cast(pa.string()) if pa.types.is_decimal(type_) else column
+    if pa.types.is_decimal(column.type):
+        return column.cast(pa.string())
+    written = any(is_one(column.type) for is_one in WRITTEN)
+    return column if written else pa.array([_cell(plain(value)) for value in told(column)], pa.string())
 
 
 def _cell(value: Any) -> str | None:

@@ -136,6 +136,34 @@ def test_rows_come_as_json_ndjson_csv_and_arrow(tmp_path: Path) -> None:
     assert cells[2] == ["SELECT", "20000000", '["x"]', "3"]
 
 
+ODD_VALUES = {
+    "TIMESTAMP '0001-01-01'": "0001-01-01",
+    "'infinity'::TIMESTAMP": "out of range",
+    "'-infinity'::DATE": "out of range",
+    "DATE '290000-01-01'": "out of range",
+    "[DATE 'infinity']": "out of range",
+    "{'at': TIMESTAMP '290000-01-01'}": "out of range",
+    "[TIMESTAMP_NS '2200-01-01 00:00:00.000000001']::TIMESTAMP_NS[1]": "2200-01-01",
+    "INTERVAL '1 month 3 days'": "[1,3,0]",
+    "[INTERVAL 1 DAY]": "[0,1,0]",
+    "12::BIGNUM": "0c",
+    "'x'::ENUM('x')": "x",
+    "'1'::BIT": "07ff",
+    "union_value(a := 1)": "1",
+}
+
+
+@pytest.mark.parametrize("form", ["json", "ndjson", "csv"])
+def test_values_that_python_or_arrow_cannot_say_are_told_all_the_same(tmp_path: Path, form: str) -> None:
+    async def test(client: httpx.AsyncClient, _world: World) -> None:
+        for value, shown in ODD_VALUES.items():
+            answer = await client.get("/api/sql", params={**AROUND, "q": f"SELECT {value} AS v", "format": form})
+            assert answer.status_code == 200, value
+            assert shown in answer.text, value
+
+    with_api(settings_of(tmp_path), lambda world: world.send(SPANS), test)
+
+
 def test_a_statement_may_be_a_body_and_accept_names_the_form(tmp_path: Path) -> None:
     async def test(client: httpx.AsyncClient, world: World) -> list[str]:
         sql = "SELECT 1 AS one"
