@@ -14,7 +14,8 @@ import click
 import rich_click
 from rich_click import RichGroup
 
-INTERRUPTED = 130
+from agents.exit_codes import INTERRUPTED
+
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # Name -> (module, one line for --help), in the order of --help
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {

@@ -172,6 +172,8 @@ def _send(kafka: KafkaSettings, producer: Producer, portion: list[Message], told
 def _why_not(letter: Message) -> str:
     if headers(letter).get(spans_dead.REASON_HEADER, "").startswith(UNREADABLE):
         return "bytes of a batch that no client can read: `dead show --raw` writes them"
+    if spans_dead.CUT_HEADER in headers(letter):
+        return "it was too large for a letter, and only its first bytes are kept"
     return "" if letter.value() else "it has no value"
 
 

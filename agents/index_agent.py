@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import faust
 
 from agents.inbox import Inbox, in_batches
+from agents.owned import Ack
 from agents.unreadable import reason_of
 from agents.worker import Worker
 from pipeline.partition.batch import SourceRecord
@@ -26,11 +28,22 @@ def attach_index(app: faust.App, settings: Settings, worker: Worker) -> Any:
         async def take(events: list[Any]) -> None:
             records = [source_record(event.message) for event in events]
             acks = [partial(stream.ack, _without_payload(event)) for event in events]
-            await worker.take(events[0].message.partition, records, acks)
+            await take_unless_closed(worker, events[0].message.partition, records, acks)
 
         await in_batches(stream, Inbox(limits.take_records_max, limits.gather_bytes_max), take)
 
     return index
+
+
+async def take_unless_closed(
+    worker: Worker, partition: int, records: Sequence[SourceRecord], acks: Sequence[Ack]
+) -> None:
+    """Hand records to the worker. When it ends meanwhile its threads are gone: the records are the next owner's."""
+    try:
+        await worker.take(partition, records, acks)
+    except RuntimeError:
+        if not worker.pools.closed:
+            raise
 
 
 def source_record(message: Any) -> SourceRecord:

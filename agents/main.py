@@ -27,6 +27,7 @@ from agents.worker import Worker
 from pipeline.allocator import reuse_memory
 from pipeline.clocks import own_clocks
 from pipeline.drops import DROPS
+from pipeline.http_server import bind
 from pipeline.store.objects import ObjectStore
 from pipeline.store.tables import Tables
 from topics import admin, spans_by_trace
@@ -43,10 +44,8 @@ Answer = TypeVar("Answer")
 
 def build(settings: Settings) -> SpanstreamApp:
     """The Faust app of a worker, complete. Waits for Kafka: the keyed topic says how many partitions there are."""
-    partitions = _when_kafka_answers(partial(admin.partition_count, settings, spans_by_trace.TOPIC))
     topic = full_name(spans_by_trace.TOPIC, settings.kafka)
-    if not partitions:
-        raise KafkaUnavailableError(f"topic {topic} does not exist: create it with `spanstream topics ensure`")
+    partitions = _when_kafka_answers(partial(_partitions, settings, topic))
     DROPS.tenants_max = settings.limits.counted_tenants_max
     _when_kafka_answers(partial(admin.refuse_shared_group, settings, ASSIGNOR))
     app = make_app(settings)
@@ -115,11 +114,27 @@ def _attach_life(app: faust.App, worker: Worker, endpoint: TableEndpoint, source
 def run_worker(settings: Settings) -> None:
     """Run a worker until SIGTERM or SIGINT. What is acknowledged is stored; its next owner reads the rest again."""
     reuse_memory()
-    runner = faust.Worker(
-        build(settings), loglevel=settings.log.level, quiet=True, override_logging=False, redirect_stdouts=False
-    )
-    runner.spinner = None  # it writes terminal codes into what is no terminal, in the midst of the log
+    app = build(_with_free_port(settings))
+    runner = faust.Worker(app, loglevel=settings.log.level, quiet=True, override_logging=False, redirect_stdouts=False)
+    runner.spinner = None  # it would steer a terminal, and the log's first line
     runner.execute_from_commandline()
+
+
+def _with_free_port(settings: Settings) -> Settings:
+    """The settings with a port that can be had: Faust would find out after it has joined, and say so by a traceback.
+
+    The port is a part of the worker's name, so that any free one (0) is chosen here. Raises SettingsError.
+    """
+    worker = settings.worker
+    with bind(worker.host, worker.port, "worker.port") as listener:
+        port = listener.getsockname()[1]
+    return settings.model_copy(update={"worker": worker.model_copy(update={"port": port})})
+
+
+def _partitions(settings: Settings, topic: str) -> int:
+    if count := admin.partition_count(settings, spans_by_trace.TOPIC):
+        return count
+    raise KafkaUnavailableError(f"topic {topic} does not exist: create it with `spanstream topics ensure`")
 
 
 def _when_kafka_answers(ask: Callable[[], Answer]) -> Answer:

@@ -65,8 +65,10 @@ class Pools:
         self.decode = ThreadPoolExecutor(1, "decode")
         self.seal = ThreadPoolExecutor(1, "seal")
         self.read = ThreadPoolExecutor(4, "read")
+        self.closed = False
 
     def close(self) -> None:
         """Start nothing more; what runs is abandoned, which is safe: nothing is stored without its manifest."""
+        self.closed = True
         for pool in (self.decode, self.seal, self.read):
             pool.shutdown(wait=False, cancel_futures=True)

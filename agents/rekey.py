@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import faust
@@ -12,17 +13,18 @@ import faust
 from agents.inbox import Inbox, in_batches
 from agents.index_agent import source_record
 from agents.source import KafkaSource
+from agents.waits import Waits
 from pipeline import telemetry
 from pipeline.drops import DROPS, NOBODY, short_reason
 from pipeline.partition.batch import SourceRecord
 from pipeline.spans.parsed import ParseLimits, parse
 from pipeline.spans.wire import CutLimits, Piece, cut_by_trace
-from topics import otlp_spans, spans_by_trace, spans_dead
-from topics.errors import KafkaUnavailableError, MalformedRecordError, MalformedRequestError, RequestTooLargeError
+from topics import otlp_spans, spans_by_trace
+from topics.errors import MalformedRecordError, MalformedRequestError, RequestTooLargeError
 from topics.settings import Settings
 from topics.topic import full_name
 
-RETRY_WAIT_S = 0.5
+RETRY_WAIT_MAX_S = 5.0
 
 
 class KeyedRecord(NamedTuple):
@@ -46,17 +48,19 @@ def attach_rekey(app: faust.App, settings: Settings, source: KafkaSource, partit
         attribute_bytes_max=settings.limits.attribute_bytes_max,
         output_bytes_max=8 * settings.receiver.request_bytes_max,
     )
+    waits = Waits(RETRY_WAIT_MAX_S)
 
     @app.agent(inlet, name="rekey", isolated_partitions=True)
     async def rekey(stream: Any) -> None:
         async def send(events: list[Any]) -> None:
             records = [source_record(event.message) for event in events]
             keyed, dead = await asyncio.to_thread(rekeyed, records, partitions, limits)
-            await _until_sent(source, keyed)
+            await _until_sent(waits, source, keyed)
             for record, reason in dead:
                 telemetry.RECORDS_DEAD.labels(reason="inlet").inc()
                 DROPS.count(NOBODY if record.reason else record.tenant, "dead_records", {short_reason(reason): 1})
-                await _until_dead(source, name, events[0].message.partition, record, reason)
+                aside = partial(source.set_aside, name, events[0].message.partition, record, reason)
+                await waits.until_there("dead letter", aside)
             for event in events:
                 await stream.ack(event)
 
@@ -111,9 +115,11 @@ def _record(tenant: str, pieces: list[Piece]) -> KeyedRecord:
     return KeyedRecord(tenant, first.partition, first.first_trace_id, b"".join(piece.data for piece in pieces))
 
 
-async def _until_sent(source: KafkaSource, records: list[KeyedRecord]) -> None:
+async def _until_sent(waits: Waits, source: KafkaSource, records: list[KeyedRecord]) -> None:
     """Send until Kafka has them all; the inlet waits meanwhile."""
-    while records:
+
+    async def send() -> None:
+        nonlocal records
         sent = [
             source.producer.send(
                 spans_by_trace.TOPIC,
@@ -125,18 +131,9 @@ async def _until_sent(source: KafkaSource, records: list[KeyedRecord]) -> None:
             for record in records
         ]
         answers = await asyncio.gather(*sent, return_exceptions=True)
-        records = [record for record, answer in zip(records, answers, strict=True) if isinstance(answer, Exception)]
-        if records:
-            telemetry.AWAY.labels(what="rekey").inc()
-            await asyncio.sleep(RETRY_WAIT_S)
+        failed = {at: answer for at, answer in enumerate(answers) if isinstance(answer, BaseException)}
+        records = [records[at] for at in failed]
+        if failed:
+            raise next(iter(failed.values()))
 
-
-async def _until_dead(source: KafkaSource, topic: str, partition: int, record: SourceRecord, reason: str) -> None:
-    headers = spans_dead.headers_of(topic, partition, record.offset, reason, record.headers)
-    while True:
-        try:
-            await source.producer.send(spans_dead.TOPIC, None, record.key, record.value, headers)
-        except KafkaUnavailableError:
-            await asyncio.sleep(RETRY_WAIT_S)
-        else:
-            return
+    await waits.until_there("rekey", send)

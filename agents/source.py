@@ -22,6 +22,7 @@ from topics.errors import KafkaUnavailableError, PartitionsChangedError
 from topics.next_record import NextRecord
 from topics.producer import RecordProducer
 from topics.settings import Settings
+from topics.topic import record_bytes_max
 
 
 class KafkaSource:
@@ -53,8 +54,11 @@ class KafkaSource:
         return time.time_ns()
 
     def end(self, partition: int) -> int | None:
-        """The high-water mark of the last fetch."""
-        end: int | None = self._app.consumer.highwater(TP(self._topic, partition))
+        """The high-water mark of the last fetch; None for a partition that Kafka has just given to another worker."""
+        try:
+            end: int | None = self._app.consumer.highwater(TP(self._topic, partition))
+        except AssertionError:  # aiokafka knows of a rebalance before Faust tells of it
+            return None
         return end
 
     async def seek(self, partition: int, offset: int) -> None:
@@ -88,8 +92,14 @@ class KafkaSource:
 
     async def send_dead(self, partition: int, record: SourceRecord, reason: str) -> None:
         """Set a record of the keyed topic aside."""
-        headers = spans_dead.headers_of(self._topic, partition, record.offset, reason, record.headers)
-        await self.producer.send(spans_dead.TOPIC, None, record.key, record.value, headers)
+        await self.set_aside(self._topic, partition, record, reason)
+
+    async def set_aside(self, topic: str, partition: int, record: SourceRecord, reason: str) -> None:
+        """Write a record of a topic to the dead letters."""
+        bytes_max = record_bytes_max(self._settings)
+        key, value, own = spans_dead.fitted(record.key, record.value, record.headers, bytes_max)
+        headers = spans_dead.headers_of(topic, partition, record.offset, reason, own)
+        await self.producer.send(spans_dead.TOPIC, None, key, value, headers)
 
     async def close(self) -> None:
         """Give what is on its way a moment, then stop."""

@@ -29,7 +29,7 @@ from pipeline.spans import schema
 from pipeline.spans.index import Attributes, Services, add_attributes, add_services
 from pipeline.store.manifest import ChunkEntry
 from pipeline.store.tables import ATTRIBUTES, SEGMENTS, SERVICES, ipc_bytes
-from topics.errors import NotOwnerError
+from topics.errors import KafkaUnavailableError, NotOwnerError
 from topics.settings import Settings
 from topics.spans_by_trace import TENANT_HEADER
 
@@ -37,6 +37,7 @@ T = TypeVar("T")
 Owners = Callable[[], Awaitable[dict[int, str]]]
 LIMIT_DEFAULT, LIMIT_MAX = 100, 10_000
 PEER_TIMEOUT_S = 5.0
+OWNERS_WAIT_S = 2.0  # who asks waits PEER_TIMEOUT_S, or querier.live_timeout_s, for the answer
 WAIT_S_MAX = 5.0
 BLOCK_BYTES = 4 << 20  # of tables whose segments are sent as one block
 OF_ALL_TENANTS = ("partitions", "segments")
@@ -77,6 +78,7 @@ class TableEndpoint:
         self._owners = owners
         self._own_url = own_url
         self._peers: aiohttp.ClientSession | None = None
+        self._asking: asyncio.Future[dict[int, str]] | None = None
 
     def routes(self) -> list[tuple[str, Handler]]:
         """Path and handler of every route; all are GET."""
@@ -252,7 +254,12 @@ class TableEndpoint:
         rows = {name: row for name, row in own.items() if name.startswith(key)}
         peers = _Peers([], 0)
         if "here" not in request.query:
-            peers = await self._add_peers((table, key, caller), rows)
+            try:
+                peers = await self._add_peers((table, key, caller), rows)
+            except KafkaUnavailableError as error:
+                return _json(
+                    {"error": f"the other workers are not known (here=1 asks this one alone): {error}"}, status=503
+                )
             rows = {name: _counted(row) for name, row in rows.items()}
         found = sorted(name for name in rows if name == key or not exact)
         if exact and not found:
@@ -292,7 +299,7 @@ class TableEndpoint:
 
     async def _add_peers(self, asked: tuple[str, str, Caller], rows: dict[str, Any]) -> _Peers:
         """Add the rows, with keys that begin so, of all other workers."""
-        urls = {url for url in (await self._owners()).values() if url != self._own_url}
+        urls = set((await self._told_owners()).values()) - {self._own_url}
         if self._peers is None:
             timeout = aiohttp.ClientTimeout(total=PEER_TIMEOUT_S)
             connector = aiohttp.TCPConnector(ssl=self._outgoing.tls)
@@ -304,6 +311,16 @@ class TableEndpoint:
             for key, row in answer["rows"].items():
                 rows[key] = _added(rows.get(key), row)
         return _Peers([url for url, answer in zip(sorted(urls), answers, strict=True) if answer is None], cut)
+
+    async def _told_owners(self) -> dict[int, str]:
+        """What the consumer group says. Raises KafkaUnavailableError, soon: a thread waits for Kafka, one for all."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._owners())
+            self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())  # nobody may wait
+        done, _ = await asyncio.wait([self._asking], timeout=OWNERS_WAIT_S)
+        if not done:
+            raise KafkaUnavailableError(f"Kafka has not answered within {OWNERS_WAIT_S:g} s")
+        return self._asking.result()
 
     async def _in_thread(self, work: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker.pools.read, work, *given)

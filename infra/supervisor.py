@@ -89,7 +89,10 @@ class Supervisor:
                 self._restart(watched)
                 changed = True
         if changed:
-            self._write_run()
+            try:
+                self._write_run()
+            except OSError as exc:  # a full disk; it is what killed the others, perhaps
+                self._say(f"{self._run_path} cannot be written: {exc.strerror}")
 
     def stop(self) -> None:
         """Stop all in reverse order, each killed after stack.stop_timeout_s; run.json goes. Can be called twice."""

@@ -117,6 +117,9 @@ def test_receiver_and_worker_outlive_the_store_and_kafka(tmp_path: Path) -> None
         assert int(refused.headers["Retry-After"]) >= 1
         wait_until(lambda: not is_ready(otlp), 60, "the receiver says that it is not ready")
         assert is_ready(url)  # the worker still answers what it holds
+        tables = httpx.get(f"{url}/tables/partitions", timeout=60)
+        assert tables.status_code == 503, tables.text
+        assert "Kafka" in tables.json()["error"]
         kafka.start()
         wait_until(lambda: kafka_answers(settings), 60, "Kafka answers again")
         wait_until(lambda: is_ready(otlp), 60, "the receiver is ready again")

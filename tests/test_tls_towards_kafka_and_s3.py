@@ -11,6 +11,7 @@ from confluent_kafka import Producer
 from cryptography.hazmat.primitives import serialization
 from pydantic import SecretStr
 
+from agents.commands.doctor import check_clock
 from infra.kafka import KafkaPlan, start_kafka
 from infra.minio import StorePlan, find_minio, start_minio
 from infra.ports import free_port
@@ -123,6 +124,7 @@ def _answers(settings: Settings) -> bool:
 @pytest.mark.integration
 @pytest.mark.timeout(240)
 def test_a_span_is_stored_and_found_over_tls_and_no_log_tells_a_secret(settings: Settings, tmp_path: Path) -> None:
+    assert [finding.part for finding in check_clock(settings)] == ["clock"]
     with worker(settings, tmp_path), querier(settings, tmp_path) as url:
         producer = Producer(admin.client_config(settings.kafka))
         partition = partition_of(trace_id(1), 2)

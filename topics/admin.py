@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from topics.topic import Topic, full_name
 
 TOPICS: tuple[Topic, ...] = (spans_by_trace.TOPIC, otlp_spans.TOPIC, spans_dead.TOPIC, span_chunks.TOPIC)
 BROKERS_FOR_COPIES = 3
+ENDLESS_S = 3600.0
 ELECTING = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -116,20 +117,24 @@ def partition_count(settings: Settings, topic: Topic) -> int:
         return len(known.partitions) if known is not None and known.error is None else 0
 
 
-def watermarks(settings: Settings, topic: Topic) -> dict[int, tuple[int, int]]:
-    """(first offset still held, next offset to be written) of each partition; empty for a topic that is missing."""
+def watermarks(settings: Settings, topic: Topic, partitions: Iterable[int] | None = None) -> dict[int, tuple[int, int]]:
+    """(first offset still held, next offset to be written) of each partition; empty for a topic that is missing.
+
+    partitions: those that are wanted; None: all.
+    """
     name, timeout_s = full_name(topic, settings.kafka), settings.kafka.request_timeout_s
-    partitions = [TopicPartition(name, index) for index in range(partition_count(settings, topic))]
+    wanted = range(partition_count(settings, topic)) if partitions is None else partitions
+    places = [TopicPartition(name, index) for index in wanted]
 
-    def ask(client: AdminClient, spec: OffsetSpec) -> dict[int, int]:
-        answers = client.list_offsets(dict.fromkeys(partitions, spec), request_timeout=timeout_s)
-        return {where.partition: future.result().offset for where, future in answers.items()}
+    def ask(client: AdminClient) -> dict[int, tuple[int, int]]:
+        asked = [
+            client.list_offsets(dict.fromkeys(places, spec), request_timeout=ENDLESS_S)
+            for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+        ]
+        low, high = ({at.partition: one.result(timeout_s).offset for at, one in each.items()} for each in asked)
+        return {partition: (low[partition], high[partition]) for partition in sorted(low)}
 
-    if not partitions:
-        return {}
-    low = _settled(settings.kafka, lambda client: ask(client, OffsetSpec.earliest()))
-    high = _settled(settings.kafka, lambda client: ask(client, OffsetSpec.latest()))
-    return {partition: (low[partition], high[partition]) for partition in sorted(low)}
+    return _settled(settings.kafka, ask) if places else {}
 
 
 def committed(settings: Settings, topic: Topic) -> dict[int, int]:
@@ -160,7 +165,7 @@ def group_owners(settings: Settings) -> dict[int, str]:
     group = settings.kafka.group
 
     def ask(client: AdminClient) -> list[Any]:
-        members: list[Any] = client.describe_consumer_groups([group], request_timeout=timeout_s)[group].result().members
+        members: list[Any] = _group(client, group, timeout_s).members
         return members
 
     return {
@@ -179,16 +184,18 @@ def refuse_shared_group(settings: Settings, assignor: str) -> None:
     """
     group, timeout_s = settings.kafka.group, settings.kafka.request_timeout_s
 
-    def ask(client: AdminClient) -> Any:
-        return client.describe_consumer_groups([group], request_timeout=timeout_s)[group].result()
-
-    found = _settled(settings.kafka, ask)
+    found = _settled(settings.kafka, lambda client: _group(client, group, timeout_s))
     if found.members and found.partition_assignor not in ("", assignor):
         programs = sorted({member.client_id for member in found.members})
         raise GroupSharedError(
             f"consumer group {group} has members that are no workers ({', '.join(programs[:5])}; they share partitions"
             f" by {found.partition_assignor!r}): stop them, or give the workers a group of their own (kafka.group)"
         )
+
+
+def _group(client: AdminClient, group: str, timeout_s: float) -> Any:
+    """We end the waiting: where librdkafka 2.16 does, a late answer aborts the process (its issue 4605)."""
+    return client.describe_consumer_groups([group], request_timeout=ENDLESS_S)[group].result(timeout_s)
 
 
 def _settled(kafka: KafkaSettings, ask: Callable[[AdminClient], Answer]) -> Answer:
@@ -213,9 +220,9 @@ def _client(config: tuple[tuple[str, str | int | float | bool], ...]) -> AdminCl
 def _asking(kafka: KafkaSettings) -> Iterator[AdminClient]:
     try:
         yield _client(tuple(client_config(kafka).items()))
-    except KafkaException as exc:
+    except (KafkaException, TimeoutError) as exc:
         _client.cache_clear()  # one whose broker was frozen goes on asking in vain; a new one is answered at once
-        error = exc.args[0]
+        error = exc.args[0] if isinstance(exc, KafkaException) else KafkaError(KafkaError._TIMED_OUT)
         told = f"{error.name()}: {error.str()}"
         if error.code() in UNREACHED:
             where = f"Kafka at {kafka.bootstrap_servers} does not answer"
@@ -294,26 +301,35 @@ def _states(settings: Settings, created: frozenset[str]) -> list[TopicState]:
                 partitions=len(replicas),
                 replication_factor=copies,
                 config=configs[topic],
-                differences=tuple(differences(topic, settings, len(replicas), configs[topic])),
+                differences=tuple(differences(topic, settings, len(replicas), copies, configs[topic])),
                 could_lose_acknowledged_spans=tuple(ways_to_lose(topic, copies, configs[topic])),
             )
         )
     return states
 
 
-def differences(topic: Topic, settings: Settings, partitions: int, config: dict[str, str]) -> Iterator[str]:
+def differences(
+    topic: Topic, settings: Settings, partitions: int, copies: int, config: dict[str, str]
+) -> Iterator[str]:
     """What stands otherwise on the cluster than the settings say, a sentence each."""
-    if partitions != topic.partitions(settings.kafka):
-        yield f"has {partitions} partitions, the settings say {topic.partitions(settings.kafka)}"
-    wanted = _config_wanted(topic, settings, 0)
+    kafka, insync = settings.kafka, int(config.get("min.insync.replicas", "1"))
+    if partitions != topic.partitions(kafka):
+        yield f"has {partitions} partitions, the settings say {topic.partitions(kafka)}"
+    if kafka.replication_factor not in (0, copies):
+        yield f"has {copies} copies, the settings say {kafka.replication_factor}"
+    if kafka.min_insync_replicas not in (0, insync):
+        yield f"min.insync.replicas is {insync}, the settings say {kafka.min_insync_replicas}"
+    if insync > copies:
+        yield f"min.insync.replicas is {insync}, more than its copies ({copies}): no record can be written to it"
+    wanted = _config_wanted(topic, settings, insync)
     if config.get("cleanup.policy") != wanted["cleanup.policy"]:
         yield f"cleanup.policy is {config.get('cleanup.policy')}, should be {wanted['cleanup.policy']}"
     if topic.cleanup_policy == "delete" and config.get("retention.ms") != wanted["retention.ms"]:
         yield f"retention.ms is {config.get('retention.ms')}, the settings say {wanted['retention.ms']}"
-    if int(config.get("max.message.bytes", wanted["max.message.bytes"])) < settings.receiver.record_bytes_max:
+    if int(config.get("max.message.bytes", wanted["max.message.bytes"])) < int(wanted["max.message.bytes"]):
         yield (
-            f"max.message.bytes is {config['max.message.bytes']}, less than receiver.record_bytes_max "
-            f"{settings.receiver.record_bytes_max}: large records will be refused"
+            f"max.message.bytes is {config['max.message.bytes']}, less than {wanted['max.message.bytes']}: larger"
+            " records will be refused"
         )
 
 

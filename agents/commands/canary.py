@@ -10,10 +10,11 @@ from typing import Any
 
 import rich_click as click
 
-from agents.commands.options import FAILED, with_settings
+from agents.commands.options import with_settings
 from agents.commands.outgoing import OUTGOING, chosen_url, querier_url, receiver_url
 from agents.commands.querier import Querier
 from agents.commands.terminal import say, write_json
+from agents.exit_codes import FAILED
 from pipeline.doors.outgoing import Outgoing
 from topics.errors import BadQuestionError
 from topics.settings import Settings

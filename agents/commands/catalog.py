@@ -10,8 +10,9 @@ import rich_click as click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from agents.commands.options import FAILED, with_settings
+from agents.commands.options import with_settings
 from agents.commands.terminal import notes, say, screen, write_json
+from agents.exit_codes import FAILED
 from topics import spans_by_trace
 from topics.errors import SpanstreamError, StoreUnavailableError
 from topics.settings import Settings

@@ -8,8 +8,9 @@ import rich_click as click
 from pydantic.fields import FieldInfo
 from rich.text import Text
 
-from agents.commands.options import ALL, FAILED, INTERRUPTED, WRONG_USE, given_by, with_settings
+from agents.commands.options import ALL, given_by, with_settings
 from agents.commands.terminal import bare_table, show_table, write_json
+from agents.exit_codes import FAILED, INTERRUPTED, WRONG_USE
 from topics.settings import Settings, allowed, fields, flag_of, is_secret, origins, shown, values_of, variable_of
 
 INTRODUCTION = f"""# Settings

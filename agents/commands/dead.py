@@ -12,9 +12,10 @@ from confluent_kafka import Message
 from rich.text import Text
 
 from agents import dead_letters
-from agents.commands.options import FAILED, with_settings
+from agents.commands.options import with_settings
 from agents.commands.terminal import bare_table, say, screen, show_table, write_json
 from agents.dead_letters import ORIGIN, read
+from agents.exit_codes import FAILED
 from topics import spans_dead
 from topics.admin import watermarks
 from topics.errors import BadQuestionError, NotFoundError

@@ -17,11 +17,12 @@ from rich.text import Text
 
 from agents.commands.ask import show_trace
 from agents.commands.local_run import LocalRun, variables_of
-from agents.commands.options import ALL, FAILED, given_by, with_settings
+from agents.commands.options import ALL, given_by, with_settings
 from agents.commands.querier import Querier
 from agents.commands.terminal import notes, say, say_error, screen
 from agents.commands.up import interrupt_on_sigterm, until_interrupted
 from agents.commands.where import show_where
+from agents.exit_codes import FAILED
 from infra.ports import is_free
 from topics.errors import NotFoundError, QuerierUnavailableError, StackError
 from topics.settings import Settings, origins

@@ -16,8 +16,9 @@ from typing import Literal, NamedTuple
 import rich_click as click
 from rich.text import Text
 
-from agents.commands.options import ALL, FAILED, with_settings
+from agents.commands.options import ALL, with_settings
 from agents.commands.terminal import screen, write_json
+from agents.exit_codes import FAILED
 from topics.errors import SpanstreamError, StoreUnavailableError
 from topics.settings import Settings, flag_of
 
@@ -170,7 +171,8 @@ def check_clock(settings: Settings) -> Iterator[Finding]:
 
     try:
         asked = time.time()
-        answer = urllib3.request("GET", settings.store.endpoint, timeout=3.0, retries=False)
+        http = urllib3.PoolManager(ca_certs=settings.store.ca_path or None, timeout=3.0, retries=False)
+        answer = http.request("GET", settings.store.endpoint)
         date = answer.headers.get("Date")
     except urllib3.exceptions.HTTPError:
         return  # told by check_store

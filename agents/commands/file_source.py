@@ -14,7 +14,7 @@ from agents.commands.waterfall import ERROR, Row, rows_of
 from pipeline.receive.otlp_json import to_protobuf
 from pipeline.spans import to_otlp
 from pipeline.store.chunk import decode_rows
-from topics.errors import BadQuestionError, NotFoundError, SpanstreamError
+from topics.errors import BadQuestionError, MalformedRequestError, NotFoundError, SpanstreamError
 
 VALUES_MAX = 50_000_000
 PARQUET_MAGIC = b"PAR1"
@@ -43,7 +43,10 @@ def _json(body: bytes) -> Any:
     lines = body.splitlines()
     one_a_line = bool(lines) and lines[0].strip().endswith(b"}") and lines[0].strip().startswith(b"{")
     parts = [line for line in lines if line.strip()] if one_a_line else [body]
-    return proto.TracesData.FromString(b"".join(to_protobuf(part, VALUES_MAX)[0] for part in parts))
+    read = [to_protobuf(part, VALUES_MAX) for part in parts]
+    if rejected := [reason for _, reasons, _ in read for reason in reasons]:
+        raise MalformedRequestError(", ".join(dict.fromkeys(rejected)))
+    return proto.TracesData.FromString(b"".join(data for data, _, _ in read))
 
 
 class FileSource:

@@ -11,13 +11,15 @@ import rich_click as click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from agents.commands.options import FAILED, with_settings
+from agents.commands.options import with_settings
 from agents.commands.outgoing import OUTGOING, chosen_url, querier_url, receiver_url
 from agents.commands.terminal import notes, screen, write_json
+from agents.exit_codes import FAILED
 from agents.load.blocks import AGE_S, Load
 from agents.load.check import Counted, Question, check
 from agents.load.send import Sent, Target, send
 from pipeline.doors.outgoing import Outgoing
+from topics.errors import BadQuestionError
 from topics.settings import Settings
 
 Result = TypeVar("Result")
@@ -79,6 +81,8 @@ def load(settings: Settings, **given: Any) -> None:
     its ID: a span whose request was acknowledged must be there once, any other at most once; copies that the querier
     merged count as doubled. --check-store counts the rows of the chunks themselves, without any querier.
     """
+    if given["check_only"] and given["seed"] is None:
+        raise BadQuestionError("--check-only needs the --seed, and the --spans, of the load that was sent before")
     seed = given["seed"] if given["seed"] is not None else secrets.randbelow(SEED_MAX)
     work = Load(given["spans"], seed, given["age_s"])
     outgoing = Outgoing.of_command(settings)

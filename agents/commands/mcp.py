@@ -11,8 +11,8 @@ from functools import partial
 import httpx
 import rich_click as click
 
-from agents.commands.options import INTERRUPTED
 from agents.commands.querier import Querier, asks_querier_without_json
+from agents.exit_codes import INTERRUPTED
 from pipeline.serve.mcp_door import asking
 from pipeline.serve.mcp_server import make_server
 from pipeline.serve.plain_json import Json

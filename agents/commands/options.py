@@ -13,13 +13,13 @@ import rich_click as click
 from pydantic.fields import FieldInfo
 
 from agents.commands.terminal import say_error
+from agents.exit_codes import FAILED, WRONG_USE
 from topics.errors import BadQuestionError, SettingsError, SpanstreamError
 from topics.logs import set_up_logs
 from topics.settings import Settings, allowed, fields, flag_of, is_secret, load
 
 Command = Callable[..., Any]
 ALL = tuple(Settings.model_fields)
-FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 
 def with_settings(*names: str, stays: bool = False) -> Callable[[Command], Command]:
@@ -27,7 +27,7 @@ def with_settings(*names: str, stays: bool = False) -> Callable[[Command], Comma
 
     The command is called with the loaded Settings first. Logs are set up before; a command that does not stay says
     what came of it itself, so that it logs errors alone unless log.level was given. A SpanstreamError ends it with one
-    sentence on stderr: exit code 2 for settings and questions, else 1; Ctrl-C with 130.
+    sentence on stderr: exit code 2 for settings and questions, else 1.
     """
     chosen = [(name, field) for name, field in _settings() if name in names or name.split(".")[0] in names]
 
@@ -69,10 +69,13 @@ def _guarded(command: Callable[[Settings], Any], flags: dict[str, Any], config: 
             raise
         say_error(str(exc))
         sys.exit(WRONG_USE if isinstance(exc, SettingsError | BadQuestionError) else FAILED)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # as in `spanstream search | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except OSError as exc:
+        if debug or not exc.filename:  # a bug of ours; of a file or folder it says all
+            raise
+        say_error(f"{exc.filename}: {exc.strerror}")
         sys.exit(FAILED)
 
 

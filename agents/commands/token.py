@@ -29,7 +29,7 @@ def token() -> None:
     type=click.Choice(tokens.SCOPES),
     multiple=True,
     required=True,
-    help="write: send spans; read: ask; admin: /metrics, and with all tenants tables of all. May be given often",
+    help="write: send spans; read: ask; admin, with all tenants only: /metrics, /status. May be given often",
 )
 @click.option("--tenant", "tenants", multiple=True, help="For this tenant only (default: all). May be given often")
 @click.option("--note", default="", help="What it is for")

@@ -8,8 +8,9 @@ from typing import Any
 import rich_click as click
 from rich.text import Text
 
-from agents.commands.options import FAILED, with_settings
+from agents.commands.options import with_settings
 from agents.commands.terminal import bare_table, say_error, screen, show_table, write_json
+from agents.exit_codes import FAILED
 from topics.admin import TopicState
 from topics.settings import Settings
 

@@ -35,9 +35,8 @@ def where(querier: Querier, *, trace_id: str, as_json: bool) -> None:
         write_json(document)
         return
     if not document["places"]:
-        raise NotFoundError(
-            f"no span of trace {document['traceID']} is known; it would stand on {_partition(document)}"
-        )
+        known = f"no span of trace {document['traceID']} is known; it would stand on {_partition(document)}"
+        raise NotFoundError(known if document["complete"] else f"{known}. PARTIAL: {'; '.join(document['reasons'])}")
     show_where(document)
 
 

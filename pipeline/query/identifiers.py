@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pipeline.traceql.names import PREFIXES, attribute_at
 from topics.errors import BadQuestionError
 
-API_SCOPES = ("resource", "span", "event", "link", "instrumentation")
 SCOPE_OF = {"resource": "resource", "span": "span", "event": "event", "link": "link", "instrumentation": "scope"}
 API_SCOPE_OF = {ours: theirs for theirs, ours in SCOPE_OF.items()}
 INTRINSICS = (

@@ -398,7 +398,8 @@ class Questions:
                     )
                     self._problem = ""
                     return
-                self._problem = f"topic {spans_by_trace.TOPIC.name} does not exist: `spanstream topics ensure`"
+                name = full_name(spans_by_trace.TOPIC, self._settings.kafka)
+                self._problem = f"topic {name} does not exist: `spanstream topics ensure` creates it"
             except KafkaUnavailableError as exc:
                 self._problem = str(exc)
             await asyncio.sleep(WAIT_S)

@@ -11,20 +11,18 @@ from operator import methodcaller
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from pipeline import telemetry
 from pipeline.query.blocks import LiveSegment, Loss
 from pipeline.query.tail_rows import TailRows
 from topics import spans_by_trace
-from topics.admin import ELECTING, client_config
+from topics.admin import client_config, watermarks
 from topics.errors import KafkaUnavailableError
 from topics.settings import Settings
 from topics.topic import full_name
 
 CONSUMERS_IDLE_MAX = 2
 POLL_S = 0.05
-ELECTION_POLL_S = 0.05
 BURST_RECORDS = 1000
 STALE = frozenset({KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH})
 _ASK_HEADERS = methodcaller("headers")
@@ -75,11 +73,7 @@ class TailReader:
         self._settings = settings
         self._partitions = partitions
         self._topic = full_name(spans_by_trace.TOPIC, settings.kafka)
-        self._admin = self._new_admin()
         self._idle: queue.LifoQueue[Consumer] = queue.LifoQueue(CONSUMERS_IDLE_MAX)
-
-    def _new_admin(self) -> AdminClient:
-        return AdminClient(client_config(self._settings.kafka) | {"log_level": 2})
 
     def close(self) -> None:
         """Close the idle consumers."""
@@ -90,27 +84,8 @@ class TailReader:
                 return
 
     def ends(self, partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
-        """(first offset still held, next offset to be written) of each. Raises KafkaUnavailableError.
-
-        Asked again while the cluster is electing leaders, for at most request_timeout_s.
-        """
-        timeout_s = self._settings.kafka.request_timeout_s
-        deadline_s = time.monotonic() + timeout_s
-        places = [TopicPartition(self._topic, partition) for partition in partitions]
-        while True:
-            asked = [
-                self._admin.list_offsets(dict.fromkeys(places, spec), request_timeout=timeout_s)
-                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
-            ]
-            try:
-                low, high = ({at.partition: one.result().offset for at, one in each.items()} for each in asked)
-            except KafkaException as exc:
-                if exc.args[0].code() not in ELECTING or time.monotonic() > deadline_s:
-                    self._admin = self._new_admin()  # as topics.admin does
-                    raise KafkaUnavailableError(f"{self._topic}: {exc.args[0]}") from exc
-                time.sleep(ELECTION_POLL_S)
-            else:
-                return {partition: (low[partition], high[partition]) for partition in low}
+        """(first offset still held, next offset to be written) of each. Raises KafkaUnavailableError."""
+        return watermarks(self._settings, spans_by_trace.TOPIC, partitions)
 
     def read(
         self, after: Mapping[int, int], ends: Ends, known: Mapping[int, Sequence[LiveSegment]]

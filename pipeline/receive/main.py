@@ -23,6 +23,7 @@ from topics.errors import KafkaUnavailableError, SettingsError
 from topics.producer import RecordProducer
 from topics.settings import ReceiverSettings, Settings
 from topics.spans_by_trace import TOPIC
+from topics.topic import full_name
 
 WAIT_FOR_KAFKA_S = 1.0
 READY_SECONDS = 2.0
@@ -114,7 +115,8 @@ class Receiver:
         except KafkaUnavailableError as exc:
             self._kafka_problem = str(exc)
             return 0
-        missing = f"topic {TOPIC.name} does not exist: `spanstream topics ensure` creates it"
+        name = full_name(TOPIC, self._settings.kafka)
+        missing = f"topic {name} does not exist: `spanstream topics ensure` creates it"
         self._kafka_problem = None if count else missing
         return count
 

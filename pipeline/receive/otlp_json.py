@@ -32,18 +32,22 @@ _INT_BITS = {
     FieldDescriptor.TYPE_SFIXED64: (-(1 << 63), 1 << 63),
 }
 _DEPTH_MAX = 90  # nested messages; protobuf parsers refuse beyond 100
-ID_NO_HEX = "an ID is no hex string of whole bytes"
 
 
-class _SpanError(Exception):
-    """One span cannot be taken; the others can. Its text is the reason."""
+class _WrongValueError(MalformedRequestError):
+    """A value is not what its field takes. reason: the same without its place, of which there are few."""
+
+    def __init__(self, path: str, wrong: str) -> None:
+        super().__init__(f"{path[:200]} {wrong}")
+        self.reason = f"{path.rpartition('.')[2].partition('[')[0]} {wrong}"
 
 
 def to_protobuf(body: bytes, values_max: int) -> tuple[bytes, Counter[str], int]:
     """(TracesData bytes, rejected spans by reason, spans whose text was repaired) of an OTLP/JSON request.
 
-    values_max: most values (counted by their commas and brackets) that are read. Raises MalformedRequestError naming
-    the field when the body is no OTLP/JSON, RequestTooLargeError above `values_max`. About 40 us a span.
+    values_max: most values (counted by their commas and brackets) that are read. A wrong value in a span rejects that
+    span; any other raises MalformedRequestError naming the field. RequestTooLargeError above `values_max`. About 40 us
+    a span.
     """
     values = body.count(b",") + body.count(b"{") + body.count(b"[")
     if values > values_max:
@@ -82,7 +86,7 @@ class _Reading:
     def fill(self, message: Any, values: dict[str, Any], descriptor: Descriptor, where: str, depth: int) -> None:
         """Set the fields of `message` from a JSON object. Raises MalformedRequestError naming the field."""
         if depth > _DEPTH_MAX:
-            raise MalformedRequestError(f"the body is nested deeper than {_DEPTH_MAX} at {where[:200]}")
+            raise _WrongValueError(where, f"is nested deeper than {_DEPTH_MAX}")
         fields = _fields_of(descriptor)
         for name, value in values.items():
             field = fields.get(name)
@@ -92,7 +96,7 @@ class _Reading:
             if not field.is_repeated:
                 self._set(message, field, value, path, depth)
             elif not isinstance(value, list):
-                raise MalformedRequestError(f"{path[:200]} is no list")
+                raise _WrongValueError(path, "is no list")
             elif field.message_type is not None and field.message_type.name == "Span":
                 self._add_spans(getattr(message, field.name), value, field.message_type, path, depth)
             else:
@@ -111,8 +115,8 @@ class _Reading:
             span = spans.add()
             try:
                 self.fill(span, _object(value, path), descriptor, f"{path}[{number}]", depth + 1)
-            except _SpanError as exc:
-                self.rejected[str(exc)] += 1
+            except _WrongValueError as exc:
+                self.rejected[exc.reason] += 1
                 del spans[-1]
                 continue
             if self._saw_replaced:
@@ -131,7 +135,7 @@ class _Reading:
         if field.type == FieldDescriptor.TYPE_STRING:
             return self._text(value, path)
         if field.type == FieldDescriptor.TYPE_BYTES:
-            return _hex(value) if field.name in _HEX_FIELDS else _base64(value, path)
+            return _hex(value, path) if field.name in _HEX_FIELDS else _base64(value, path)
         if field.enum_type is not None:
             return _enum(field.enum_type, value, path)
         if field.type == FieldDescriptor.TYPE_BOOL:
@@ -141,12 +145,12 @@ class _Reading:
         low, behind = _INT_BITS[field.type]
         number = _integer(value, path)
         if not low <= number < behind:
-            raise MalformedRequestError(f"{path[:200]} is out of range: {number}")
+            raise _WrongValueError(path, "is out of range")
         return number
 
     def _text(self, value: Any, path: str) -> str:
         if not isinstance(value, str):
-            raise MalformedRequestError(f"{path[:200]} is no string")
+            raise _WrongValueError(path, "is no string")
         if not self._repaired:
             return value
         repaired = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -168,19 +172,19 @@ def _fields_of(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
 
 def _object(value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise MalformedRequestError(f"{path[:200]} is no object")
+        raise _WrongValueError(path, "is no object")
     return value
 
 
-def _hex(value: Any) -> bytes:
-    try:
-        if not isinstance(value, str) or not value.isalnum():
-            if value == "":
-                return b""
-            raise _SpanError(ID_NO_HEX)
-        return bytes.fromhex(value)
-    except ValueError:
-        raise _SpanError(ID_NO_HEX) from None
+def _hex(value: Any, path: str) -> bytes:
+    if value == "":
+        return b""
+    if isinstance(value, str) and value.isalnum():  # fromhex passes over spaces
+        try:
+            return bytes.fromhex(value)
+        except ValueError:
+            pass
+    raise _WrongValueError(path, "is no hex string of whole bytes")
 
 
 def _base64(value: Any, path: str) -> bytes:
@@ -190,7 +194,7 @@ def _base64(value: Any, path: str) -> bytes:
             return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
         except (binascii.Error, ValueError):
             pass
-    raise MalformedRequestError(f"{path[:200]} is no base64")
+    raise _WrongValueError(path, "is no base64")
 
 
 def _enum(descriptor: EnumDescriptor, value: Any, path: str) -> int:
@@ -198,16 +202,19 @@ def _enum(descriptor: EnumDescriptor, value: Any, path: str) -> int:
         known = descriptor.values_by_name.get(value)
         if known is not None:
             return int(known.number)
-    number = _integer(value, path)
+    try:
+        number = _integer(value, path)
+    except _WrongValueError:
+        raise _WrongValueError(path, "is no enum value") from None
     if not -(1 << 31) <= number < 1 << 31:
-        raise MalformedRequestError(f"{path[:200]} is out of range: {number}")
+        raise _WrongValueError(path, "is out of range")
     return number
 
 
 def _bool(value: Any, path: str) -> bool:
     if isinstance(value, bool):
         return value
-    raise MalformedRequestError(f"{path[:200]} is no true or false")
+    raise _WrongValueError(path, "is no true or false")
 
 
 def _double(value: Any, path: str) -> float:
@@ -216,7 +223,7 @@ def _double(value: Any, path: str) -> float:
             return float(value)
         except (ValueError, OverflowError):
             pass
-    raise MalformedRequestError(f"{path[:200]} is no number")
+    raise _WrongValueError(path, "is no number")
 
 
 def _integer(value: Any, path: str) -> int:
@@ -229,4 +236,4 @@ def _integer(value: Any, path: str) -> int:
         return value
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
-    raise MalformedRequestError(f"{path[:200]} is no whole number")
+    raise _WrongValueError(path, "is no whole number")

@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from agents import dead_letters as letters_of
 from agents.rekey import rekeyed
 from pipeline.partition.batch import SourceRecord
 from pipeline.spans.wire import CutLimits
@@ -107,6 +108,44 @@ def test_a_collectors_records_are_stored_once_and_strangers_are_set_aside(
         workers.end_all()
         store.close()
     assert dead_letters(kafka_settings) == strangers
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(120)
+def test_a_stranger_that_unpacks_to_more_than_a_letter_holds_up_nobody(
+    kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_path: Path
+) -> None:
+    settings = Settings(kafka=kafka_settings, store=store_settings)
+    admin.ensure(settings)
+    stranger, trace = b"no OTLP " * 1_000_000, next(n for n in range(1, 99) if stands_on(n, kafka_settings) == 0)
+    producer = Producer(
+        {
+            "bootstrap.servers": kafka_settings.bootstrap_servers,
+            "compression.type": "zstd",
+            "message.max.bytes": 1 << 24,
+        }
+    )
+    names = [full_name(topic, kafka_settings) for topic in (otlp_spans.TOPIC, spans_by_trace.TOPIC)]
+    for number, name in enumerate(names, start=1):
+        producer.produce(name, stranger, partition=0, headers=[("own", b"1")])
+        producer.produce(name, otlp((trace, number)), partition=0)
+    assert producer.flush(10) == 0
+
+    store = ObjectStore(store_settings)
+    with Workers(settings, tmp_path) as workers:
+        workers.start("one")
+        wait_until(lambda: stored_span_ids(store, settings).total() == len(names), timeout_s=60)
+    store.close()
+
+    letters = list(letters_of.read(kafka_settings, 0, admin.watermarks(settings, spans_dead.TOPIC)[0][1]))
+    told = [letters_of.headers(letter) for letter in letters]
+    assert sorted(one["dead_topic"] for one in told) == sorted(names)
+    assert {(one["dead_offset"], one["dead_cut"]) for one in told} == {("0", "8000014 bytes in all")}
+    assert [letter.value() for letter in letters] == [stranger[: 1 << 20]] * 2
+
+
+def stands_on(trace: int, kafka: KafkaSettings) -> int:
+    return partition_of(trace.to_bytes(16, "big"), kafka.partitions)
 
 
 def sarama_partition(key: str, partitions: int) -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
-from agents.source import KafkaOffsets, StoreRanges
+from agents.source import KafkaOffsets, KafkaSource, StoreRanges
 from pipeline.partition.sealed import SealedRange
 from pipeline.spans import schema
 from pipeline.store.objects import ObjectStore
@@ -42,6 +46,18 @@ def ranges_of(settings: Settings, store: ObjectStore, partitions: int) -> StoreR
         offsets=KafkaOffsets(settings),
         clock_ns=time.time_ns,
     )
+
+
+def test_a_partition_that_was_taken_away_has_no_end_that_is_known() -> None:
+    async def end() -> int | None:
+        consumer = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1")  # of no group: nothing is assigned
+        app: Any = SimpleNamespace(consumer=consumer)
+        try:
+            return KafkaSource(app, Settings(), TOPIC).end(0)
+        finally:
+            await consumer.stop()
+
+    assert asyncio.run(end()) is None
 
 
 def test_a_topic_with_more_partitions_than_before_is_refused_with_what_to_read(

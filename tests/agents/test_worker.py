@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agents.index_agent import take_unless_closed
 from agents.owned import SealTicket
 from tests.agents.one_partition import NS, Simulation, run
 
@@ -161,6 +162,21 @@ def test_a_copy_is_dropped_after_a_crash_too(tmp_path: Path) -> None:
         s.produce(1, 2)
 
     assert sorted(run(tmp_path, story).store.span_ids()) == [1, 2]
+
+
+def test_a_worker_that_ends_while_it_takes_records_leaves_them_and_tells_no_error(tmp_path: Path) -> None:
+    async def story(s: Simulation) -> None:
+        s.produce(1, 2)
+        acks = [partial(s.kafka.ack, 0)]
+        taking = asyncio.create_task(take_unless_closed(s.worker, 0, s.kafka.fetch(1), acks))
+        await asyncio.sleep(0)  # it waits to be decoded
+
+        await s.crash()
+        await taking
+
+        assert s.kafka.acked == set()
+
+    assert run(tmp_path, story).store.span_ids() == [1, 2]
 
 
 def test_spills_at_the_same_time_leave_every_segment_in_the_table_with_its_traces(tmp_path: Path) -> None:

@@ -86,6 +86,18 @@ def test_run_json_names_each_role_with_its_pid_and_urls(watch: Watch) -> None:
     }
 
 
+def test_a_run_that_cannot_be_noted_goes_on(watch: Watch) -> None:
+    worker = watch.role("worker 1")
+    watch.supervisor.start([worker])
+    (watch.folder / "run.json.partial").mkdir()
+
+    os.kill(worker.child.pid or 0, signal.SIGKILL)
+    watch.until(lambda: any("was started again" in line for line in watch.said))
+
+    assert worker.child.alive
+    assert watch.said[-1] == f"{watch.run_path} cannot be written: Is a directory"
+
+
 def test_a_role_that_is_killed_is_started_again_and_it_is_said(watch: Watch) -> None:
     worker, querier = watch.role("worker 1"), watch.role("querier")
     watch.supervisor.start([worker, querier])

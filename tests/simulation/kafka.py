@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, TopicPartition
-from confluent_kafka.admin import OffsetSpec
 
 from tests.simulation.scheduler import Condition, Scheduler
 from topics.spans_by_trace import TENANT_HEADER
@@ -174,23 +171,6 @@ class EntryMessage:
 
     def value(self) -> bytes:
         return self._value
-
-
-class TailAdmin:
-    """confluent_kafka.admin.AdminClient over the logs, as far as the reader of tails uses it."""
-
-    def __init__(self, kafka: Kafka, fails: Callable[[str], None]) -> None:
-        self._kafka, self._fails = kafka, fails
-
-    def list_offsets(self, wanted: dict[TopicPartition, Any], request_timeout: float) -> dict[TopicPartition, Any]:
-        """A future for each partition's start or end, as it is now."""
-
-        def offset(place: TopicPartition, spec: Any) -> SimpleNamespace:
-            self._fails("ends")
-            log = self._kafka.logs[place.partition]
-            return SimpleNamespace(offset=log.start if spec == OffsetSpec.earliest() else log.end)
-
-        return {place: SimpleNamespace(result=partial(offset, place, spec)) for place, spec in wanted.items()}
 
 
 class TailConsumer:

@@ -27,7 +27,7 @@ from pipeline.query.trace_by_id import TraceLookup
 from pipeline.spans import schema
 from pipeline.store.catalog import Catalog
 from pipeline.store.catalog_feed import CatalogFeed
-from tests.simulation.kafka import FeedConsumer, SpanKey, TailAdmin, TailConsumer
+from tests.simulation.kafka import FeedConsumer, SpanKey, TailConsumer
 from tests.simulation.scheduler import Event, Mutex, Process
 from tests.simulation.store import SimulatedStore
 from topics.errors import KafkaUnavailableError, StoreUnavailableError
@@ -71,8 +71,7 @@ class SimulatedQuerier:
         self.feed._consumer = lambda: FeedConsumer(world.kafka, self._kafka_fails)  # type: ignore[method-assign]
         partitions = len(world.kafka.logs)
         self.tail = TailReader(world.settings, partitions)
-        self.tail._new_admin = partial(TailAdmin, world.kafka, self._kafka_fails)  # type: ignore[method-assign,assignment]
-        self.tail._admin = self.tail._new_admin()
+        self.tail.ends = self._ends  # type: ignore[method-assign]
         self.tail._connect = lambda: TailConsumer(world.kafka, self._kafka_fails)  # type: ignore[method-assign]
         querier = world.settings.querier
         self.live = Client(
@@ -138,12 +137,21 @@ class SimulatedQuerier:
         self._kafka_fails("owners")
         return {partition: f"http://{name}" for partition, name in self.world.kafka.group.owners.items()}
 
+    def _ends(self, partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """Start and end of these partitions' logs, as they are now."""
+        found = {}
+        for partition in partitions:
+            self._kafka_fails("ends")
+            log = self.world.kafka.logs[partition]
+            found[partition] = log.start, log.end
+        return found
+
     def _spoil(self, what: str, _name: str) -> str:
         return self.world.faults.of_store(what, "query")
 
     def _kafka_fails(self, what: str) -> None:
         if self.world.faults.strikes("kafka away", "query"):
-            if what == "owners":
+            if what in ("owners", "ends"):
                 raise KafkaUnavailableError("kafka away")
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 

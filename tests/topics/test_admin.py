@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from confluent_kafka import Consumer
 
+from tests.kafka_run import running_kafka
+from tests.waiting import wait_until
 from topics import otlp_spans, span_chunks, spans_by_trace, spans_dead
 from topics.admin import (
     TOPICS,
@@ -45,9 +53,9 @@ def test_topics_that_could_lose_acknowledged_spans_are_named() -> None:
 
 
 def test_a_topic_with_other_partitions_retention_or_policy_is_told() -> None:
-    config = {"cleanup.policy": "compact", "retention.ms": "1000", "max.message.bytes": "1000"}
+    config = {"cleanup.policy": "compact", "retention.ms": "1000", "max.message.bytes": "1000000"}
 
-    told = list(differences(spans_by_trace.TOPIC, Settings(), 3, config))
+    told = list(differences(spans_by_trace.TOPIC, Settings(), 3, 1, config))
 
     assert [sentence.split(" ")[0] for sentence in told] == [
         "has",
@@ -55,6 +63,25 @@ def test_a_topic_with_other_partitions_retention_or_policy_is_told() -> None:
         "retention.ms",
         "max.message.bytes",
     ]
+
+
+def test_copies_that_were_asked_for_and_are_not_there_are_told() -> None:
+    wanted = Settings(kafka=KafkaSettings(replication_factor=3, min_insync_replicas=2))
+    config = {"min.insync.replicas": "1"}
+
+    told = [
+        sentence for sentence in differences(span_chunks.TOPIC, wanted, 1, 2, config) if "the settings say" in sentence
+    ]
+    neither_is_set = list(differences(span_chunks.TOPIC, Settings(), 1, 2, config | {"cleanup.policy": "compact"}))
+
+    assert told == ["has 2 copies, the settings say 3", "min.insync.replicas is 1, the settings say 2"]
+    assert neither_is_set == []
+
+
+def test_a_topic_that_wants_more_copies_in_sync_than_it_has_cannot_be_written() -> None:
+    config = {"cleanup.policy": "compact", "min.insync.replicas": "2"}
+
+    assert "no record can be written" in next(differences(span_chunks.TOPIC, Settings(), 1, 1, config))
 
 
 @pytest.mark.integration
@@ -103,6 +130,49 @@ def test_owners_are_the_client_ids_of_the_groups_members(kafka_settings: KafkaSe
 
     assert owners == dict.fromkeys(range(kafka_settings.partitions), "http://127.0.0.1:6066")
     consumer.close()
+
+
+ASKING = """
+import sys
+from topics import admin
+from topics.errors import KafkaUnavailableError
+from topics.settings import KafkaSettings, Settings
+
+settings = Settings(kafka=KafkaSettings(bootstrap_servers=sys.argv[1], request_timeout_s=1))
+used_elsewhere = []
+for line in sys.stdin:
+    used_elsewhere.append(admin._client(tuple(admin.client_config(settings.kafka).items())))
+    try:
+        said = str(admin.group_owners(settings))
+    except KafkaUnavailableError:
+        said = "away"
+    sys.stdout.write(said + "\\n")
+    sys.stdout.flush()
+"""
+
+
+@pytest.mark.integration
+def test_a_broker_that_hangs_longer_than_it_is_asked_ends_no_process(tmp_path: Path) -> None:
+    with running_kafka(tmp_path / "kafka", tmp_path / "kafka.log", heap_mb=256) as (bootstrap_servers, broker):
+        ensure(Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap_servers)))
+        command = [sys.executable, "-c", ASKING, bootstrap_servers]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as asking:
+
+            def told() -> str:
+                assert asking.stdin
+                assert asking.stdout
+                asking.stdin.write("\n")
+                asking.stdin.flush()
+                return asking.stdout.readline().strip()
+
+            wait_until(lambda: told() == "{}", 30)
+            assert broker.pid is not None
+            os.killpg(broker.pid, signal.SIGSTOP)
+            assert [told() for _ in range(6)] == ["away"] * 6
+            os.killpg(broker.pid, signal.SIGCONT)
+            wait_until(lambda: told() == "{}", 30)
+            asking.stdin.close()
+            assert asking.wait(30) == 0
 
 
 def test_a_cluster_that_is_away_is_a_clear_error() -> None:

@@ -42,6 +42,24 @@ def test_a_dead_letter_names_where_it_stood_and_keeps_its_headers() -> None:
     assert headers[4] == ("own", b"1")
 
 
+def test_a_record_that_a_letter_has_room_for_is_set_aside_whole() -> None:
+    assert spans_dead.fitted(b"k", b"value", [("own", None)], 100) == (b"k", b"value", [("own", None)])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "own"),
+    [(b"", b"v" * 3_000_000, []), (b"k" * 3_000_000, b"", []), (None, b"v", [("h" * 3_000_000, None)])],
+)
+def test_of_a_larger_one_the_first_bytes_are_kept_and_it_says_so(
+    key: bytes | None, value: bytes, own: list[tuple[str, bytes | None]]
+) -> None:
+    kept_key, kept, headers = spans_dead.fitted(key, value, own, 2_000_000)
+
+    assert (kept_key, kept) == (None, value[: 1 << 20])
+    assert [name for name, _ in headers] == ["dead_cut"]
+    assert (headers[0][1] or b"").startswith(b"30000")
+
+
 def test_a_chunk_entrys_key_gives_back_partition_and_offset() -> None:
     assert span_chunks.parse_key(span_chunks.key_of(7, 1234)) == (7, 1234)
     assert span_chunks.key_of(7, 1234) == b"7/00000000000000001234"

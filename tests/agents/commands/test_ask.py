@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from agents.commands.ask import drops, search, seconds_of, services, trace
+from agents.commands.load import load
 from agents.commands.measure import chart, metrics
 from agents.commands.where import where
 from tests.agents.commands.answers import Answers
@@ -153,6 +154,26 @@ def test_where_shows_the_whole_way(querier: str) -> None:
 
     for text in ("partition 3 of 8", "chunks/x.parquet", "manifests/y.json", "live segment", "record offsets 12"):
         assert text in answer.stdout
+
+
+def test_where_says_that_it_may_not_know_of_a_trace(querier: str) -> None:
+    document = {
+        "traceID": TRACE_ID, "topic": "spans_by_trace", "partition": 3, "partitions": 8, "places": [],
+        "complete": False, "reasons": ["Kafka does not answer"],
+    }  # fmt: skip
+    Answers.table[f"/api/where/{TRACE_ID}"] = (200, json.dumps(document).encode())
+
+    answer = CliRunner().invoke(where, ["abcd", "--url", querier])
+
+    assert answer.exit_code == 1
+    assert "PARTIAL: Kafka does not answer" in answer.stderr
+
+
+def test_a_load_that_was_sent_before_is_counted_by_its_seed() -> None:
+    answer = CliRunner().invoke(load, ["--check-only"])
+
+    assert answer.exit_code == 2
+    assert "--seed" in answer.stderr
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("15m", 900), ("2h", 7200), ("1d", 86_400), (" 3s ", 3)])

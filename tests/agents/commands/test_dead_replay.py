@@ -72,6 +72,20 @@ def test_each_letter_is_sent_again_once_with_its_own_headers(kafka: KafkaSetting
 
 
 @integration
+def test_a_letter_that_was_cut_is_not_sent_again(kafka: KafkaSettings) -> None:
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    own: Any = spans_dead.headers_of("spans_by_trace", 2, 90, "no OTLP", [(spans_dead.CUT_HEADER, b"9000000")])
+    producer.produce(full_name(spans_dead.TOPIC, kafka), b"value", headers=own)
+    assert producer.flush(10) == 0
+
+    told = called(dead, kafka, "replay", str(LETTERS))
+
+    assert told.exit_code == 1
+    assert f"letter {LETTERS} was not sent: it was too large" in told.stderr
+    assert inlet(kafka) == []
+
+
+@integration
 def test_a_crash_before_the_note_sends_one_portion_twice_and_no_more(
     kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,14 @@ def run(querier: str, file: Path, *more: str) -> Any:
     return CliRunner().invoke(export, [str(file), "--url", querier, *more])
 
 
+def test_a_folder_that_takes_no_file_is_a_sentence(querier: str) -> None:
+    told = run(querier, Path("/proc/x.json"))
+
+    assert told.exit_code == 1
+    assert told.stderr.startswith("/proc/.x.json.")
+    assert told.stderr.endswith(".part: No such file or directory\n")
+
+
 def test_parquet_has_the_columns_of_all_portions(querier: str, tmp_path: Path) -> None:
     two_traces(text="a" * 1024)  # each a portion
 
