@@ -11,6 +11,7 @@ from statistics import mean, median, quantiles
 
 import httpx
 from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from pipeline.serve.ui import bundle
 from tests.bench.processes import load_command, until
@@ -141,7 +142,11 @@ def _median_s(page: Page, path: str, is_there: str) -> float:
     for _ in range(TRIES):
         page.goto("about:blank")
         page.goto(path)
-        page.wait_for_function(is_there, polling="raf")
+        try:
+            page.wait_for_function(is_there, polling="raf")
+        except PlaywrightTimeoutError as error:
+            problems = page.locator(".panel-problem").all_inner_texts()
+            raise AssertionError(f"{path} is not complete; its panels say: {problems or 'nothing'}") from error
         times_s.append(page.evaluate("performance.now()") / 1000)
     return median(times_s)
 
