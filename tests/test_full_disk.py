@@ -35,6 +35,7 @@ SMALL = {  # so that rows go to the disk soon
 PIECE = bytes(64 << 10)
 MIB = 1 << 20
 UNSEALED_BYTES_MAX = 64 * MIB
+READY_S = 20  # for the answer of a worker that decodes all the while
 
 
 @contextmanager
@@ -85,7 +86,7 @@ def test_a_worker_whose_disk_is_full_waits_says_so_and_goes_on_when_there_is_roo
 
         def waits() -> bool:
             load.send(400)
-            return "worker.data_dir" in httpx.get(f"{worker}/ready").text
+            return "worker.data_dir" in httpx.get(f"{worker}/ready", timeout=READY_S).text
 
         wait_until(waits, 60, "the worker says that its disk is full")
         assert httpx.get(f"{worker}/ready").status_code == 503

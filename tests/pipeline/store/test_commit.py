@@ -225,7 +225,7 @@ def test_a_damaged_chunk_is_left_out_of_the_window_and_stops_nothing(store: Obje
 
 
 def test_a_damaged_manifest_is_left_out_of_the_window_and_the_newest_says_its_name(store: ObjectStore) -> None:
-    stored = [put(store, sealed(first, first + 4, {"shop": [first]})) for first in (0, 5, 10)]
+    stored = [put(store, sealed(first, first + 4, {"shop": [first + 1]})) for first in (0, 5, 10)]
     store.put(store.buckets[0], stored[1].name, b"garbage", "application/json")  # type: ignore[union-attr]
 
     found = commit.read_mark(store, "spans_by_trace", 3)
