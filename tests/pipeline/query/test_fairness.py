@@ -111,9 +111,8 @@ def test_a_heavy_tenant_slows_anothers_traces_by_less_than_two_times(
             await asyncio.sleep(0.5)
             beside = await light_ms(questions, numbers)
             states = Counter(one["state"] for one in questions.under_way.told([HEAVY]))
-            assert states == {"running": RUNNING + SQL, "waiting": TOGETHER - RUNNING}, (
-                "the heavy tenant works all the time"
-            )
+            assert states["running"] == RUNNING + SQL, "the heavy tenant works all the time"
+            assert states["waiting"] >= TOGETHER - RUNNING - 1, "and one of its questions may be telling its answer"
             for one in working:
                 one.cancel()
             ended = await asyncio.gather(*working, return_exceptions=True)
