@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.query.engine import Engine
@@ -15,7 +15,7 @@ from tests.long.figures import Figure
 from tests.pipeline.query.test_traceql_reference import QUERIES, compare
 from tests.pipeline.traceql.reference.model import Trace
 from tests.pipeline.traceql.strategies import searches
-from tests.pipeline.traceql.worlds import worlds
+from tests.pipeline.traceql.worlds import AS_DRAWN, worlds
 from topics.settings import QuerierSettings, Settings, StoreSettings
 
 PAIRS = int(os.environ.get("TRACEQL_PAIRS", "20000"))
@@ -27,14 +27,7 @@ def compared(engine: Engine, columns_max: int) -> int:
     """How many pairs both answered alike; raises at the first that differs, as drawn: to shrink it takes minutes."""
     pairs = 0
 
-    @settings(
-        max_examples=WORLDS,
-        deadline=None,
-        database=None,
-        phases=(Phase.explicit, Phase.generate),
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )
+    @settings(AS_DRAWN, max_examples=WORLDS)
     @given(world=worlds(), queries=st.lists(searches(), min_size=QUERIES, max_size=QUERIES))
     def alike(world: list[Trace], queries: list[tree.Query]) -> None:
         nonlocal pairs

@@ -7,12 +7,21 @@ from dataclasses import replace
 from random import Random
 from typing import Any, TypeVar
 
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from pipeline.traceql.tree import STATUSES
 from tests.pipeline.traceql.reference.model import Event, Link, Span, Trace
 
 S, MS = 10**9, 10**6
+# To shrink a world takes minutes
+AS_DRAWN = settings(
+    deadline=None,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
 T0_NS = 1_700_000_000 * S
 # Around all that happens in a world
 WORLD_START_NS, WORLD_END_NS = T0_NS - 10 * S, T0_NS + 100 * S
