@@ -139,9 +139,9 @@ def test_a_stranger_that_unpacks_to_more_than_a_letter_holds_up_nobody(
 
     letters = list(letters_of.read(kafka_settings, 0, admin.watermarks(settings, spans_dead.TOPIC)[0][1]))
     told = [letters_of.headers(letter) for letter in letters]
-    assert sorted(one["dead_topic"] for one in told) == sorted(names)
+    assert {one["dead_topic"] for one in told} == set(names)  # read again after a rebalance, a record has two letters
     assert {(one["dead_offset"], one["dead_cut"]) for one in told} == {("0", "8000014 bytes in all")}
-    assert [letter.value() for letter in letters] == [stranger[: 1 << 20]] * 2
+    assert {letter.value() for letter in letters} == {stranger[: 1 << 20]}
 
 
 def stands_on(trace: int, kafka: KafkaSettings) -> int:
