@@ -1,4 +1,5 @@
-"""The C allocator's settings, one function a kind of process. Elsewhere than on glibc nothing changes.
+"""The C allocator's settings, one function a kind of process, and the collector's. Elsewhere than on glibc the first
+change nothing.
 
 None of them loads pyarrow: a receiver has no use for it, and Arrow reads the name of its allocator when it is loaded.
 """
@@ -6,6 +7,7 @@ None of them loads pyarrow: a receiver has no use for it, and Arrow reads the na
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,6 +18,12 @@ KEPT_BYTES = 64 << 20
 KEPT_BLOCK_BYTES = 32 << 20  # glibc's greatest mmap threshold
 RETURNED_BLOCK_BYTES = 128 << 10
 ARENAS_MAX = 2
+
+
+def started() -> None:
+    """What stands after the start stands until the end: the collector need not walk it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def keep_freed_memory() -> bool:

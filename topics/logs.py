@@ -15,8 +15,6 @@ from topics.visible import visible_values
 
 # Libraries that tell at INFO what only their authors want to know
 QUIET_LOGGERS = ("faust", "aiokafka", "kafka", "mode", "httpx", "httpcore", "asyncio", "urllib3", "uvicorn.access")
-
-
 LIBRARIES = ("faust", "mode", "aiohttp")
 
 

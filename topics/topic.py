@@ -33,6 +33,11 @@ def full_name(topic: Topic, kafka: KafkaSettings) -> str:
     return kafka.topic_prefix + topic.name
 
 
+def is_missing(topic: Topic, kafka: KafkaSettings) -> str:
+    """What to do about a topic that is not there, in a sentence."""
+    return f"topic {full_name(topic, kafka)} does not exist: `spanstream topics ensure` creates it"
+
+
 def retention_of_spans_ms(kafka: KafkaSettings) -> int:
     """How long topics that hold spans keep a record, in milliseconds."""
     return int(kafka.retention_h * HOUR_MS)

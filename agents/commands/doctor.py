@@ -26,6 +26,7 @@ Verdict = Literal["ok", "warning", "failed"]
 FREE_BYTES_MIN = 2 << 30
 CLOCK_S_MAX = 5.0
 STORE_S_MAX = 5.0
+READY_BY_ITSELF = "its log says more; it becomes ready by itself when what it lacks is there"
 MARKS: dict[Verdict, tuple[str, str]] = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
 
 
@@ -119,8 +120,7 @@ def _workers(settings: Settings, owners: Mapping[int, str]) -> Iterator[Finding]
             mine = ", ".join(str(number) for number in sorted(owners) if owners[number] == url)
             owns = f"{url} owns partitions {mine}"
             if why:
-                advice = "its log says more; it becomes ready by itself when what it lacks is there"
-                yield Finding("workers", "failed", f"{owns} and is not ready: {why}", advice)
+                yield Finding("workers", "failed", f"{owns} and is not ready: {why}", READY_BY_ITSELF)
             else:
                 advice = (
                     "it hangs, or is not reached from here under worker.advertised_url: does its process run, does its"
@@ -210,8 +210,7 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
 def _not_ready(name: str, port: int, why: str) -> Finding:
     """Of one of ours, that says so itself; or of a stranger's port."""
     if why:
-        advice = "its log says more; it becomes ready by itself when what it lacks is there"
-        return Finding("ports", "failed", f"{port} ({name}) answers, and is not ready: {why}", advice)
+        return Finding("ports", "failed", f"{port} ({name}) answers, and is not ready: {why}", READY_BY_ITSELF)
     advice = f"one of ours hangs then, see its log; of anything else, stop it or choose another port: {flag_of(name)}"
     return Finding("ports", "failed", f"{port} ({name}) is taken, and does not answer as ours do", advice)
 

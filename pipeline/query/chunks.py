@@ -88,6 +88,14 @@ class ChunkRef:
         return self.entry.start_max_unix_ns
 
 
+def by_cover(refs: Iterable[ChunkRef], range_ns: tuple[int, int] | None) -> tuple[list[ChunkRef], list[ChunkRef]]:
+    """Those of which all spans start in the range, as ChunkRef.lies_within says, and the others."""
+    covered, others = list[ChunkRef](), list[ChunkRef]()
+    for ref in refs:
+        (covered if ref.lies_within(range_ns) else others).append(ref)
+    return covered, others
+
+
 def told_damage(refs: Iterable[ChunkRef]) -> list[str]:
     """Which of these chunks are damaged, in sentences: what is read of one may be wrong."""
     return [f"chunk {ref.url} is damaged: what comes from it may be wrong" for ref in refs if ref.entry.damaged]

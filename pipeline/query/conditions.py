@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pipeline.query.chunks import Present
 from pipeline.query.engine import quoted
 from pipeline.query.fields import STATUS
+from pipeline.query.sql import Sql
 from pipeline.spans import schema
 
 TRACE_TAGS = {"root.name": "name", "root.service.name": "service"}  # field of a trace's root
@@ -59,6 +60,11 @@ class Condition:
     columns: set[str] = field(default_factory=set)
     needs: list[Need] = field(default_factory=list)
     service: Callable[[str], bool] | None = None
+
+    @property
+    def expression(self) -> Sql:
+        """The expression with its values."""
+        return Sql(self.sql, tuple(self.values))
 
     def both(self, other: Condition) -> Condition:
         """This and the other."""

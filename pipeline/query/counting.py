@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.query.chunks import ChunkRef
+from pipeline.query.chunks import ChunkRef, by_cover
 from pipeline.query.comparison import Comparison, Counted, CountedSeries
 from pipeline.query.intervals import Intervals
 from pipeline.query.series import WORDS
@@ -94,9 +94,8 @@ class Counting:
     def series(self, refs: Sequence[ChunkRef], columns: Sequence[str]) -> list[CountedSeries]:
         """Of each column and side the most frequent values, and all values together. columns: that conditions read."""
         self._read = sorted(columns)
-        within = self._intervals.low_ns + 1, self._intervals.high_ns
-        covered = {ref.url: ref for ref in refs if ref.lies_within(within)}
-        others = [ref for ref in refs if ref.url not in covered]
+        whole, others = by_cover(refs, self._intervals.starts_ns)
+        covered = {ref.url: ref for ref in whole}
         statement = repr((self._marking(Sql("")), sorted(self._columns)))
         kept = self._cache.get(statement)
         if (

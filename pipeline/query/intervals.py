@@ -29,6 +29,11 @@ class Intervals(NamedTuple):
         return self.low_ns + self.points * self.step_ns
 
     @property
+    def starts_ns(self) -> tuple[int, int]:
+        """The first start that counts, and the last one."""
+        return self.low_ns + 1, self.high_ns
+
+    @property
     def times_ns(self) -> npt.NDArray[np.int64]:
         """Of the points."""
         return self.low_ns + self.step_ns * np.arange(1, self.points + 1)

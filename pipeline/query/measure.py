@@ -75,6 +75,10 @@ class Measure:
         """Whether a cell lists its values: each in a cell of its own, those of quantiles would be as many as spans."""
         return self.metric.function == "quantile_over_time"
 
+    def room_of(self, cells: pa.Table) -> int:
+        """How many groups and intervals take as much memory as these cells."""
+        return (pc.sum(cells.column("spans")).as_py() or 0) // LISTED_A_CELL if self.lists else cells.num_rows
+
     def added(self, tables: Sequence[pa.Table]) -> pa.Table:
         """The cells of several sources as those of one. Where they list values they stay apart."""
         cells = pa.concat_tables(tables, promote_options="permissive")
@@ -198,13 +202,6 @@ def too_many(values_max: int) -> QueryTooLargeError:
         f"of {LISTED_A_CELL} times as many values: group by something with fewer values, or ask for a longer step or a "
         "shorter range"
     )
-
-
-def room_of(compiled: Measure | None, cells: pa.Table) -> int:
-    """How many groups and intervals take as much memory as these cells."""
-    if compiled is None or not compiled.lists:
-        return cells.num_rows
-    return (pc.sum(cells.column("spans")).as_py() or 0) // LISTED_A_CELL
 
 
 def series_of(metric: tree.Metric, tables: Sequence[pa.Table], intervals: Intervals, values_max: int) -> SeriesTable:

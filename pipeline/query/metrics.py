@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from pipeline.query import plan
 from pipeline.query.chunk_cache import Came, ChunkCache
-from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
+from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, Present, by_cover, rows_by_chunk, rows_of
 from pipeline.query.comparison import Comparison, CountedSeries, compared
 from pipeline.query.conditions import Condition
 from pipeline.query.counting import Counting, CountsCache
@@ -28,7 +28,7 @@ from pipeline.query.engine import Engine, Session
 from pipeline.query.explained import SNAPSHOT_STEP, Watch
 from pipeline.query.fields import FieldSql, needs_trace
 from pipeline.query.intervals import Intervals
-from pipeline.query.measure import EXAMPLE, Measure, exemplars_of, longest, room_of, series_of, too_many
+from pipeline.query.measure import EXAMPLE, Measure, exemplars_of, longest, series_of, too_many
 from pipeline.query.series import SeriesTable, Side, after, calculated
 from pipeline.query.snapshot import Snapshots
 from pipeline.query.sql import Sql, all_of, sql
@@ -175,7 +175,7 @@ def _joined(measure: tree.Metric | tree.Compare, parts: Sequence[_Measured], lim
     room = limits.cells_max
     cells: list[tuple[Measure | Comparison, list[pa.Table]]] = []
     for compiled, table in (one for part in parts for one in part.cells()):
-        room -= room_of(compiled if isinstance(compiled, Measure) else None, table)
+        room -= compiled.room_of(table) if isinstance(compiled, Measure) else table.num_rows
         if room < 0:
             raise too_many(limits.cells_max)
         if not cells or cells[-1][0] is not compiled:
@@ -224,8 +224,8 @@ class _Measured:
             return
         compiled, covered = self._compiled(present, whole=self._alone), list[ChunkRef]()
         if isinstance(compiled, Measure):
-            covered, refs = self._by_cover(refs)
-        counts = _sql_of(condition)
+            covered, refs = by_cover(refs, self._intervals.starts_ns)
+        counts = condition.expression
         where = all_of([self._intervals.holds(), counts])
         columns = sorted(compiled.columns | condition.columns)
         if isinstance(compiled, Comparison) and compiled.whole:
@@ -258,15 +258,9 @@ class _Measured:
         columns = sorted(aligned.columns | condition.columns)
         newest_first = sorted(refs, key=lambda ref: -ref.start_bound_unix_ns)
         with self._step("cells of chunks that lie within the range"):
-            of = partial(_cells_by_chunk, aligned, _sql_of(condition))
+            of = partial(_cells_by_chunk, aligned, condition.expression)
             found = self._of_covered(newest_first, columns, of, came if self._heard is not None else None)
         return aligned.added(found) if found else None
-
-    def _by_cover(self, refs: Sequence[ChunkRef]) -> tuple[list[ChunkRef], list[ChunkRef]]:
-        """Those of the chunks that lie whole within the range, and the others."""
-        within = self._intervals.low_ns + 1, self._intervals.high_ns
-        covered = [ref for ref in refs if ref.lies_within(within)]
-        return covered, [ref for ref in refs if not ref.lies_within(within)]
 
     def _aligned(self, present: Present) -> Measure:
         """Over intervals that are the same when a range with this step is asked for again."""
@@ -319,7 +313,7 @@ class _Measured:
         compiled = Measure.of(measure, FieldSql(present), self._intervals) if isinstance(measure, tree.Metric) else None
         if compiled is None or not self._rows_decide():
             return None
-        counts = _sql_of(condition)
+        counts = condition.expression
         columns = sorted({*EXAMPLE, *compiled.columns, *condition.columns})
         live = self._spans.live_that_may_fit(columns, condition)
         # A power of two, so that the statement stays the same while more and more spans match
@@ -328,7 +322,7 @@ class _Measured:
             last = 1 << (64 - halvings)
             counts = all_of([counts, Sql("trace_id < ?::BLOB", (last.to_bytes(8, "big"),))])
             live = live.filter(pa.array(_first_halves(live) < last))
-        covered, others = self._by_cover(refs)
+        covered, others = by_cover(refs, self._intervals.starts_ns)
         aligned, within = self._aligned(present), all_of([self._intervals.holds(), counts])
 
         def of_others(urls: list[str]) -> tuple[str, list[Any]]:
@@ -373,7 +367,7 @@ class _Measured:
 
     def _candidates(self, refs: list[ChunkRef], condition: Condition) -> pa.Array:
         """The IDs of traces of which a span may count."""
-        where = all_of([self._intervals.holds(), _sql_of(condition)])
+        where = all_of([self._intervals.holds(), condition.expression])
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
             found = sql("SELECT DISTINCT trace_id FROM ({}) WHERE {} ORDER BY trace_id", _source(urls), where)
@@ -406,10 +400,6 @@ def _first_halves(rows: pa.Table) -> npt.NDArray[np.uint64]:
 
 def _source(urls: list[str]) -> Sql:
     return Sql(rows_of(urls), (urls,) if urls else ())
-
-
-def _sql_of(condition: Condition) -> Sql:
-    return Sql(condition.sql, tuple(condition.values))
 
 
 def _cells_by_chunk(measure: Measure, where: Sql, source: Sql, number: Sql) -> Sql:

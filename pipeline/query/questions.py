@@ -48,7 +48,7 @@ from topics import admin, spans_by_trace
 from topics.errors import BadQuestionError, KafkaUnavailableError, OverloadedError
 from topics.settings import HIDDEN, Settings
 from topics.spans_by_trace import TENANT_HEADER
-from topics.topic import full_name
+from topics.topic import full_name, is_missing
 
 IO_THREADS = 8
 Answered = TypeVar("Answered", FoundTrace, SearchAnswer, MetricsAnswer, TagAnswer)
@@ -398,8 +398,7 @@ class Questions:
                     )
                     self._problem = ""
                     return
-                name = full_name(spans_by_trace.TOPIC, self._settings.kafka)
-                self._problem = f"topic {name} does not exist: `spanstream topics ensure` creates it"
+                self._problem = is_missing(spans_by_trace.TOPIC, self._settings.kafka)
             except KafkaUnavailableError as exc:
                 self._problem = str(exc)
             await asyncio.sleep(WAIT_S)

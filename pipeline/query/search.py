@@ -24,7 +24,16 @@ import pyarrow as pa
 
 from pipeline.query import plan, summary, trace_rows
 from pipeline.query.chunk_cache import ChunkCache
-from pipeline.query.chunks import CHUNK_NUMBER, IN_RANGE, ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
+from pipeline.query.chunks import (
+    CHUNK_NUMBER,
+    IN_RANGE,
+    ChunkReader,
+    ChunkRef,
+    Present,
+    by_cover,
+    rows_by_chunk,
+    rows_of,
+)
 from pipeline.query.conditions import TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
 from pipeline.query.explained import SNAPSHOT_STEP, Watch
@@ -285,8 +294,7 @@ class _Run:
         if question.query is not None and condition.sql == TRUE.text:
             statement = partial(_every_trace_sql, question=question, spans_min=self._spans_min)
             return self._spans.read(refs, statement, columns, condition, traces=True, with_live=with_live)
-        covered = [ref for ref in refs if ref.lies_within(within)]
-        others = [ref for ref in refs if not ref.lies_within(within)]
+        covered, others = by_cover(refs, within)
         direct = partial(_candidate_sql, condition=condition, within=within)
         tables = [_no_candidates()]
         if others or with_live:

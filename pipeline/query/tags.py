@@ -25,6 +25,7 @@ from pipeline.query.chunks import (
     ChunkReader,
     ChunkRef,
     Present,
+    by_cover,
     refs_of,
     rows_by_chunk,
     rows_of,
@@ -168,8 +169,7 @@ class Tags:
                 answer.chunks += len(refs)
                 answer.chunk_bytes += sum(ref.entry.bytes for ref in refs)
                 live = _live_rows(spans, expressions, condition)
-                covered = [ref for ref in refs if ref.lies_within(among.within)]
-                others = [ref for ref in refs if not ref.lies_within(among.within)]
+                covered, others = by_cover(refs, among.within)
                 for each in expressions:
                     statement = partial(_values_sql, each=each, where=_where(among, condition), limit=limit)
                     tables = [reader.read(others, statement, live=live)]

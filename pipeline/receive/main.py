@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 
 import structlog
 
-from pipeline.allocator import keep_freed_memory
+from pipeline.allocator import keep_freed_memory, started
 from pipeline.doors.listening import check_listening
 from pipeline.doors.tls import server_tls
 from pipeline.drops import DROPS
@@ -23,7 +22,7 @@ from topics.errors import KafkaUnavailableError, SettingsError
 from topics.producer import RecordProducer
 from topics.settings import ReceiverSettings, Settings
 from topics.spans_by_trace import TOPIC
-from topics.topic import full_name
+from topics.topic import is_missing
 
 WAIT_FOR_KAFKA_S = 1.0
 READY_SECONDS = 2.0
@@ -115,9 +114,7 @@ class Receiver:
         except KafkaUnavailableError as exc:
             self._kafka_problem = str(exc)
             return 0
-        name = full_name(TOPIC, self._settings.kafka)
-        missing = f"topic {name} does not exist: `spanstream topics ensure` creates it"
-        self._kafka_problem = None if count else missing
+        self._kafka_problem = None if count else is_missing(TOPIC, self._settings.kafka)
         return count
 
     def _http_server(self, receiver: ReceiverSettings) -> HttpServer:
@@ -145,7 +142,6 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     keep_freed_memory()
     receiver = Receiver(settings)
     await receiver.start()
-    gc.collect()
-    gc.freeze()  # what stands after the start stands until the end: the collector need not walk it again
+    started()
     await stop.wait()
     await receiver.stop()

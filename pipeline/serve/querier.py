@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import tempfile
 
 import structlog
 
+from pipeline.allocator import started
 from pipeline.doors.door import Door
 from pipeline.doors.listening import check_listening
 from pipeline.doors.tls import server_tls
@@ -73,7 +73,6 @@ async def answer_until(settings: Settings, stop: asyncio.Event) -> None:
     """Answer until `stop` is set."""
     querier = Querier(settings, Questions(settings, CatalogStored(settings), real_kafka(settings)))
     await querier.start()
-    gc.collect()
-    gc.freeze()  # what stands after the start stands until the end: the collector need not walk it with each question
+    started()
     await stop.wait()
     await querier.stop()

@@ -36,6 +36,7 @@ from pipeline.store.manifest import (
     manifest_name,
     name_in_entry,
     parse_manifest_name,
+    read_named,
 )
 from pipeline.store.objects import ObjectStore
 from pipeline.store.totals import Totals
@@ -339,11 +340,11 @@ class Catalog:
                 if content is None:
                     return False
                 try:
-                    read.append(Manifest.from_json(content))
+                    read.append(read_named(name, content, Manifest.from_json))
                 except (MalformedRecordError, FormatVersionError) as error:
-                    refused.append(type(error)(f"{name}: {error}"))
+                    refused.append(error)
                     if isinstance(error, MalformedRecordError) and name in ends:
-                        unread[_first(name)] = (ends[name], str(refused[-1]))
+                        unread[_first(name)] = (ends[name], str(error))
             self.apply_all(read)
         with self._lock:
             self._unread[partition] = unread

@@ -24,11 +24,10 @@ from pipeline.spans import validate
 from pipeline.store import chunk, edit_log
 from pipeline.store.buckets import bucket_of_partition
 from pipeline.store.edits import EditState
-from pipeline.store.manifest import ChunkEntry, Manifest, chunk_name, manifest_name, parse_manifest_name
+from pipeline.store.manifest import ChunkEntry, Manifest, chunk_name, manifest_name, parse_manifest_name, read_named
 from pipeline.store.objects import ObjectStore
 from topics.errors import (
     DamagedChunkError,
-    FormatVersionError,
     MalformedRecordError,
     StoreConflictError,
     StoreUnavailableError,
@@ -78,10 +77,7 @@ def _first(name: str) -> int:
 def read_manifest(store: ObjectStore, name: str) -> Manifest | None:
     """A manifest by its object's name; None where there is none. Raises as Manifest.from_json, with the name."""
     content = store.get(store.buckets[0], name)
-    try:
-        return None if content is None else Manifest.from_json(content)
-    except (FormatVersionError, MalformedRecordError) as error:
-        raise type(error)(f"{name}: {error}") from error
+    return None if content is None else read_named(name, content, Manifest.from_json)
 
 
 def window_spans(

@@ -16,9 +16,9 @@ from pipeline.store.edits import (
     edit_name,
     edit_number,
 )
-from pipeline.store.manifest import Manifest, manifest_prefix, parse_manifest_name
+from pipeline.store.manifest import Manifest, manifest_prefix, parse_manifest_name, read_named
 from pipeline.store.objects import ObjectStore
-from topics.errors import FormatVersionError, MalformedRecordError, StoreConflictError, StoreUnavailableError
+from topics.errors import StoreConflictError, StoreUnavailableError
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -158,7 +158,4 @@ def _read(store: ObjectStore, name: str, from_json: Callable[[bytes], T]) -> T:
     content = store.get(store.buckets[0], name)
     if content is None:
         raise Unsettled
-    try:
-        return from_json(content)
-    except (FormatVersionError, MalformedRecordError) as error:
-        raise type(error)(f"{name}: {error}") from error
+    return read_named(name, content, from_json)

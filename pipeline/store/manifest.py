@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from topics.errors import FormatVersionError, MalformedRecordError
+
+T = TypeVar("T")
 
 FORMAT = 1
 OFFSET_DIGITS = 20
@@ -169,6 +172,14 @@ def edits_in_entry(entry: bytes) -> int | None:
 def chunk_values(chunk: ChunkEntry) -> dict[str, Any]:
     """An entry as it stands in a manifest."""
     return {name: getattr(chunk, name) for name in _CHUNK}
+
+
+def read_named(name: str, content: bytes, from_json: Callable[[bytes], T]) -> T:
+    """An object's content as `from_json` reads it; raises FormatVersionError, MalformedRecordError with its name."""
+    try:
+        return from_json(content)
+    except (FormatVersionError, MalformedRecordError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def chunk_from_values(read: dict[str, Any]) -> ChunkEntry:
