@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from tests.kafka_run import running_kafka
 from tests.waiting import wait_until
 from topics import otlp_spans, span_chunks, spans_by_trace, spans_dead
 from topics.admin import (
+    ELECTING,
     TOPICS,
+    _settled,
     client_config,
     copies_wanted,
     differences,
@@ -112,6 +114,26 @@ def test_watermarks_and_partition_count_are_those_of_the_cluster(kafka_settings:
 
     assert partition_count(settings, spans_by_trace.TOPIC) == kafka_settings.partitions
     assert watermarks(settings, spans_by_trace.TOPIC) == dict.fromkeys(range(kafka_settings.partitions), (0, 0))
+
+
+@pytest.mark.parametrize("code", sorted(ELECTING))
+def test_a_broker_that_has_not_yet_heard_who_leads_is_asked_again(code: int) -> None:
+    said = [code, code]
+
+    def ask(_: object) -> str:
+        if said:
+            raise KafkaException(KafkaError(said.pop()))
+        return "told"
+
+    assert _settled(KafkaSettings(), ask) == "told"
+
+
+def test_a_cluster_that_never_elects_is_asked_for_a_bounded_time() -> None:
+    def ask(_: object) -> str:
+        raise KafkaException(KafkaError(KafkaError.UNKNOWN_LEADER_EPOCH))
+
+    with pytest.raises(KafkaUnavailableError, match="UNKNOWN_LEADER_EPOCH"):
+        _settled(KafkaSettings(request_timeout_s=0.2), ask)
 
 
 @pytest.mark.integration
