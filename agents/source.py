@@ -62,9 +62,9 @@ class KafkaSource:
         return end
 
     async def seek(self, partition: int, offset: int) -> None:
-        """Read on from `offset`."""
+        """Read on from `offset`. In the thread of aiokafka: a fetch under way there must not end in between."""
         try:
-            await self._app.consumer.seek(TP(self._topic, partition), offset)
+            await self._app.consumer.seek_wait({TP(self._topic, partition): offset})
         except Exception as error:
             raise KafkaUnavailableError(f"cannot read partition {partition} from {offset} on: {error!r}") from error
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
 
+from agents.app import make_app
 from agents.source import KafkaOffsets, KafkaSource, StoreRanges
+from infra.ports import free_port
 from pipeline.partition.sealed import SealedRange
 from pipeline.spans import schema
 from pipeline.store.objects import ObjectStore
-from topics import admin
+from topics import admin, spans_by_trace
 from topics.errors import PartitionsChangedError
-from topics.settings import KafkaSettings, Settings, StoreSettings
+from topics.settings import KafkaSettings, Settings, StoreSettings, WorkerSettings
+from topics.topic import full_name
 
 pytestmark = pytest.mark.integration
 TOPIC = "spans_by_trace"
@@ -58,6 +62,51 @@ def test_a_partition_that_was_taken_away_has_no_end_that_is_known() -> None:
             await consumer.stop()
 
     assert asyncio.run(end()) is None
+
+
+def test_a_reading_position_is_set_in_the_thread_that_fetches(
+    kafka_settings: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set by another one while a batch is unpacked, it ended the worker (a KeyError), or was written over."""
+    settings = Settings(kafka=kafka_settings, worker=WorkerSettings(port=free_port(), data_dir=tmp_path))
+    admin.ensure(settings)
+    threads: list[threading.Thread] = []
+    seek = AIOKafkaConsumer.seek
+
+    def watched(*given: Any) -> None:
+        threads.append(threading.current_thread())
+        seek(*given)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "seek", watched)
+
+    async def heard() -> list[int]:
+        app = make_app(settings)
+        topic = full_name(spans_by_trace.TOPIC, settings.kafka)
+        offsets: asyncio.Queue[int] = asyncio.Queue()
+
+        @app.agent(app.topic(topic, value_serializer="raw"))
+        async def read(stream: Any) -> None:
+            async for event in stream.noack().events():
+                await offsets.put(event.message.offset)
+
+        source = KafkaSource(app, settings, topic)
+        await app.start()
+        try:
+            for value in (b"0", b"1", b"2"):
+                await source.producer.send(spans_by_trace.TOPIC, 0, None, value, [])
+            async with asyncio.timeout(30):
+                found = [await offsets.get() for _ in range(3)]
+                for start in (1, 0):
+                    await source.seek(0, start)
+                    found += [await offsets.get() for _ in range(start, 3)]
+                return found
+        finally:
+            await source.close()
+            await app.stop()
+
+    assert asyncio.run(heard()) == [0, 1, 2, 1, 2, 0, 1, 2]
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 def test_a_topic_with_more_partitions_than_before_is_refused_with_what_to_read(
