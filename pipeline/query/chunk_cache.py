@@ -1,23 +1,23 @@
-"""What statements gave for each chunk, kept between questions: a panel that is refreshed asks the same of the same."""
+"""What statements gave for each chunk and live segment, kept between questions: a panel asks the same of the same."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef
+from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, numbered
 from pipeline.query.executor import Asked, Executor, OwnThreads
 from pipeline.spans import schema
 
-Key = tuple[str, str, str]  # URL of the chunk, statement, its values
-Came = Callable[
-    [list[pa.Table], list[ChunkRef]], None
-]  # hears the tables so far, and the chunks that are still to come
+Key = tuple[str, str, str]  # URL of the chunk or name of the segment, statement, its values
+Came = Callable[[pa.Table, list[ChunkRef]], None]  # hears the rows so far, and the chunks that are still to come
+NOTHING: Mapping[str, Callable[[], pa.Table]] = MappingProxyType({})
 SHARE = 16  # a table that takes more than this part of the cache is not kept
 KEY_BYTES = 1000  # what a key and an empty table take, about
 
@@ -25,7 +25,7 @@ KEY_BYTES = 1000  # what a key and an empty table take, about
 class ChunkCache:
     """Tables by chunk and statement, the least recently used go first. Thread-safe.
 
-    A chunk never changes, so neither does what a statement gives for it.
+    A chunk never changes, nor does a live segment, so neither does what a statement gives for it.
     """
 
     def __init__(self, bytes_max: int, executor: Executor | None = None) -> None:
@@ -36,36 +36,48 @@ class ChunkCache:
         self._lock = threading.Lock()
         self._executor = executor or OwnThreads()
 
-    def tables(
+    def rows(
         self,
         refs: Sequence[ChunkRef],
         asked: Asked,
         reader: ChunkReader,
+        *,
+        live: Mapping[str, Callable[[], pa.Table]] = NOTHING,
         opened: Callable[[list[ChunkRef]], None] = lambda _refs: None,
         came: Came | None = None,
-    ) -> list[pa.Table]:
-        """A table a chunk that can be read, without CHUNK_NUMBER. opened: hears which ones are not known and read."""
+    ) -> pa.Table | None:
+        """What a statement gives for each chunk that can be read and for live rows, one after the other.
+
+        None where there is none of either; without CHUNK_NUMBER. live: a name that no other rows ever have, and them;
+        opened: hears which chunks are not known and read.
+        """
         text, values = asked.statement([])
-        keys = {ref.url: (ref.url, text, repr(values)) for ref in refs}
-        found = {url: schema.plain(table) for url, key in keys.items() if (table := self._get(key)) is not None}
+        keys = {name: (name, text, repr(values)) for name in (*(ref.url for ref in refs), *live)}
+        found = {name: table for name, key in keys.items() if (table := self._get(key)) is not None}
         if reader.session.watch is not None:
             reader.session.watch.kept([ref for ref in refs if ref.url in found])
+
+        def keep(names: Sequence[str], rows: pa.Table) -> None:
+            numbers, rest = rows.column(CHUNK_NUMBER), rows.drop_columns(CHUNK_NUMBER)
+            for number, name in enumerate(names):
+                found[name] = _packed(rest.filter(pc.equal(numbers, number)).combine_chunks())
+                self._put(keys[name], found[name])
+
         missing = left = [ref for ref in refs if ref.url not in found]
         opened(missing)
+        if new := [name for name in live if name not in found]:
+            rows = [asked.live, *(numbered(live[name](), number) for number, name in enumerate(new))]
+            keep(new, reader.read([], asked.statement, live=pa.concat_tables(rows)))
         if came is not None and found and left:
-            came(list(found.values()), left)
+            came(_joined(found.values()), left)
         with closing(self._executor.each(reader, missing, asked)) as read:
-            for some, rows in read:
-                numbers, rest = rows.column(CHUNK_NUMBER), rows.drop_columns(CHUNK_NUMBER)
+            for some, chunk_rows in read:
                 # Those that turned out to be unreadable were left out of the list
-                for number, ref in enumerate(filter(reader.can_read, some)):
-                    own = rest.filter(pc.equal(numbers, number))
-                    found[ref.url] = own.combine_chunks()
-                    self._put(keys[ref.url], _packed(found[ref.url]))
+                keep([ref.url for ref in some if reader.can_read(ref)], chunk_rows)
                 left = [ref for ref in left if ref not in some]
                 if came is not None and found and left:
-                    came(list(found.values()), left)
-        return [found[ref.url] for ref in refs if ref.url in found]
+                    came(_joined(found.values()), left)
+        return _joined([found[name] for name in keys if name in found]) if found else None
 
     def _get(self, key: Key) -> pa.Table | None:
         with self._lock:
@@ -84,6 +96,10 @@ class ChunkCache:
             while self._bytes > self.bytes_max:
                 _, gone = self._tables.popitem(last=False)
                 self._bytes -= gone.nbytes + KEY_BYTES
+
+
+def _joined(tables: Iterable[pa.Table]) -> pa.Table:
+    return schema.plain(pa.concat_tables(tables, promote_options="permissive"))
 
 
 def _packed(table: pa.Table) -> pa.Table:

@@ -34,9 +34,17 @@ def rows_of(urls: Sequence[str]) -> str:
 
 
 def rows_by_chunk(urls: Sequence[str]) -> str:
-    """The same with the column CHUNK_NUMBER: the place of a row's chunk in the list; names are slower to group by."""
+    """The same with the column CHUNK_NUMBER, which `live` has: the place of a row's chunk in the list.
+
+    Names are slower to group by.
+    """
     chunks = f"SELECT *, file_index AS {CHUNK_NUMBER} FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
-    return (chunks if urls else "") + f"SELECT *, NULL::UBIGINT AS {CHUNK_NUMBER} FROM {{live}}"
+    return (chunks if urls else "") + "SELECT * FROM {live}"
+
+
+def numbered(rows: pa.Table, number: int) -> pa.Table:
+    """Live rows with the column CHUNK_NUMBER."""
+    return rows.append_column(CHUNK_NUMBER, pa.repeat(pa.scalar(number, pa.uint64()), rows.num_rows))
 
 
 class GoneChunk(str):

@@ -79,9 +79,8 @@ class Measure:
         """How many groups and intervals take as much memory as these cells."""
         return (pc.sum(cells.column("spans")).as_py() or 0) // LISTED_A_CELL if self.lists else cells.num_rows
 
-    def added(self, tables: Sequence[pa.Table]) -> pa.Table:
+    def added(self, cells: pa.Table) -> pa.Table:
         """The cells of several sources as those of one. Where they list values they stay apart."""
-        cells = pa.concat_tables(tables, promote_options="permissive")
         if self.lists:
             return cells
         folds = {name: self._fold(name) for name in ("spans", "value") if name in cells.column_names}

@@ -14,13 +14,12 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query import plan
 from pipeline.query.chunk_cache import Came, ChunkCache
-from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, Present, by_cover, rows_by_chunk, rows_of
+from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
 from pipeline.query.comparison import Comparison, CountedSeries, compared
 from pipeline.query.conditions import Condition
 from pipeline.query.counting import Counting, CountsCache
@@ -30,10 +29,9 @@ from pipeline.query.fields import FieldSql, needs_trace
 from pipeline.query.intervals import Intervals
 from pipeline.query.measure import EXAMPLE, Measure, exemplars_of, longest, series_of, too_many
 from pipeline.query.series import SeriesTable, Side, after, calculated
-from pipeline.query.snapshot import Snapshots
+from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.query.sql import Sql, all_of, sql
-from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks
-from pipeline.spans import schema
+from pipeline.query.tenant_spans import UINT64_MAX, Covered, TenantSpans, TimeChunks
 from pipeline.traceql import tree
 from topics.errors import QueryTooLargeError
 
@@ -222,9 +220,10 @@ class _Measured:
         if not self._rows_decide():
             yield from self._of_whole_traces(refs, condition)
             return
-        compiled, covered = self._compiled(present, whole=self._alone), list[ChunkRef]()
+        compiled, covered = self._compiled(present, whole=self._alone), Covered([], [])
+        rest: Snapshot | None = None
         if isinstance(compiled, Measure):
-            covered, refs = by_cover(refs, self._intervals.starts_ns)
+            covered, refs, rest = self._spans.by_cover(refs, self._intervals.starts_ns)
         counts = condition.expression
         where = all_of([self._intervals.holds(), counts])
         columns = sorted(compiled.columns | condition.columns)
@@ -235,32 +234,35 @@ class _Measured:
 
         def read(by: Measure | Comparison) -> list[pa.Table]:
             each = (partial(_one_of, by, number, where) for number in range(by.statements_count))
-            with self._step("cells of the other chunks and of live rows"):
-                return [self._spans.read(refs, statement, columns, condition) for statement in each]
+            with self._step("cells of the other chunks and live rows"):
+                return [self._spans.read(refs, statement, columns, condition, within=rest) for statement in each]
 
-        compiled, tables = _within_memory(compiled, read)
-        yield from ((compiled, table) for table in tables)
-        if covered and (cells := self._cells_of_covered(covered, present, condition, tables)) is not None:
+        tables = list[pa.Table]()
+        if refs or rest is None or rest.has_rows():
+            compiled, tables = _within_memory(compiled, read)
+            yield from ((compiled, table) for table in tables)
+        if any(covered) and (cells := self._cells_of_covered(covered, present, condition, tables)) is not None:
             yield compiled, cells
 
     def _cells_of_covered(
-        self, refs: list[ChunkRef], present: Present, condition: Condition, others: list[pa.Table]
+        self, covered: Covered, present: Present, condition: Condition, others: list[pa.Table]
     ) -> pa.Table | None:
-        """The cells of chunks that lie whole within the range. others: the cells of all else."""
+        """The cells of what lies whole within the range. others: the cells of all else."""
         aligned = self._aligned(present)
 
-        def came(found: list[pa.Table], left: list[ChunkRef]) -> None:
+        def came(found: pa.Table, left: list[ChunkRef]) -> None:
             assert self._heard is not None
             series = series_of(aligned.metric, [*others, aligned.added(found)], self._intervals, self._cells_max)
             latest_ns = max(ref.start_bound_unix_ns for ref in left)
             self._heard(SoFar(after(self._of.second, series), self._intervals.first_after(latest_ns)))
 
         columns = sorted(aligned.columns | condition.columns)
-        newest_first = sorted(refs, key=lambda ref: -ref.start_bound_unix_ns)
-        with self._step("cells of chunks that lie within the range"):
+        newest_first = sorted(covered.refs, key=lambda ref: -ref.start_bound_unix_ns)
+        with self._step("cells of chunks and live segments that lie within the range"):
             of = partial(_cells_by_chunk, aligned, condition.expression)
-            found = self._of_covered(newest_first, columns, of, came if self._heard is not None else None)
-        return aligned.added(found) if found else None
+            told = came if self._heard is not None else None
+            found = self._of_covered(Covered(newest_first, covered.live), columns, condition, of, told)
+        return None if found is None else aligned.added(found)
 
     def _aligned(self, present: Present) -> Measure:
         """Over intervals that are the same when a range with this step is asked for again."""
@@ -269,11 +271,16 @@ class _Measured:
         return Measure.of(self._of.measure, FieldSql(present), aligned, extrapolate=self._extrapolate)
 
     def _of_covered(
-        self, refs: Sequence[ChunkRef], columns: Sequence[str], of: Callable[[Sql, Sql], Sql], came: Came | None = None
-    ) -> list[pa.Table]:
-        """What a statement says of each chunk, of those that were asked for before out of the cache.
+        self,
+        covered: Covered,
+        columns: Sequence[str],
+        condition: Condition,
+        of: Callable[[Sql, Sql], Sql],
+        came: Came | None = None,
+    ) -> pa.Table | None:
+        """What a statement says of each chunk and segment, of those that were asked for before out of the cache.
 
-        of: from the rows and their chunk's number to a statement over aligned intervals. came: as ChunkCache.tables has
+        of: from the rows and their chunk's number to a statement over aligned intervals. came: as ChunkCache.rows has
         it.
         """
         first = self._intervals.aligned()[1]
@@ -282,12 +289,14 @@ class _Measured:
             found = of(Sql(rows_by_chunk(urls), (urls,) if urls else ()), Sql(CHUNK_NUMBER))
             return found.text, list(found.values)
 
-        def placed(tables: list[pa.Table]) -> list[pa.Table]:
-            at = tables[0].column_names.index("point") if tables else 0
-            return [one.set_column(at, "point", pc.subtract(one.column(at), first)) for one in tables]
+        def placed(found: pa.Table) -> pa.Table:
+            return found.set_column(
+                found.column_names.index("point"), "point", pc.subtract(found.column("point"), first)
+            )
 
         tell = None if came is None else lambda found, left: came(placed(found), left)
-        return placed(self._spans.of_each(self._cache, refs, statement, columns, tell))
+        found = self._spans.of_each(self._cache, covered, statement, columns, condition, tell)
+        return None if found is None else placed(found)
 
     def _rows_decide(self) -> bool:
         """Whether rows alone tell which spans count, and for what."""
@@ -315,25 +324,27 @@ class _Measured:
             return None
         counts = condition.expression
         columns = sorted({*EXAMPLE, *compiled.columns, *condition.columns})
-        live = self._spans.live_that_may_fit(columns, condition)
         # A power of two, so that the statement stays the same while more and more spans match
         halvings = max(0, (matched // EXAMPLES_OF).bit_length() - 1)
         if halvings:
             last = 1 << (64 - halvings)
             counts = all_of([counts, Sql("trace_id < ?::BLOB", (last.to_bytes(8, "big"),))])
-            live = live.filter(pa.array(_first_halves(live) < last))
-        covered, others = by_cover(refs, self._intervals.starts_ns)
+        covered, others, rest = self._spans.by_cover(refs, self._intervals.starts_ns)
         aligned, within = self._aligned(present), all_of([self._intervals.holds(), counts])
 
         def of_others(urls: list[str]) -> tuple[str, list[Any]]:
             found = compiled.examples(_source(urls), within, EXAMPLES_A_POINT)
             return found.text, list(found.values)
 
+        def of_covered(source: Sql, number: Sql) -> Sql:
+            return aligned.examples(source, counts, EXAMPLES_A_POINT, number)
+
         with self._step("exemplars"):
-            tables = self._of_covered(
-                covered, columns, lambda source, number: aligned.examples(source, counts, EXAMPLES_A_POINT, number)
-            )
-            return longest([*tables, self._spans.reader.read(others, of_others, live=live)], EXAMPLES_A_POINT)
+            found = self._of_covered(covered, columns, condition, of_covered)
+            tables = [] if found is None else [found]
+            if others or rest.has_rows() or not tables:
+                tables.append(self._spans.read(others, of_others, columns, condition, within=rest))
+            return longest(tables, EXAMPLES_A_POINT)
 
     def _step(self, name: str) -> AbstractContextManager[None]:
         return self._spans.reader.session.step(name)
@@ -391,11 +402,6 @@ def _within_memory(
             if fewer is None:
                 raise
             compiled = fewer
-
-
-def _first_halves(rows: pa.Table) -> npt.NDArray[np.uint64]:
-    """Of trace IDs, as numbers."""
-    return schema.bytes_of(rows.column("trace_id"), 16).view(">u8")[:, 0].astype(np.uint64)
 
 
 def _source(urls: list[str]) -> Sql:

@@ -30,7 +30,6 @@ from pipeline.query.chunks import (
     ChunkReader,
     ChunkRef,
     Present,
-    by_cover,
     rows_by_chunk,
     rows_of,
 )
@@ -39,7 +38,7 @@ from pipeline.query.engine import Engine, Session
 from pipeline.query.explained import SNAPSHOT_STEP, Watch
 from pipeline.query.order import NEWEST, Order
 from pipeline.query.plan import SpanSet
-from pipeline.query.snapshot import Snapshots
+from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.query.sql import TRUE
 from pipeline.query.summary import Pick, TraceSummary
 from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks
@@ -293,14 +292,18 @@ class _Run:
             return self._live_candidates(columns, within) if with_live else _no_candidates()
         if question.query is not None and condition.sql == TRUE.text:
             statement = partial(_every_trace_sql, question=question, spans_min=self._spans_min)
-            return self._spans.read(refs, statement, columns, condition, traces=True, with_live=with_live)
-        covered, others = by_cover(refs, within)
+            live = None if with_live else Snapshot()
+            return self._spans.read(refs, statement, columns, condition, traces=True, within=live)
+        covered, others, rest = self._spans.by_cover(refs, within)
+        if not with_live:
+            covered, rest = covered._replace(live=[]), Snapshot()
         direct = partial(_candidate_sql, condition=condition, within=within)
         tables = [_no_candidates()]
-        if others or with_live:
-            tables.append(self._spans.read(others, direct, columns, condition, with_live=with_live))
+        if others or rest.has_rows():
+            tables.append(self._spans.read(others, direct, columns, condition, within=rest))
         by_chunk = partial(_candidates_by_chunk_sql, condition=condition)
-        tables += self._spans.of_each(self._cache, covered, by_chunk, columns)
+        found = self._spans.of_each(self._cache, covered, by_chunk, columns, condition)
+        tables += [] if found is None else [found]
         return _latest_first(pa.concat_tables(tables))
 
     def _live_candidates(self, columns: list[str], within: tuple[int, int] | None) -> pa.Table:

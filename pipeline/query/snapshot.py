@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -128,6 +128,37 @@ class Snapshot:
         ]
         return pa.concat_tables([self.no_rows(columns), *parts])
 
+    def by_cover(self, tenant: str, range_ns: tuple[int, int] | None) -> tuple[list[LiveSegment], Snapshot]:
+        """Segments of which all rows are the tenant's, lie after H and start in the range (None: of all times).
+
+        And a snapshot of the others.
+        """
+        covered, others = list[LiveSegment](), dict[int, PartitionView]()
+        for partition, view in self.partitions.items():
+            whole = [one for one in view.segments if _is_covered(one, view.horizon, tenant, range_ns)]
+            known = {one.serial for one in whole}
+            live, tail = (tuple(one for one in some if one.serial not in known) for some in (view.live, view.tail))
+            others[partition] = replace(view, live=live, tail=tail)
+            covered += whole
+        return covered, replace(self, partitions=others)
+
+    def of_segment(
+        self,
+        segment: LiveSegment,
+        columns: Sequence[str],
+        fits: Callable[[Container[str]], bool],
+        needs: Sequence[Need] = (),
+    ) -> pa.Table:
+        """The rows of one that `by_cover` gave, as `rows` gives them."""
+        found = None
+        if fits(segment.column_names) and self._meets(segment, needs):
+            found = self._rows_of(segment, segment.first, columns, segment.tenant, None)
+        return self.no_rows(columns) if found is None else found
+
+    def has_rows(self) -> bool:
+        """Is there any row?"""
+        return self.has_rows_from({})
+
     def has_rows_from(self, since: Mapping[int, int]) -> bool:
         """Is there any row at these offsets or later?"""
         return any(
@@ -184,6 +215,13 @@ class Snapshot:
                 if rows.num_rows:
                     found.append((view, segment, rows))
         return found
+
+
+def _is_covered(segment: LiveSegment, horizon: int, tenant: str, range_ns: tuple[int, int] | None) -> bool:
+    if not segment.serial or segment.tenant != tenant or segment.first < horizon:
+        return False
+    first_ns, last_ns = segment.starts_ns
+    return range_ns is None or (range_ns[0] <= first_ns and last_ns <= range_ns[1])
 
 
 def _first(view: PartitionView, since: Mapping[int, int] | None) -> int:

@@ -25,14 +25,12 @@ from pipeline.query.chunks import (
     ChunkReader,
     ChunkRef,
     Present,
-    by_cover,
     refs_of,
     rows_by_chunk,
     rows_of,
 )
 from pipeline.query.conditions import Condition
 from pipeline.query.engine import Engine, Session, quoted
-from pipeline.query.executor import Asked
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.plan import condition_of
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
@@ -45,6 +43,7 @@ from pipeline.traceql import tree
 from pipeline.traceql.tree import KINDS, STATUSES
 
 ALWAYS = (0, 2**64 - 1)
+PARENT = "parent_span_id"
 IN_RANGE_COLUMNS = ("start_unix_ns", "duration_ns")
 STORED_MEANWHILE_TRIES = 3
 Range = tuple[int, int] | None
@@ -168,13 +167,17 @@ class Tags:
                 expressions = expressions_of(of, present)
                 answer.chunks += len(refs)
                 answer.chunk_bytes += sum(ref.entry.bytes for ref in refs)
-                live = _live_rows(spans, expressions, condition)
-                covered, others = by_cover(refs, among.within)
+                columns = {*IN_RANGE_COLUMNS, *condition.columns}.union(*(each.columns for each in expressions))
+                covered, others, rest = spans.by_cover(refs, among.within)
+                if PARENT in columns:  # a live row has another one than a chunk's
+                    covered, rest = covered._replace(live=[]), snapshot
+                live = _live_rows(spans, sorted(columns), rest)
                 for each in expressions:
                     statement = partial(_values_sql, each=each, where=_where(among, condition), limit=limit)
-                    tables = [reader.read(others, statement, live=live)]
+                    tables = [reader.read(others, statement, live=live)] if others or live.num_rows else []
                     whole = partial(_values_by_chunk_sql, each=each, condition=condition, limit=limit)
-                    tables += self._cache.tables(covered, Asked(whole, live.slice(0, 0)), reader)
+                    of_whole = spans.of_each(self._cache, covered, whole, sorted(columns), condition)
+                    tables += [] if of_whole is None else [of_whole]
                     values = chain.from_iterable(table.column("v").to_pylist() for table in tables)
                     found.update(TagValue(each.type, text(each.type, value)) for value in values)
 
@@ -373,12 +376,11 @@ def text(type_: str, value: Any) -> str:
     return str(value)
 
 
-def _live_rows(spans: TenantSpans, expressions: Sequence[Expression], condition: Condition) -> pa.Table:
-    """The live rows that all of them read, unpacked once, with a chunk's columns for parents."""
-    columns = {*IN_RANGE_COLUMNS, *condition.columns}.union(*(each.columns for each in expressions))
-    rows = spans.live(sorted(columns))
-    if "parent_span_id" in columns:
-        rows = rows.append_column("outside_parent_span_id", rows.column("parent_span_id"))
+def _live_rows(spans: TenantSpans, columns: Sequence[str], within: Snapshot) -> pa.Table:
+    """Live rows with these columns, and with a chunk's columns for parents."""
+    rows = spans.live(columns, within=within)
+    if PARENT in columns:
+        rows = rows.append_column("outside_parent_span_id", rows.column(PARENT))
         rows = rows.append_column("parent_row", pa.nulls(rows.num_rows, pa.int32()))
     return rows
 

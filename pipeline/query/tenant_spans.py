@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.query import trace_rows
+from pipeline.query.blocks import LiveSegment
 from pipeline.query.chunk_cache import Came, ChunkCache
-from pipeline.query.chunks import MORE_KEYS_MAX, ChunkReader, ChunkRef, Present, refs_of, rows_of, told_damage
+from pipeline.query.chunks import (
+    MORE_KEYS_MAX,
+    ChunkReader,
+    ChunkRef,
+    Present,
+    by_cover,
+    numbered,
+    refs_of,
+    rows_of,
+    told_damage,
+)
 from pipeline.query.conditions import SERVICE, Condition
 from pipeline.query.executor import Asked
 from pipeline.query.explained import Watch
@@ -24,6 +35,13 @@ from topics.partitioner import partitions_of
 
 FILTERED_TRACES_MAX = 64
 UINT64_MAX = 2**64 - 1
+
+
+class Covered(NamedTuple):
+    """Chunks and live segments of which all rows lie within a range."""
+
+    refs: list[ChunkRef]
+    live: list[LiveSegment]
 
 
 class TimeChunks(Protocol):
@@ -89,14 +107,26 @@ class TenantSpans:
         """The columns of these chunks and of what is live."""
         return Present.of(refs, self._live_columns)
 
-    def live(self, columns: Sequence[str], trace_ids: pa.Array | None = None) -> pa.Table:
-        """Live rows, of these traces where some are given."""
-        return self._snapshot.rows(columns, self._tenant, trace_ids)
+    def live(
+        self, columns: Sequence[str], trace_ids: pa.Array | None = None, within: Snapshot | None = None
+    ) -> pa.Table:
+        """Live rows, of these traces where some are given. within: of these alone."""
+        return (within or self._snapshot).rows(columns, self._tenant, trace_ids)
 
-    def live_that_may_fit(self, columns: Sequence[str], condition: Condition) -> pa.Table:
-        """Those live rows that may fulfil a condition."""
+    def live_that_may_fit(
+        self, columns: Sequence[str], condition: Condition, within: Snapshot | None = None
+    ) -> pa.Table:
+        """Those live rows that may fulfil a condition. within: of these alone."""
         fits = partial(_segment_may_fit, condition)
-        return self._snapshot.rows(columns, self._tenant, fits=fits, needs=condition.needs)
+        return (within or self._snapshot).rows(columns, self._tenant, fits=fits, needs=condition.needs)
+
+    def by_cover(
+        self, refs: Iterable[ChunkRef], range_ns: tuple[int, int] | None
+    ) -> tuple[Covered, list[ChunkRef], Snapshot]:
+        """What has only spans that start in the range (None: of all times); the other chunks and live rows."""
+        covered, others = by_cover(refs, range_ns)
+        live, rest = self._snapshot.by_cover(self._tenant, range_ns)
+        return Covered(covered, live), others, rest
 
     def no_live(self, columns: Sequence[str]) -> pa.Table:
         """No live rows, with these columns."""
@@ -110,26 +140,36 @@ class TenantSpans:
         condition: Condition,
         *,
         traces: bool = False,
-        with_live: bool = True,
+        within: Snapshot | None = None,
     ) -> pa.Table:
         """A statement over chunks and those live rows, with `columns`, that may fulfil a condition.
 
-        statement, traces: as ChunkReader.read takes them.
+        statement, traces: as ChunkReader.read takes them; within: of the live rows, these alone.
         """
         self._opened(refs)
-        live = self.live_that_may_fit(columns, condition) if with_live else self.no_live(columns)
+        live = self.live_that_may_fit(columns, condition, within)
         return self.reader.read(refs, statement, traces=traces, live=live)
 
     def of_each(
         self,
         cache: ChunkCache,
-        refs: Sequence[ChunkRef],
+        covered: Covered,
         statement: Callable[[list[str]], tuple[str, list[Any]]],
         columns: Sequence[str],
+        condition: Condition,
         came: Came | None = None,
-    ) -> list[pa.Table]:
-        """What a statement with CHUNK_NUMBER gives for each chunk, out of the cache where it is known."""
-        return cache.tables(refs, Asked(statement, self.no_live(columns)), self.reader, self._opened, came)
+    ) -> pa.Table | None:
+        """What a statement with CHUNK_NUMBER gives for each chunk and segment, out of the cache where it is known.
+
+        columns, condition: as `read` takes them; came: as ChunkCache.rows has it.
+        """
+        fits = partial(_segment_may_fit, condition)
+        rows = {
+            f"live {segment.serial}": partial(self._snapshot.of_segment, segment, columns, fits, condition.needs)
+            for segment in covered.live
+        }
+        asked = Asked(statement, numbered(self.no_live(columns), 0))
+        return cache.rows(covered.refs, asked, self.reader, live=rows, opened=self._opened, came=came)
 
     def _opened(self, refs: Sequence[ChunkRef]) -> None:
         self.chunks += len(refs)

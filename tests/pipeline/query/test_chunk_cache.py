@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.query.chunk_cache import ChunkCache
-from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, rows_by_chunk
+from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, numbered, rows_by_chunk
 from pipeline.query.copies import Wanted
 from pipeline.query.engine import Session
 from pipeline.query.executor import Asked
 from pipeline.store.manifest import ChunkEntry
 from tests.pipeline.query.test_engine import run
 
-LIVE = pa.table({"v": pa.array([], pa.int64())})
+NO_LIVE = numbered(pa.table({"v": pa.array([], pa.int64())}), 0)
 
 
 def ref(number: int) -> ChunkRef:
@@ -49,20 +50,46 @@ def test_each_chunk_keeps_its_own_rows_beside_one_that_cannot_be_read(tmp_path: 
     files[refs[1].url].write_bytes(b"no parquet")
     asked: list[list[ChunkRef]] = []
 
-    def work(session: Session) -> list[list[list[int]]]:
+    def work(session: Session) -> list[list[int]]:
         session.files = lambda wanted, fetch: {one.url: files[one.url] for one in wanted}  # type: ignore[method-assign]
         cache, reasons = ChunkCache(1 << 20), list[str]()
         reader = ChunkReader(session, reasons)
 
-        def values(of: list[ChunkRef]) -> list[list[int]]:
-            found = cache.tables(of, Asked(statement, LIVE), reader, asked.append)
-            return [one.column("v").to_pylist() for one in found]
+        def values(of: list[ChunkRef]) -> list[int]:
+            found = cache.rows(of, Asked(statement, NO_LIVE), reader, opened=asked.append)
+            assert found is not None
+            return found.column("v").to_pylist()
 
         found = [values(refs), values([refs[3], refs[0]])]
         assert len(reasons) == 1
         assert refs[1].url in reasons[0]
         return found
 
-    assert run(work, tmp_path) == [[[0], [2, 2, 2], [3, 3, 3, 3]], [[3, 3, 3, 3], [0]]]
+    assert run(work, tmp_path) == [[0, 2, 2, 2, 3, 3, 3, 3], [3, 3, 3, 3, 0]]
     assert asked == [refs, []]
     assert Wanted("b", "chunk-0", 1) == refs[0].wanted
+
+
+def test_live_rows_are_asked_for_once_under_their_name(tmp_path: Path) -> None:
+    taken: list[str] = []
+
+    def rows(name: str, *values: int) -> Callable[[], pa.Table]:
+        def take() -> pa.Table:
+            taken.append(name)
+            return pa.table({"v": pa.array(values, pa.int64())})
+
+        return take
+
+    segments = {"live 1": rows("live 1", 1, 1), "live 2": rows("live 2")}
+
+    def work(session: Session) -> list[list[int]]:
+        cache, reader = ChunkCache(1 << 20), ChunkReader(session, [])
+
+        def values(live: Mapping[str, Callable[[], pa.Table]]) -> list[int]:
+            found = cache.rows([], Asked(statement, NO_LIVE), reader, live=live)
+            return [] if found is None else found.column("v").to_pylist()
+
+        return [values(segments), values(segments | {"live 3": rows("live 3", 3)}), values({})]
+
+    assert run(work, tmp_path) == [[1, 1], [1, 1, 3], []]
+    assert taken == ["live 1", "live 2", "live 3"]
