@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from pipeline.query.intervals import Intervals
 from pipeline.query.series import WORDS
 from pipeline.query.sql import Sql, sql
 from pipeline.query.tenant_spans import TenantSpans
-from pipeline.query.value_counts import POINT_BITS, Cells, Column, Ints, Marks, ValueCounts
+from pipeline.query.value_counts import POINT_BITS, Cells, Column, Ints, Marks, Tally, ValueCounts
 from topics.errors import StoreUnavailableError
 
 MARKED_SPANS_MAX = 8_000_000  # whose marks are kept for the second pass
@@ -48,6 +49,13 @@ class Marked(NamedTuple):
 
     rows: pa.Table
     marks: Marks
+
+
+class Tallied(NamedTuple):
+    """A chunk's columns, piece by piece."""
+
+    marks: Marks
+    tallies: list[tuple[str, Tally | None]]
 
 
 class CountsCache:
@@ -110,12 +118,11 @@ class Counting:
         if self._spans.reader.session.watch is not None:
             self._spans.reader.session.watch.kept([ref for url, ref in covered.items() if url in kept.urls])
         counts, done = kept.counts.copy(), set(kept.urls)
-        for ref in new:
-            if self._add_chunk(counts, ref, whole=True):
-                done.add(ref.url)
+        done |= self._add_chunks(counts, new, list(self._columns), whole=True)
         counts.together()
-        total = counts.copy()
-        live = self._add_others(total, others)
+        more = ValueCounts(counts.base)
+        live = self._add_others(more, others)
+        total = counts.with_most_of(more, self._comparison.shown_max)
         chosen = {
             name: column.values.take(self._most_frequent(column))
             for name, column in total.columns.items()
@@ -141,18 +148,24 @@ class Counting:
     def _second(self, few: ValueCounts, sources: dict[str, list[ChunkRef]], done: set[str]) -> ValueCounts:
         """The intervals of chosen values."""
         found = few.copy()
-        by_url = {ref.url: ref for refs in sources.values() for ref in refs if ref.url in done}
-        for url, ref in by_url.items():
-            names = [name for name, refs in sources.items() if any(one.url == url for one in refs)]
-            self._add_chunk(found, ref, whole=True, names=names)
+        by_names: dict[tuple[str, ...], list[ChunkRef]] = {}
+        for ref in {ref.url: ref for refs in sources.values() for ref in refs if ref.url in done}.values():
+            of_this = (name for name, refs in sources.items() if any(one.url == ref.url for one in refs))
+            by_names.setdefault(tuple(of_this), []).append(ref)
+        for names, refs in by_names.items():
+            self._add_chunks(found, refs, names, whole=True)
+        found.together()
         return found
 
     def _add_others(self, counts: ValueCounts, others: Sequence[ChunkRef], live: Marked | None = None) -> Marked:
         """Chunks that do not lie in the range as a whole, and what is live."""
-        for ref in others:
-            self._add_chunk(counts, ref, whole=False)
+        names = list(counts.only or self._columns)
+        self._add_chunks(counts, others, names, whole=False)
         live = live or self._live()
-        self._add_rows(counts, live.rows, live.marks, list(counts.only or self._columns))
+        with ThreadPoolExecutor(pa.cpu_count(), "count") as threads:  # one column a core
+            tallies = threads.map(partial(self._tally, counts, live.rows, live.marks), names)
+            for name, tally in zip(names, tallies, strict=True):
+                counts.add(name, tally)
         counts.together()
         return live
 
@@ -175,60 +188,80 @@ class Counting:
             *([self._intervals.holds()] if inside else []),
         )
 
-    def _add_chunk(
-        self, counts: ValueCounts, ref: ChunkRef, *, whole: bool, names: Sequence[str] | None = None
-    ) -> bool:
-        """Whether it could be read."""
-        reader = self._spans.reader
-        wanted = list(counts.only or self._columns) if names is None else names
+    def _add_chunks(
+        self, counts: ValueCounts, refs: Sequence[ChunkRef], names: Sequence[str], *, whole: bool
+    ) -> set[str]:
+        """The URLs of those that could be read. One chunk a core: columns side by side would wait for the longest."""
+        done, under_way = set[str](), deque[tuple[ChunkRef, Future[Tallied]]]()
+        threads = ThreadPoolExecutor(cores := pa.cpu_count(), "count")
+        try:
+            for ref in refs:
+                if (begun := self._begun(ref, inside=not whole)) is not None:
+                    under_way.append((ref, threads.submit(self._tallied, counts, names, *begun)))
+                if len(under_way) > cores:
+                    done |= self._added(counts, *under_way.popleft())
+            while under_way:
+                done |= self._added(counts, *under_way.popleft())
+        finally:
+            threads.shutdown(cancel_futures=True)
+        return done
+
+    def _begun(self, ref: ChunkRef, *, inside: bool) -> tuple[str | pa.Buffer, pa.Table | Marks] | None:
+        """The chunk's file, and which rows count; None where it cannot be read."""
+        reader, marks = self._spans.reader, self._marks.get(ref.url)
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
-            text, values = self._marking(Sql(FROM_CHUNK, (urls,)), inside=not whole)
+            text, values = self._marking(Sql(FROM_CHUNK, (urls,)), inside=inside)
             return (text, list(values)) if urls else ("SELECT 0 AS file_row_number WHERE false", [])
 
-        marks = self._marks.get(ref.url)
-        marked = None if marks else reader.read([ref], statement, live=self._spans.no_live(self._read))
-        if not reader.can_read(ref):
-            return False
-        found = counts.copy()
+        marked = marks or reader.read([ref], statement, live=self._spans.no_live(self._read))
         try:
-            source = reader.source(ref)
-            footer = pq.read_metadata(source)
-            texts = [name for name in footer.schema.names if name in wanted and self._columns[name].type == "string"]
-            file = pq.ParquetFile(source, metadata=footer, read_dictionary=texts, memory_map=True)
-            if marked is not None:
-                marks = self._keep(ref, Marks.of(marked, file.metadata.num_rows))
-            assert marks is not None
-            for first, rows in _pieces(file, wanted):
-                reader.session.check()
-                self._add_rows(found, rows, marks.slice(first, rows.num_rows), wanted)
-        except (pa.ArrowException, OSError, StoreUnavailableError) as exc:
+            return (reader.source(ref), marked) if reader.can_read(ref) else None
+        except StoreUnavailableError as exc:
             reader.leave_out(ref, str(exc))
-            return False
-        counts.columns = found.columns
-        return True
+            return None
 
-    def _keep(self, ref: ChunkRef, marks: Marks) -> Marks:
+    def _tallied(
+        self, counts: ValueCounts, names: Sequence[str], source: str | pa.Buffer, marked: pa.Table | Marks
+    ) -> Tallied:
+        """In a thread of its own. Raises what comes of a chunk that cannot be read, QueryTimeoutError."""
+        footer = pq.read_metadata(source)
+        texts = [name for name in footer.schema.names if name in names and self._columns[name].type == "string"]
+        file = pq.ParquetFile(source, metadata=footer, read_dictionary=texts, memory_map=True)
+        marks = marked if isinstance(marked, Marks) else Marks.of(marked, footer.num_rows)
+        found = list[tuple[str, Tally | None]]()
+        for first, rows in _pieces(file, names):
+            self._spans.reader.session.check()
+            some = marks.slice(first, rows.num_rows)
+            found += ((name, self._tally(counts, rows, some, name)) for name in names)
+        return Tallied(marks, found)
+
+    def _added(self, counts: ValueCounts, ref: ChunkRef, tallied: Future[Tallied]) -> set[str]:
+        """All of a chunk, or nothing."""
+        try:
+            marks, tallies = tallied.result()
+        except (pa.ArrowException, OSError) as exc:
+            self._spans.reader.leave_out(ref, str(exc))
+            return set()
+        self._keep(ref, marks)
+        for name, tally in tallies:
+            counts.add(name, tally)
+        return {ref.url}
+
+    def _keep(self, ref: ChunkRef, marks: Marks) -> None:
         """For the second pass, as long as there is room."""
         if sum(len(one.group) for one in self._marks.values()) + len(marks.group) <= MARKED_SPANS_MAX:
             self._marks[ref.url] = marks
-        return marks
 
-    def _add_rows(self, counts: ValueCounts, rows: pa.Table, marks: Marks, names: Sequence[str]) -> None:
-        """Columns side by side, one a core: most of the work on one leaves Python's lock alone."""
-
-        def add(name: str) -> None:
-            counted = self._columns[name]
-            if name in rows.column_names:
-                values = rows.column(name)
-                if counted.type in WORDS:
-                    values = pc.fill_null(values, 0)
-                counts.add(name, values, marks, blank=bool(counted.scope) or counted.type in WORDS)
-            elif counted.type in WORDS:
-                counts.add(name, pa.chunked_array([pa.repeat(pa.scalar(0, pa.int32()), rows.num_rows)]), marks)
-
-        with ThreadPoolExecutor(pa.cpu_count(), "count") as threads:
-            deque(threads.map(add, names), maxlen=0)
+    def _tally(self, counts: ValueCounts, rows: pa.Table, marks: Marks, name: str) -> Tally | None:
+        counted = self._columns[name]
+        if name in rows.column_names:
+            values = rows.column(name)
+            values = pc.fill_null(values, 0) if counted.type in WORDS else values
+            return counts.tally(name, values, marks, blank=bool(counted.scope) or counted.type in WORDS)
+        if counted.type in WORDS:
+            return counts.tally(name, pa.chunked_array([pa.repeat(pa.scalar(0, pa.int32()), rows.num_rows)]), marks)
+        return None
 
     # ---- what is told
 
@@ -266,6 +299,6 @@ def _pieces(file: pq.ParquetFile, names: Sequence[str]) -> Iterator[tuple[int, p
         groups.append(group)
         rows += file.metadata.row_group(group).num_rows
         if rows >= PIECE_SPANS or group == file.num_row_groups - 1:
-            found = file.read_row_groups(groups, columns=columns)
+            found = file.read_row_groups(groups, columns=columns, use_threads=False)
             yield first, found
             groups, first, rows = [], first + rows, 0

@@ -1,7 +1,8 @@
 """How often each value of many columns stands in rows of two sides, by interval; columns, not rows, are gone through.
 
-A column comes as a dictionary and codes, so counting is one pass over small numbers. Of a column with many values only
-the totals are counted at first; the intervals of a few of them in a second pass (`only`).
+A column comes as a dictionary and codes, so counting is one pass over small numbers, in any thread; tallies are added
+up in one. Of a column with many values only the totals are counted at first; the intervals of a few of them in a second
+pass (`only`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import pyarrow.compute as pc
 Ints = npt.NDArray[np.int64]
 FEW = 4096  # values of a column of which the intervals are counted in the first pass
 POINT_BITS = 26  # of an interval, in a cell's number; below it one bit for the side
+LOW_BITS = (1 << POINT_BITS) - 1
 SIDES = 2
 PILED, PILED_MIN = 2, 16_384  # cells lie beside what they are to be added to up to so many times as many, and some
+CLOSE = 1024  # whole numbers in a row
 SPARSE = 4  # cells are listed where there would be so many more of them than rows
 
 
@@ -53,7 +56,7 @@ class Cells(NamedTuple):
     counts: Ints
 
     @classmethod
-    def tallied(cls, numbers: Ints, size: int) -> Cells:
+    def tallied(cls, numbers: npt.NDArray[np.integer[Any]], size: int) -> Cells:
         """How often each number below `size` is there."""
         if size > SPARSE * len(numbers) + FEW:
             return cls(*np.unique(numbers, return_counts=True))
@@ -75,37 +78,103 @@ class Cells(NamedTuple):
         return cls(numbers[first], np.add.reduceat(counts, first) if len(first) else counts)
 
 
+class Tally(NamedTuple):
+    """What some rows of a column come to: the codes of its own dictionary by interval and side, and all together.
+
+    few: intervals are counted; else all stand in interval 0.
+    """
+
+    values: pa.Array
+    codes: Ints
+    low_bits: Ints  # interval and side
+    counts: Ints
+    there: Cells
+    few: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column's values, each once, and its cells: code, interval, side. there: cells of all values together.
 
-    few: intervals are counted; else all stand in interval 0.
+    few: intervals are counted; else all stand in interval 0. waiting: what is to be added to them.
     """
 
     values: pa.Array
     cells: tuple[Cells, ...] = ()
     there: tuple[Cells, ...] = ()
     few: bool = True
+    waiting: tuple[Tally, ...] = ()
 
-    def with_cells(self, cells: Cells, there: Cells, *, few: bool) -> Column:
-        """With the cells of further rows. few: they have intervals."""
-        few = self.few and few and len(self.values) <= FEW
-        own, new = self.cells, cells
-        if not few:
-            own, new = tuple(map(_without_points, own)) if self.few else own, _without_points(cells)
-        return Column(self.values, _piled(own, new), _piled(self.there, there), few)
+    def with_tally(self, tally: Tally) -> Column:
+        """With further rows. To find out which values are new takes as long as to look at all: it is done seldom."""
+        found = replace(self, waiting=(*self.waiting, tally))
+        new = sum(len(one.values) for one in found.waiting)
+        return found._joined() if new > PILED * len(self.values) + PILED_MIN else found
+
+    def _joined(self) -> Column:
+        """With one dictionary. Its own values come first, so that their codes stay."""
+        if not self.waiting:
+            return self
+        coded = pa.concat_arrays([self.values, *(one.values for one in self.waiting)]).dictionary_encode()
+        of_all, first = coded.indices.to_numpy().astype(np.int64), len(self.values)
+        few = self.few and all(one.few for one in self.waiting) and len(coded.dictionary) <= FEW
+        cells, there = self.cells, self.there
+        if self.few and not few:
+            cells = tuple(map(_without_points, cells))
+        for one in self.waiting:
+            codes = of_all[first : first + len(one.values)]
+            new = Cells(codes[one.codes] << POINT_BITS | one.low_bits, one.counts)
+            cells = _piled(cells, new if few else _without_points(new))
+            there = _piled(there, one.there)
+            first += len(one.values)
+        return Column(coded.dictionary, cells, there, few)
 
     def together(self) -> Column:
         """The same, added up."""
-        return replace(self, cells=(Cells.added(self.cells),), there=(Cells.added(self.there),))
+        found = self._joined()
+        return replace(found, cells=(Cells.added(found.cells),), there=(Cells.added(found.there),))
 
-    def most_frequent(self, side: int, count: int) -> pa.Array:
-        """The codes of the values that a side has most often; of equals the smaller values."""
+    def with_most_of(self, other: Column, count: int) -> Column:
+        """With the cells of another one. Of many values only those of this one that may then be among the `count` most
+        frequent ones of a side are left: looking for all of them in the other takes long.
+
+        Who has at least as much as the last of the most frequent ones lacks, with what the other has at most, is one.
+        """
+        found = self if self.few else self._of(self._that_may_lead(other, count))
+        return replace(found, waiting=(other._as_tally(),)).together()
+
+    def _that_may_lead(self, other: Column, count: int) -> npt.NDArray[np.bool_]:
+        """Of each value. Counts of a value that is left out, in `other`, are too few to lead."""
+        may = np.zeros(len(self.values), dtype=bool)
+        for side in range(SIDES):
+            own, most = self._totals(side), max(other._totals(side), default=0)
+            may |= own >= max(1, _nth_largest(own, count) - most)
+        return may
+
+    def _of(self, kept: npt.NDArray[np.bool_]) -> Column:
+        """Of some of the values."""
+        codes = np.cumsum(kept) - 1
+        numbers, counts = Cells.added(self.cells)
+        mine = kept[numbers >> POINT_BITS]
+        numbers = codes[numbers[mine] >> POINT_BITS] << POINT_BITS | (numbers[mine] & LOW_BITS)
+        return replace(self, values=self.values.filter(pa.array(kept)), cells=(Cells(numbers, counts[mine]),))
+
+    def _as_tally(self) -> Tally:
+        numbers, counts = Cells.added(self.cells)
+        codes, low_bits = numbers >> POINT_BITS, numbers & LOW_BITS
+        return Tally(self.values, codes, low_bits, counts, Cells.added(self.there), self.few)
+
+    def _totals(self, side: int) -> npt.NDArray[np.float64]:
+        """How often a side has each value."""
         numbers, counts = Cells.added(self.cells)
         mine = (numbers & 1) == side
         totals = np.bincount(numbers[mine] >> POINT_BITS, weights=counts[mine], minlength=len(self.values))
-        least = np.partition(totals, -count)[-count] if len(totals) > count else 1.0
-        candidates = np.flatnonzero(totals >= max(1.0, least))
+        return totals.astype(np.float64, copy=False)
+
+    def most_frequent(self, side: int, count: int) -> pa.Array:
+        """The codes of the values that a side has most often; of equals the smaller values."""
+        totals = self._totals(side)
+        candidates = np.flatnonzero(totals >= max(1.0, _nth_largest(totals, count)))
         values = self.values.take(pa.array(candidates))
         values = values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values
         table = pa.table({"total": totals[candidates], "value": values})
@@ -114,9 +183,14 @@ class Column:
 
     @property
     def nbytes(self) -> int:
-        """What it takes."""
+        """What it takes, once it is added up."""
         cells = sum(one.numbers.nbytes + one.counts.nbytes for one in (*self.cells, *self.there))
         return cells + int(self.values.nbytes)
+
+
+def _nth_largest(numbers: npt.NDArray[np.float64], place: int) -> float:
+    """0 where there are fewer."""
+    return float(np.partition(numbers, -place)[-place]) if len(numbers) >= place else 0.0
 
 
 def _piled(parts: tuple[Cells, ...], new: Cells) -> tuple[Cells, ...]:
@@ -126,37 +200,29 @@ def _piled(parts: tuple[Cells, ...], new: Cells) -> tuple[Cells, ...]:
     return (Cells.added(parts),) if sum(others) > PILED * first + PILED_MIN else parts
 
 
-class _Tally(NamedTuple):
-    """Cells of some rows of a column: codes of its own dictionary, and of all values together."""
-
-    codes: Ints
-    low_bits: Ints  # interval and side
-    counts: Ints
-    there: Cells
-    few: bool
-
-
-def _tally(coded: pa.DictionaryArray, marks: Marks, base: int) -> _Tally:
-    """One pass over the rows: what has no value or does not count has a number of its own."""
-    values, (group, low, groups) = len(coded.dictionary), marks
-    codes = pc.fill_null(coded.indices, values).to_numpy()
+def tallied(coded: pa.DictionaryArray, marks: Marks, base: int) -> Tally:
+    """One pass over the rows that have a value; those that do not count have a number of their own."""
+    values, codes, (group, low, groups) = len(coded.dictionary), coded.indices, marks
+    if codes.null_count:
+        group, codes = group[codes.is_valid().to_numpy(zero_copy_only=False)], codes.drop_null()
+    codes = codes.to_numpy()
     few = values <= FEW
     by, size = (group, groups) if few else (np.where(group < groups, group & 1, SIDES).astype(np.int32), SIDES)
-    if (values + 1) * (size + 1) >= np.iinfo(np.int32).max:
+    if values * (size + 1) >= np.iinfo(np.int32).max:
         codes = codes.astype(np.int64)
-    numbers, counts = Cells.tallied(codes * codes.dtype.type(size + 1) + by, (values + 1) * (size + 1))
+    numbers, counts = Cells.tallied(codes * codes.dtype.type(size + 1) + by, values * (size + 1))
     found, at = np.divmod(numbers, size + 1)
-    kept = (found < values) & (at < size)
+    kept = at < size
     found, at, counts = found[kept], at[kept], counts[kept]
     shift = (low - base) << 1
     if few:
         order = np.argsort(at, kind="stable")
         first = np.flatnonzero(np.diff(at[order], prepend=-1))
         there = Cells(at[order][first] + shift, np.add.reduceat(counts[order], first) if len(first) else first)
-        return _Tally(found, at + shift, counts, there, few)
-    numbers, sums = Cells.tallied(group[codes < values], groups + 1)
+        return Tally(coded.dictionary, found, at + shift, counts, there, few)
+    numbers, sums = Cells.tallied(group, groups + 1)
     inside = numbers < groups
-    return _Tally(found, at, counts, Cells(numbers[inside] + shift, sums[inside]), few)
+    return Tally(coded.dictionary, found, at, counts, Cells(numbers[inside] + shift, sums[inside]), few)
 
 
 def _without_points(cells: Cells) -> Cells:
@@ -179,26 +245,29 @@ class ValueCounts:
         """One that can be added to."""
         return ValueCounts(self.base, self.only, dict(self.columns))
 
-    def add(self, name: str, values: pa.ChunkedArray, marks: Marks, *, blank: bool = True) -> None:
-        """Some rows of a column, with nulls. blank: whether an empty text is a value."""
+    def tally(self, name: str, values: pa.ChunkedArray, marks: Marks, *, blank: bool = True) -> Tally | None:
+        """What some rows of a column, with nulls, come to; changes nothing. blank: whether an empty text is a value."""
         coded = dictionary_of(values if blank else _without_blank(values))
         if not len(coded.dictionary):
-            return
-        known = self.only.get(name)
-        if known is not None:
+            return None
+        if (known := self.only.get(name)) is not None:
             places = pc.index_in(coded.dictionary, value_set=known)
             coded = pa.DictionaryArray.from_arrays(places.take(coded.indices), known)
-        column = self.columns.get(name) or Column(coded.dictionary.slice(0, 0) if known is None else known)
-        codes = np.arange(len(coded.dictionary))
-        if known is None:
-            places = pc.index_in(coded.dictionary, value_set=column.values)
-            codes = pc.fill_null(places, -1).to_numpy().astype(np.int64)
-            new = np.flatnonzero(codes < 0)
-            codes[new] = len(column.values) + np.arange(len(new))
-            column = replace(column, values=pa.concat_arrays([column.values, coded.dictionary.take(pa.array(new))]))
-        found = _tally(coded, marks, self.base)
-        cells = Cells(codes[found.codes] << POINT_BITS | found.low_bits, found.counts)
-        self.columns[name] = column.with_cells(cells, found.there, few=found.few)
+        return tallied(coded, marks, self.base)
+
+    def add(self, name: str, tally: Tally | None) -> None:
+        """Some rows of a column."""
+        if tally is not None:
+            column = self.columns.get(name) or Column(tally.values.slice(0, 0))
+            self.columns[name] = column.with_tally(tally)
+
+    def with_most_of(self, other: ValueCounts, count: int) -> ValueCounts:
+        """With others, of which the columns are added up; as Column.with_most_of has it."""
+        both = {
+            name: column.with_most_of(other.columns[name], count) if name in other.columns else column
+            for name, column in self.columns.items()
+        }
+        return replace(self, columns=other.columns | both)
 
     def together(self) -> None:
         """Add up what came so far."""
@@ -220,7 +289,16 @@ def dictionary_of(values: pa.ChunkedArray) -> pa.DictionaryArray:
     """One array of codes, every value of the dictionary once and none null; -0.0 is 0.0."""
     if pa.types.is_floating(values.type):
         values = pc.add(values, 0.0)
-    if not pa.types.is_dictionary(values.type):
-        values = values.dictionary_encode()
     found: Any = values.combine_chunks()
-    return found
+    if pa.types.is_integer(found.type) and (close := _by_distance(found)) is not None:
+        return close
+    return found if pa.types.is_dictionary(found.type) else found.dictionary_encode()
+
+
+def _by_distance(values: pa.Array) -> pa.DictionaryArray | None:
+    """Of numbers that lie close together, with all between them: a subtraction where else each is looked up."""
+    low, high = (pc.min_max(values)[which].as_py() for which in ("min", "max"))
+    if low is None or high - low >= CLOSE:
+        return None
+    codes = pc.subtract(values, pa.scalar(low, values.type)).cast(pa.int32())
+    return pa.DictionaryArray.from_arrays(codes, pa.array(range(low, high + 1), values.type))

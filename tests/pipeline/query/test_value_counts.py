@@ -25,6 +25,10 @@ def marks(side: list[int], point: list[int]) -> Marks:
     return Marks.of(table, len(side))
 
 
+def add(counts: ValueCounts, name: str, values: pa.ChunkedArray, marked: Marks, *, blank: bool = True) -> None:
+    counts.add(name, counts.tally(name, values, marked, blank=blank))
+
+
 def cells_of(cells: tuple[Cells, ...]) -> dict[tuple[int, int, int], int]:
     """(code, interval, side) -> count."""
     numbers, counts = Cells.added(cells)
@@ -40,7 +44,7 @@ def test_values_are_counted_by_side_and_interval_as_one_by_one(distinct: int) ->
         values = [f"v{one:05}" if one >= 0 else None for one in random.integers(-2, distinct, 20_000).tolist()]
         sides, points = (random.integers(low, high, 20_000).tolist() for low, high in ((-1, 2), (-5, 30)))
         pieces = [pa.array(values[:9000]).dictionary_encode(), pa.array(values[9000:]).dictionary_encode()]
-        counts.add("a", pa.chunked_array(pieces), marks(sides, points))
+        add(counts, "a", pa.chunked_array(pieces), marks(sides, points))
         for value, side, point in zip(values, sides, points, strict=True):
             if value is not None and side >= 0:
                 by_point[value, point, side] += 1
@@ -49,6 +53,7 @@ def test_values_are_counted_by_side_and_interval_as_one_by_one(distinct: int) ->
         if turn == 1:
             counts.together()
 
+    counts.together()
     column = counts.columns["a"]
     names = column.values.to_pylist()
     found = {(names[code], point, side): count for (code, point, side), count in cells_of(column.cells).items()}
@@ -68,11 +73,13 @@ def test_a_second_pass_counts_intervals_of_some_values_alone() -> None:
     counts = ValueCounts(BASE, {"a": wanted})
     many = [f"x{number}" for number in range(FEW + 1)]
 
-    counts.add(
+    add(
+        counts,
         "a",
         pa.chunked_array([["b", None, "c", "b", *many]]),
         marks([1, 1, 0, 1] + [0] * len(many), [3] * 4 + [0] * len(many)),
     )
+    counts.together()
 
     assert cells_of(counts.columns["a"].cells) == {(0, 3 - BASE, 1): 2, (1, 3 - BASE, 0): 1}
 
@@ -80,8 +87,9 @@ def test_a_second_pass_counts_intervals_of_some_values_alone() -> None:
 def test_an_empty_text_is_a_value_only_where_it_is_said() -> None:
     counts = ValueCounts(BASE)
     rows = pa.chunked_array([["", "x"]])
-    counts.add("attribute", rows, marks([0, 0], [0, 0]))
-    counts.add("name", rows, marks([0, 0], [0, 0]), blank=False)
+    add(counts, "attribute", rows, marks([0, 0], [0, 0]))
+    add(counts, "name", rows, marks([0, 0], [0, 0]), blank=False)
+    counts.together()
 
     assert counts.columns["attribute"].values.to_pylist() == ["", "x"]
     assert counts.columns["name"].values.to_pylist() == ["x"]
@@ -89,10 +97,39 @@ def test_an_empty_text_is_a_value_only_where_it_is_said() -> None:
 
 def test_a_copy_grows_without_the_first_one() -> None:
     counts = ValueCounts(BASE)
-    counts.add("a", pa.chunked_array([["x"]]), marks([0], [0]))
+    add(counts, "a", pa.chunked_array([["x"]]), marks([0], [0]))
     more = counts.copy()
 
-    more.add("a", pa.chunked_array([["x", "y"]]), marks([0, 1], [0, 0]))
+    add(more, "a", pa.chunked_array([["x", "y"]]), marks([0, 1], [0, 0]))
+    for one in (counts, more):
+        one.together()
 
     assert cells_of(counts.columns["a"].cells) == {(0, -BASE, 0): 1}
     assert cells_of(more.columns["a"].cells) == {(0, -BASE, 0): 2, (1, -BASE, 1): 1}
+
+
+@pytest.mark.parametrize(("distinct", "rows"), [(FEW + 3000, 2_000), (FEW + 3000, 60_000), (50, 2_000)])
+def test_the_most_frequent_of_two_columns_are_found_without_all_their_values(distinct: int, rows: int) -> None:
+    random, totals = np.random.default_rng(rows), Counter[tuple[str, int]]()
+
+    def some(count: int) -> ValueCounts:
+        found = ValueCounts(BASE)
+        # Few are frequent, of the others most are there once
+        values = [f"v{one:05}" for one in (distinct * random.random(count) ** 3).astype(int).tolist()]
+        sides = random.integers(0, 2, count).tolist()
+        totals.update(zip(values, sides, strict=True))
+        add(found, "a", pa.chunked_array([values]), marks(sides, [3] * count))
+        found.together()
+        return found
+
+    column = some(60_000).with_most_of(some(rows), 10).columns["a"]
+
+    for side in (0, 1):
+        codes = column.most_frequent(side, 10)
+        order = sorted((-count, value) for (value, of), count in totals.items() if of == side)[:10]
+        assert column.values.take(codes).to_pylist() == [value for _, value in order]
+        found = column._totals(side)[codes.to_numpy()].tolist()
+        assert found == [-count for count, _ in order]
+    assert {(point, side): count for (_, point, side), count in cells_of(column.there).items()} == {
+        (3 - BASE, side): sum(count for (_, of), count in totals.items() if of == side) for side in (0, 1)
+    }
