@@ -117,7 +117,7 @@ function useTraces(query: string, sort: Sort, columns: readonly string[], range:
   const soFar = first.loading && partly?.key === key && first.value?.key !== key ? partly.traces : null;
   const isOther = first.error !== undefined && first.value?.key !== key; // the answer to another question would pass for one
   const traces = isOther ? [] : (soFar ?? first.value?.traces ?? []);
-  const hasMore = first.value?.nextCursor !== undefined && !soFar && !isOther;
+  const hasMore = !!first.value?.nextCursor && !soFar && !isOther;
   const loadingMore = first.loading && first.value?.key === key && first.value.rows < rows;
   return { first, traces, isOther, soFar: soFar !== null, hasMore, loadingMore };
 }

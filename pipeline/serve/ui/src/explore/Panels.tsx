@@ -37,7 +37,7 @@ export function Panels({ query, range, about }: Props) {
   const lines = useMemo(() => [{ name: "spans", colour: "--accent", values: red.all }], [red]);
   const bars = useMemo(() => [{ name: "errors", colour: "--bad", values: red.failed }], [red]);
   const zoom = (fromS: number, toS: number) => change(rangeParams({ fromS, toS: Math.max(toS, fromS + 1) }));
-  const services = totals.value?.rows ?? [];
+  const services = (!totals.error && totals.value?.rows) || [];
   const rate = services.reduce((sum, one) => sum + one.rate, 0);
   const failed = services.reduce((sum, one) => sum + one.failed, 0);
   const most = failingMost(services);
