@@ -108,14 +108,16 @@ def test_a_copy_grows_without_the_first_one() -> None:
     assert cells_of(more.columns["a"].cells) == {(0, -BASE, 0): 2, (1, -BASE, 1): 1}
 
 
+@pytest.mark.parametrize("uneven", [1, 3])
 @pytest.mark.parametrize(("distinct", "rows"), [(FEW + 3000, 2_000), (FEW + 3000, 60_000), (50, 2_000)])
-def test_the_most_frequent_of_two_columns_are_found_without_all_their_values(distinct: int, rows: int) -> None:
+def test_the_most_frequent_of_two_columns_are_found_without_all_their_values(
+    distinct: int, rows: int, uneven: int
+) -> None:
     random, totals = np.random.default_rng(rows), Counter[tuple[str, int]]()
 
     def some(count: int) -> ValueCounts:
         found = ValueCounts(BASE)
-        # Few are frequent, of the others most are there once
-        values = [f"v{one:05}" for one in (distinct * random.random(count) ** 3).astype(int).tolist()]
+        values = [f"v{one:05}" for one in (distinct * random.random(count) ** uneven).astype(int).tolist()]
         sides = random.integers(0, 2, count).tolist()
         totals.update(zip(values, sides, strict=True))
         add(found, "a", pa.chunked_array([values]), marks(sides, [3] * count))
