@@ -56,8 +56,9 @@ class LiveSegment(NamedTuple):
     packed, in `columns`, a compressed Arrow stream a column: a quarter of the memory, and a question unpacks only what
     it reads (of a whole stream every dictionary is unpacked: 3 times as slow and more).
 
-    serial: tells the rows of one that is kept from all others', 0: of one as it came. tenant: whose all of them are,
-    empty where they are several's. starts_ns: the first and the last start.
+    Of one that is kept: serial tells its rows from all others' (0: it is as it came); first_row, the lowest offset of
+    them, may lie below `first`; tenant, whose all of them are, is empty where they are several's; starts_ns: the first
+    start and the last.
     """
 
     first: int
@@ -69,6 +70,7 @@ class LiveSegment(NamedTuple):
     table: pa.Table | None = None
     nbytes: int = 0
     serial: int = 0
+    first_row: int = 0
     tenant: str = ""
     starts_ns: tuple[int, int] = (0, 0)
 
@@ -112,6 +114,7 @@ def held(first: int, last: int, losses: tuple[Loss, ...], spans: pa.Table) -> Li
         spans.num_rows,
         losses,
         serial=next(_serials),
+        first_row=spans.column("record_offset")[0].as_py(),
         tenant=tenants[0] if len(tenants) == 1 else "",
         starts_ns=(starts["min"], starts["max"]),
     )

@@ -152,7 +152,7 @@ class Snapshot:
         """The rows of one that `by_cover` gave, as `rows` gives them."""
         found = None
         if fits(segment.column_names) and self._meets(segment, needs):
-            found = self._rows_of(segment, segment.first, columns, segment.tenant, None)
+            found = self._rows_of(segment, segment.first_row, columns, segment.tenant, None)
         return self.no_rows(columns) if found is None else found
 
     def has_rows(self) -> bool:
@@ -218,7 +218,7 @@ class Snapshot:
 
 
 def _is_covered(segment: LiveSegment, horizon: int, tenant: str, range_ns: tuple[int, int] | None) -> bool:
-    if not segment.serial or segment.tenant != tenant or segment.first < horizon:
+    if not segment.serial or segment.tenant != tenant or segment.first_row < horizon:
         return False
     first_ns, last_ns = segment.starts_ns
     return range_ns is None or (range_ns[0] <= first_ns and last_ns <= range_ns[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections import Counter
 from typing import Any
 
@@ -13,12 +14,13 @@ from pipeline.query.intervals import Intervals
 from pipeline.query.metrics import MetricsQuestion, SoFar
 from pipeline.query.series import SeriesTable
 from pipeline.query.tenant_spans import TenantSpans
+from pipeline.spans import schema
 from pipeline.traceql import tree
 from pipeline.traceql.check import check
 from pipeline.traceql.parser import parse
 from tests.pipeline.query.cuts import CELLS_MAX, HOW, PARTITIONS, TENANTS, Asked, Cut, ask, everywhere
 from tests.pipeline.query.test_traceql import SHOP
-from tests.pipeline.query.world import T0
+from tests.pipeline.query.world import T0, stored
 from topics.errors import QueryTooLargeError
 from topics.settings import Settings
 
@@ -105,6 +107,42 @@ def test_stored_chunks_that_are_asked_again_in_another_range_give_what_live_span
 
     assert str(stored) == str(live)  # as text: what is missing equals itself
     assert str(apart) == str(live)
+
+
+def test_what_comes_and_moves_into_a_segment_and_into_a_chunk_counts_once_at_each_step(world: Settings) -> None:
+    """What was said of a segment is kept, until some of its rows are stored, or lie in another one."""
+
+    async def question(on: Asked) -> None:
+        segments = {partition: held.segments for partition, held in on.server.held.items()}
+        logs = dict(on.tail.log)
+
+        async def counted() -> dict[Any, float]:
+            query = check(parse("{} | count_over_time() by (name)"), lambda _: None).body
+            assert not isinstance(query, tree.Pipeline)
+            question = MetricsQuestion(query=query, intervals=ALL, exemplars=10)
+            series = (await on.metrics.measure(TENANTS, question)).series
+            assert series.exemplars
+            return {labels[0].value: value for labels, (value,) in zip(series.labels, series.values, strict=True)}
+
+        def expected(records: int) -> dict[Any, float]:
+            return Counter(one.name for record in SHOP[:records] for one in record)
+
+        for sent, taken in ((1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (3, 3), (3, 3)):
+            for partition, held in on.server.held.items():
+                on.tail.log[partition] = {offset: body for offset, body in logs[partition].items() if offset < sent}
+                held.segments, held.next = segments[partition][:taken], taken
+            assert await counted() == expected(sent)
+        for partition, held in on.server.held.items():  # one segment: the ends of the chunks lie within it
+            held.segments, held.assigned = [(0, 2, schema.concat([rows for *_, rows in segments[partition]]))], 2
+        assert await counted() == expected(3)
+        for last in (0, 1):
+            for partition in segments:
+                rows = schema.concat([rows for _, end, rows in segments[partition] if end <= last])
+                on.stored.manifests = [one for one in on.stored.manifests if one.partition != partition]
+                on.stored.manifests.append(stored(world, partition, 0, last, rows, topic=f"t{uuid.uuid4().hex}"))
+            assert await counted() == expected(3)
+
+    ask(world, SHOP, dict.fromkeys(range(PARTITIONS), Cut(segments=[0, 1, 2])), question)
 
 
 def test_points_that_are_told_on_the_way_are_those_of_the_answer(
