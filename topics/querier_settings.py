@@ -59,6 +59,9 @@ class QuerierSettings(Section):
         "Copies of live segments kept, compressed, and half as much unpacked; beyond, the oldest are asked for again",
         ge=MIB,
     )
+    store_timeout_s: float = setting(
+        5.0, "A store that gives questions nothing for so long counts as away until it answers: PARTIAL", gt=0
+    )
     live_timeout_s: float = setting(5.0, "Longest wait for a worker's answer", gt=0)
     live_wait_s: float = setting(
         0.4, "A search gives workers so long to take what Kafka has; then it reads the rest from there", ge=0, le=5

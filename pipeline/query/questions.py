@@ -430,7 +430,9 @@ class Questions:
                 cache=cache,
             ),
             tags=Tags(self._stored, snapshots, self._engine, cache),
-            sql=TenantSql(self._stored, snapshots, self._settings.querier, self._settings.store),
+            sql=TenantSql(
+                self._stored, snapshots, self._settings.querier, self._settings.store, self._engine.reach_store
+            ),
         )
 
 
