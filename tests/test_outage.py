@@ -175,6 +175,25 @@ def test_while_the_store_hangs_what_is_live_is_told_in_time_and_a_querier_stops(
         assert time.monotonic() - began < 15
 
 
+def test_while_kafka_hangs_one_question_waits_for_it_and_a_worker_stops(tmp_path: Path) -> None:
+    with own_parts(tmp_path) as (settings, kafka, _minio, store, _otlp, workers, load):
+        workers.start("one")
+        load.send(20)
+        wait_until(lambda: everything_is_stored(store, settings), 60, "all is stored")
+        sent = {trace_id for trace_id, _ in load.traces}
+        own = settings.querier.model_copy(update={"kafka_timeout_s": 4.0})
+        with querier(settings.model_copy(update={"querier": own}), tmp_path) as url:
+            wait_until(lambda: found_in(url) == (sent, True), 60, "all is found")
+            with hung(kafka):
+                assert found_in(url) == (sent, False)
+                began = time.monotonic()
+                for _ in range(5):
+                    assert found_in(url) == (sent, False)
+                assert time.monotonic() - began < 10
+                workers.end("one", signal.SIGTERM)  # within half a minute
+            wait_until(lambda: found_in(url) == (sent, True), 60, "Kafka tells again where the topic ends")
+
+
 def test_a_store_and_a_kafka_that_hang_longer_than_a_session_end_nobody(tmp_path: Path) -> None:
     with own_parts(tmp_path) as (settings, kafka, minio, store, otlp, workers, load):
         url = workers.start("one")

@@ -62,6 +62,9 @@ class QuerierSettings(Section):
     store_timeout_s: float = setting(
         5.0, "A store that gives questions nothing for so long counts as away until it answers: PARTIAL", gt=0
     )
+    kafka_timeout_s: float = setting(
+        5.0, "A Kafka that tells questions no ends or owners for so long counts as away until it does: PARTIAL", gt=0
+    )
     live_timeout_s: float = setting(5.0, "Longest wait for a worker's answer", gt=0)
     live_wait_s: float = setting(
         0.4, "A search gives workers so long to take what Kafka has; then it reads the rest from there", ge=0, le=5
