@@ -60,7 +60,7 @@ class QuerierSettings(Section):
         ge=MIB,
     )
     store_timeout_s: float = setting(
-        5.0, "A store that gives questions nothing for so long counts as away until it answers: PARTIAL", gt=0
+        5.0, "Longest wait for the store to answer, or to send a range of a chunk; until it answers: PARTIAL", gt=0
     )
     kafka_timeout_s: float = setting(
         5.0, "A Kafka that tells questions no ends or owners for so long counts as away until it does: PARTIAL", gt=0

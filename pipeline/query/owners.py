@@ -82,10 +82,12 @@ class Owners:
         self._heard_s = asked_s
 
     async def _ask_again(self) -> None:
-        answered = False
-        while not answered:
-            await asyncio.sleep(AGAIN_S)
-            with suppress(KafkaUnavailableError):
-                await self._hear()
-                answered = True
-        self._asking_again = None
+        try:
+            answered = False
+            while not answered:
+                await asyncio.sleep(AGAIN_S)
+                with suppress(KafkaUnavailableError):
+                    await self._hear()
+                    answered = True
+        finally:  # whatever ends it, the next question asks
+            self._asking_again = None

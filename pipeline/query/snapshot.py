@@ -355,16 +355,16 @@ class Snapshots:
 
     async def _ask_again(self) -> None:
         """One by one: where one broker of several is away, the others' partitions are told of."""
-        while self._silent:
-            await asyncio.sleep(AGAIN_S)
-            for partition in list(self._silent):
-                try:
-                    await self.in_thread(lambda partition=partition: self._tail.ends([partition]))  # type: ignore[misc]
-                except KafkaUnavailableError as exc:
-                    self._silent[partition] = str(exc)
-                else:
-                    del self._silent[partition]
-        self._asking_again = None
+        try:
+            while self._silent:
+                await asyncio.sleep(AGAIN_S)
+                for partition in list(self._silent):
+                    with suppress(KafkaUnavailableError):
+                        await self.in_thread(lambda partition=partition: self._tail.ends([partition]))  # type: ignore[misc]
+                        del self._silent[partition]
+        finally:  # whatever ends it, the next question asks
+            self._silent.clear()
+            self._asking_again = None
 
     def close(self) -> None:
         """Ask Kafka no more."""
