@@ -27,7 +27,7 @@ from topics.topic import Topic, full_name
 TOPICS: tuple[Topic, ...] = (spans_by_trace.TOPIC, otlp_spans.TOPIC, spans_dead.TOPIC, span_chunks.TOPIC)
 BROKERS_FOR_COPIES = 3
 ENDLESS_S = 3600.0
-ELECTING = frozenset(  # what a broker says while it has not heard, or hears late, who leads a new topic or a group
+ELECTING = frozenset(  # says a broker that has not yet heard who leads a new topic or a group, or hears it late
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,

@@ -75,6 +75,20 @@ def test_what_fails_since_when_and_what_failures_have_in_common_is_found_from_th
     assert not axe_findings(page)
 
 
+def test_the_first_screen_names_the_service_that_fails_and_two_clicks_tell_what_its_errors_have_in_common(
+    page: Page,
+) -> None:
+    page.goto("/?since=30m")
+    page.get_by_label("Errors", exact=True).get_by_role("link", name="% of payment").click()
+    page.wait_for_url("**q=*payment*error*")
+    expect(page.get_by_label("Errors", exact=True).get_by_role("link", name="% of")).to_have_count(0)
+
+    page.get_by_role("link", name="Compare errors").click()
+
+    expect(page.get_by_label("resource.service.version").locator("li").first).to_contain_text("2.1.0")
+    expect(page.get_by_label("span.payment.provider").locator("li").first).to_contain_text("selection 100 %")
+
+
 def test_what_came_with_a_moment_is_found_by_comparing_after_with_before(page: Page, stack: BrowserStack) -> None:
     broke_s = stack.shop.started_unix_ns / 1e9 - FAILING_MINUTES * 60
     page.goto("/compare?since=30m")
@@ -256,10 +270,11 @@ def test_a_querier_that_wants_to_know_who_asks_is_told_tenant_and_token(page: Pa
     assert (asked[-1]["x-scope-orgid"], asked[-1]["authorization"]) == ("team-a", "Bearer secret")
 
 
-def test_an_empty_time_says_how_to_send_the_first_span(page: Page) -> None:
-    page.goto("/?from=1000000000&to=1000000600")
+@pytest.mark.parametrize(("path", "what"), [("/", "trace"), ("/services", "service"), ("/compare", "span")])
+def test_an_empty_time_says_how_to_send_the_first_span(page: Page, path: str, what: str) -> None:
+    page.goto(f"{path}?from=1000000000&to=1000000600")
 
-    expect(page.get_by_role("heading", name="No trace in this time")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"No {what} in this time")).to_be_visible()
     expect(page.locator("main")).to_contain_text("OTEL_EXPORTER_OTLP_ENDPOINT")
     assert not axe_findings(page)
 

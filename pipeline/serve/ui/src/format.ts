@@ -42,10 +42,11 @@ export function countedText(count: number, noun: string): string {
   return `${countText(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** A rate: by the second, or by minute or hour where it is small. */
-export function rateText(perS: number): string {
-  if (perS === 0) return "0/s";
-  const [rate, unit] = perS >= 0.1 ? [perS, "s"] : perS * 60 >= 0.1 ? [perS * 60, "min"] : [perS * 3600, "h"];
+/** A rate: by the second, or by minute or hour where it is small. like: the rate that chooses the unit, of those to be compared. */
+export function rateText(perS: number, like = perS): string {
+  const [seconds, unit] = like === 0 || like >= 0.1 ? [1, "s"] : like * 60 >= 0.1 ? [60, "min"] : [3600, "h"];
+  const rate = perS * seconds;
+  if (rate > 0 && rate < 0.001) return `< 0.001/${unit}`;
   return `${rate >= 1000 ? countText(rate) : threeDigits(rate)}/${unit}`;
 }
 

@@ -78,6 +78,12 @@ export function urlOf(path: string, changes: Changes, onto?: URLSearchParams): s
   return query ? `${path}?${query}` : path;
 }
 
+/** How many rows of a list are shown: `rows=`; as many as at first where that is no larger number. */
+export function rowsOf(params: URLSearchParams, atFirst: number): number {
+  const rows = Number(params.get("rows"));
+  return Number.isInteger(rows) && rows > atFirst ? rows : atFirst;
+}
+
 /** Clicks on links to views of ours, and the browser's buttons, change the place without loading the page again. */
 export function followLinks(): void {
   addEventListener("popstate", () => (ahead = null));

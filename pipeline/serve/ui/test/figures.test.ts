@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { heatCells, stepOf, summed, timesOf } from "../src/api/measure";
+import { failingMost, heatCells, stepOf, summed, timesOf } from "../src/api/measure";
 import { colourNumber } from "../src/colour";
 import { ranked } from "../src/compare/ranked";
 import { bytesText, countedText, countText, durationText, percentText, rateText } from "../src/format";
@@ -13,7 +13,8 @@ test("numbers are told with three digits and a unit", () => {
   assert.deepEqual([0, 999, 1500, 12_345_678, 2.5e9, 61e9, 3700e9, -5e6].map(durationText), ["0 ns", "999 ns", "1.5 µs", "12.3 ms", "2.5 s", "1 min 1 s", "1 h 1 min", "-5 ms"]);
   assert.deepEqual([0, 9999, 12_345, 2.5e6].map(countText), ["0", "9,999", "12.3 k", "2.5 M"]);
   assert.deepEqual([0, 1, 2].map((count) => countedText(count, "span")), ["0 spans", "1 span", "2 spans"]);
-  assert.deepEqual([0, 0.0004, 0.05, 1.5, 25_000].map(rateText), ["0/s", "1.44/h", "3/min", "1.5/s", "25 k/s"]);
+  assert.deepEqual([0, 0.0004, 0.05, 1.5, 25_000].map((rate) => rateText(rate)), ["0/s", "1.44/h", "3/min", "1.5/s", "25 k/s"]);
+  assert.deepEqual([0, 0.0004, 0.05, 1.5].map((rate) => rateText(rate, 1.5)), ["0/s", "< 0.001/s", "0.05/s", "1.5/s"]);
   assert.deepEqual([0, 0.0001, 0.105, 1].map(percentText), ["0 %", "< 0.1 %", "10.5 %", "100 %"]);
   assert.equal(bytesText(2_500_000), "2.5 MB");
 });
@@ -78,4 +79,13 @@ test("a service has the same colour everywhere, and colours are spread", () => {
   assert.ok(Math.max(...counts.values()) < 40);
   assert.equal(colourNumber("checkout"), colourNumber("checkout"));
   assert.equal(colourNumber("x".repeat(10_000)), colourNumber(`${"x".repeat(40)}…`));
+});
+
+test("the service that fails is the one of which the largest share failed, of those that have their part in the errors", () => {
+  const behind = { name: "payment", rate: 2, failed: 1 };
+  const before = { name: "frontend", rate: 8, failed: 1 };
+  const rare = { name: "report", rate: 0.05, failed: 0.05 };
+  assert.equal(failingMost([before, behind, rare]), behind);
+  assert.equal(failingMost([behind]), undefined);
+  assert.equal(failingMost([{ ...before, failed: 0 }, { ...behind, failed: 0 }]), undefined);
 });

@@ -1,5 +1,5 @@
 /** What some spans have in common that the others have not: each attribute's values in a selection and in the rest. */
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { ask } from "../api/client";
 import { measureOnce } from "../api/measure";
 import { type InstantAnswer, labelOf } from "../api/types";
@@ -10,7 +10,7 @@ import { clockText, countText, durationText, percentText } from "../format";
 import { useKeys } from "../keys";
 import { MomentField } from "../parts/MomentField";
 import { RangePicker } from "../parts/RangePicker";
-import { Empty, ErrorBox, Loading, PartialNote } from "../parts/States";
+import { Empty, ErrorBox, Loading, Nothing, PartialNote } from "../parts/States";
 import { insideOf, tokens, withCondition } from "../query";
 import { type Range, rangeOf, rangeParams } from "../range";
 import { change, urlOf } from "../router";
@@ -29,8 +29,9 @@ export function ComparePage({ params }: ViewProps) {
   const chosen = params.get("sel") ?? ERRORS;
   const window = windowOf(params);
   const onlySelection = params.get("only") === "1";
+  const all = params.get("all") === "1";
+  const showAll = () => change({ all: all ? null : "1" }, true);
   const [turn, setTurn] = useState(0);
-  const [all, setAll] = useState(false);
   const range = useMemo(() => rangeOf(params), [params.get("since"), params.get("from"), params.get("to"), turn]);
   const moment = momentOf(params, range);
   const found = useAnswer(
@@ -47,10 +48,9 @@ export function ComparePage({ params }: ViewProps) {
     [query, chosen, window?.join(), range, chosen === AFTER && moment],
   );
   const comparison = useMemo(() => found.value && ranked(found.value.answer.series ?? []), [found.value]);
-  useEffect(() => setAll(false), [chosen, query]);
   useKeys("Compare", [
     { keys: "/", does: "write a query", run: () => document.getElementById("query")?.focus() },
-    { keys: "x", does: "show all attributes", run: () => setAll(true) },
+    { keys: "x", does: "all attributes, or those that differ most", run: showAll },
     { keys: "r", does: "ask again", run: () => setTurn((before) => before + 1) },
   ]);
   const given = new Set(tokens(found.value?.selection.text ?? "").map((token) => token.text)); // differ by definition
@@ -79,7 +79,9 @@ export function ComparePage({ params }: ViewProps) {
             <i class="swatch selection" /> <strong>{countText(comparison.selectionSpans)}</strong> {told} against{" "}
             <i class="swatch baseline" /> <strong>{countText(comparison.baselineSpans)}</strong> others.
           </p>
-          {comparison.selectionSpans === 0 ? (
+          {comparison.selectionSpans + comparison.baselineSpans === 0 ? (
+            <Nothing what="span" query={query} />
+          ) : comparison.selectionSpans === 0 ? (
             <Empty title="No span is in the selection">
               <p>Choose another selection or a longer time.</p>
             </Empty>
@@ -94,9 +96,9 @@ export function ComparePage({ params }: ViewProps) {
                   <Attribute key={one.name} attribute={one} query={query} params={params} />
                 ))}
               </div>
-              {!all && attributes.length > FIRST_ATTRIBUTES && (
-                <button type="button" onClick={() => setAll(true)}>
-                  {attributes.length - FIRST_ATTRIBUTES} more attributes that differ less
+              {attributes.length > FIRST_ATTRIBUTES && (
+                <button type="button" onClick={showAll}>
+                  {all ? `Only the ${FIRST_ATTRIBUTES} that differ most` : `${attributes.length - FIRST_ATTRIBUTES} more attributes that differ less`}
                 </button>
               )}
             </>

@@ -1,18 +1,17 @@
 /** The first screen: the newest traces, what they come to, and a query that narrows them. */
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { ask } from "../api/client";
 import { search } from "../api/search";
-import type { FoundTrace, SearchAnswer } from "../api/types";
+import type { FoundTrace } from "../api/types";
 import { useAnswer } from "../api/useAnswer";
 import type { ViewProps } from "../App";
 import { clockText, countedText } from "../format";
 import { useKeys } from "../keys";
 import { Ago } from "../parts/Ago";
-import { Empty, ErrorBox, Loading, PartialNote, SendFirstSpan } from "../parts/States";
+import { ErrorBox, Loading, Nothing, PartialNote } from "../parts/States";
 import { RangePicker } from "../parts/RangePicker";
 import { selecting } from "../query";
 import { apiRange, type Range, rangeOf } from "../range";
-import { change } from "../router";
+import { change, rowsOf } from "../router";
 import { ColumnPicker } from "./ColumnPicker";
 import { Panels } from "./Panels";
 import { PickBar, picksOf } from "./Picks";
@@ -20,7 +19,7 @@ import { QueryBox } from "./QueryBox";
 import { QueryForm } from "./QueryForm";
 import { type Sort, SORTS, TraceList } from "./TraceList";
 
-const FIRST = 50;
+const PAGE = 50;
 const REFRESH_MS = 5000;
 
 export function ExplorePage({ params }: ViewProps) {
@@ -33,7 +32,8 @@ export function ExplorePage({ params }: ViewProps) {
   const [turn, setTurn] = useState(0);
   const range = useMemo(() => rangeOf(params), [params.get("since"), params.get("from"), params.get("to"), turn]);
   const about = [query, range];
-  const found = useTraces(query, sort in SORTS ? sort : "newest", columns, range);
+  const rows = rowsOf(params, PAGE);
+  const found = useTraces(query, sort in SORTS ? sort : "newest", columns, range, rows);
 
   const isWaiting = useRef(false);
   isWaiting.current = found.first.loading;
@@ -49,9 +49,10 @@ export function ExplorePage({ params }: ViewProps) {
     { keys: "r", does: "ask again", run: () => setTurn((before) => before + 1) },
   ]);
 
+  const askFor = (written: string) => change({ q: written, rows: null });
   const run = (written: string) => {
     if (written === query) setTurn((before) => before + 1);
-    else change({ q: written });
+    else askFor(written);
   };
   const traces = found.traces;
   return (
@@ -69,7 +70,7 @@ export function ExplorePage({ params }: ViewProps) {
           </button>
         </div>
       </div>
-      {isForm && <QueryForm query={query} range={range} write={(written) => change({ q: written })} />}
+      {isForm && <QueryForm query={query} range={range} write={askFor} />}
       {found.first.error && <ErrorBox error={found.first.error} again={() => setTurn((before) => before + 1)} />}
       {!found.first.error && <Panels query={query} range={range} about={about} />}
       <PartialNote answer={found.first.value} />
@@ -88,11 +89,11 @@ export function ExplorePage({ params }: ViewProps) {
         <ColumnPicker range={range} columns={columns} choose={(chosen) => change({ cols: chosen.join("\t") }, true)} />
       </div>
       {found.first.loading && !found.first.value && !found.soFar && <Loading what="Traces are being looked for" />}
-      {found.first.value && !traces.length && !found.soFar && !found.isOther && <Nothing query={query} />}
+      {found.first.value && !traces.length && !found.soFar && !found.isOther && <Nothing what="trace" query={query} />}
       {traces.length > 0 && <TraceList traces={traces} query={query} columns={columns} picks={picks} />}
-      {found.more && (
+      {found.hasMore && (
         <p>
-          <button type="button" onClick={found.more} disabled={found.loadingMore}>
+          <button type="button" onClick={() => change({ rows: `${rows + PAGE}` }, true)} disabled={found.loadingMore}>
             {found.loadingMore ? "More traces are being looked for…" : "More traces"}
           </button>
         </p>
@@ -102,47 +103,23 @@ export function ExplorePage({ params }: ViewProps) {
   );
 }
 
-/** The traces of a search, page by page. */
-function useTraces(query: string, sort: Sort, columns: readonly string[], range: Range) {
-  const [later, setLater] = useState<{ traces: readonly FoundTrace[]; cursor: string | undefined } | null>(null);
-  const [loadingMore, setLoadingMore] = useState(false);
-  const asked = {
-    q: selecting(query, columns),
-    order: sort,
-    limit: FIRST,
-    spss: columns.length ? 10 : 1,
-    ...apiRange(range),
-  };
+/** The traces of a search, the first `rows` of them. */
+function useTraces(query: string, sort: Sort, columns: readonly string[], range: Range, rows: number) {
+  const asked = { q: selecting(query, columns), order: sort, spss: columns.length ? 10 : 1, ...apiRange(range) };
   const key = JSON.stringify(asked);
   const [partly, setPartly] = useState<{ key: string; traces: readonly FoundTrace[] } | null>(null);
   const first = useAnswer(async (signal) => {
-    const answer = await search(asked, signal, (traces) => setPartly({ key, traces }));
-    return { ...answer, key };
-  }, [key, range]);
-  useEffect(() => {
-    setLater(null);
-    setPartly(null);
-  }, [first.value]);
-  const cursor = later ? later.cursor : first.value?.nextCursor;
-  const more = async () => {
-    setLoadingMore(true);
-    try {
-      const next = await ask<SearchAnswer>("/api/search", { ...asked, cursor });
-      setLater((before) => ({ traces: [...(before?.traces ?? []), ...next.traces], cursor: next.nextCursor }));
-    } catch {
-      first.again();
-    } finally {
-      setLoadingMore(false);
-    }
-  };
+    const answer = await search({ ...asked, limit: rows }, signal, (traces) => setPartly({ key, traces }));
+    return { ...answer, key, rows };
+  }, [key, range, rows]);
+  useEffect(() => setPartly(null), [first.value]);
   // What was found so far shows where nothing else does: an answer to the same question stays until the next is whole
   const soFar = first.loading && partly?.key === key && first.value?.key !== key ? partly.traces : null;
   const isOther = first.error !== undefined && first.value?.key !== key; // the answer to another question would pass for one
-  const traces = useMemo(
-    () => (isOther ? [] : (soFar ?? [...(first.value?.traces ?? []), ...(later?.traces ?? [])])),
-    [first.value, later, soFar, isOther],
-  );
-  return { first, traces, isOther, soFar: soFar !== null, more: cursor && !soFar && !isOther ? more : null, loadingMore };
+  const traces = isOther ? [] : (soFar ?? first.value?.traces ?? []);
+  const hasMore = !!first.value?.nextCursor && !soFar && !isOther;
+  const loadingMore = first.loading && first.value?.key === key && first.value.rows < rows;
+  return { first, traces, isOther, soFar: soFar !== null, hasMore, loadingMore };
 }
 
 /** How many there are, and how fresh that is: everything acknowledged before the question is in its answer. */
@@ -165,7 +142,7 @@ function Freshness(props: { found: ReturnType<typeof useTraces>; isOpenEnded: bo
     <p class="dim freshness">
       <span role="status">
         {count}
-        {props.found.more && ", and more"}
+        {props.found.hasMore && ", and more"}
       </span>
       {props.isOpenEnded && first.value?.complete && (
         <span class="state good" title="Spans are found as soon as they are acknowledged">
@@ -180,26 +157,5 @@ function Freshness(props: { found: ReturnType<typeof useTraces>; isOpenEnded: bo
       )}
       {first.loading && !props.isAuto && <span>asking again…</span>}
     </p>
-  );
-}
-
-function Nothing({ query }: { query: string }) {
-  if (!query) {
-    return (
-      <Empty title="No trace in this time">
-        <SendFirstSpan />
-      </Empty>
-    );
-  }
-  return (
-    <Empty title="No trace matches">
-      <p>
-        Look over a <button type="button" onClick={() => change({ since: "7d", from: null, to: null })}>longer time</button> or{" "}
-        <button type="button" onClick={() => change({ q: null })}>
-          drop the query
-        </button>
-        .
-      </p>
-    </Empty>
   );
 }

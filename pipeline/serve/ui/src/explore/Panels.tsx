@@ -1,18 +1,20 @@
 /** Rate, errors and durations of what is looked for. Dragging over time zooms, a box asks Compare. */
 import { useMemo } from "preact/hooks";
 import type { ApiError } from "../api/client";
-import { heatCells, measureRange, summed, timesOf } from "../api/measure";
+import { failingMost, heatCells, measureRange, summed, timesOf, totalsBy } from "../api/measure";
 import { labelOf } from "../api/types";
 import { type Answer, useAnswer } from "../api/useAnswer";
 import { clockText, percentText, rateText, threeDigits } from "../format";
 import { Ago } from "../parts/Ago";
 import { HeatMap, type HeatBox } from "../parts/HeatMap";
 import { LineChart } from "../parts/LineChart";
-import { type Condition, spanset, withoutCondition } from "../query";
+import { type Condition, conditionText, quoted, spanset, withCondition, withoutCondition } from "../query";
 import { change, go, urlOf } from "../router";
 import { type Range, rangeParams } from "../range";
 
 const POINTS = 75;
+const NAME_SHOWN_MAX = 24;
+const SERVICE = "resource.service.name";
 const FAILED: Condition = { name: "status", op: "=", value: "error" };
 
 interface Props {
@@ -22,6 +24,7 @@ interface Props {
 }
 
 export function Panels({ query, range, about }: Props) {
+  const totals = useAnswer((signal) => totalsBy(SERVICE, query, range, signal), about);
   const byStatus = useAnswer((signal) => measureRange(query, "rate() by (status)", range, POINTS, signal), about);
   const durations = useAnswer((signal) => measureRange(query, "histogram_over_time(duration)", range, POINTS, signal), about);
   const red = useMemo(() => {
@@ -34,13 +37,16 @@ export function Panels({ query, range, about }: Props) {
   const lines = useMemo(() => [{ name: "spans", colour: "--accent", values: red.all }], [red]);
   const bars = useMemo(() => [{ name: "errors", colour: "--bad", values: red.failed }], [red]);
   const zoom = (fromS: number, toS: number) => change(rangeParams({ fromS, toS: Math.max(toS, fromS + 1) }));
-  const share = sum(red.failed) / (sum(red.all) || 1);
+  const services = (!totals.error && totals.value?.rows) || [];
+  const rate = services.reduce((sum, one) => sum + one.rate, 0);
+  const failed = services.reduce((sum, one) => sum + one.failed, 0);
+  const most = failingMost(services);
 
   return (
     <div class="panels">
       <section class="panel" aria-label="Rate">
         <h2>
-          Rate <span class="dim">{told(byStatus, () => `${rateText(sum(red.all) / (red.timesS.length || 1))} on average`)}</span>
+          Rate <span class="dim">{told(totals, () => `${rateText(rate)} on average`)}</span>
         </h2>
         <Problem answer={byStatus} />
         {red.timesS.length ? (
@@ -52,7 +58,12 @@ export function Panels({ query, range, about }: Props) {
       <section class="panel" aria-label="Errors">
         <h2>
           Errors{" "}
-          <span class={share > 0 ? "bad-text" : "dim"}>{told(byStatus, () => `${percentText(share)} of the spans`)}</span>
+          <span class={failed > 0 ? "bad-text" : "dim"}>{told(totals, () => `${percentText(failed / (rate || 1))} of the spans`)}</span>
+          {most && (
+            <a href={errorsUrl(query, range, most.name)} title="The service that fails most often: its errors">
+              {percentText(most.failed / most.rate)} of {most.name.slice(0, NAME_SHOWN_MAX)}’s
+            </a>
+          )}
           <Since atS={beganS(red.timesS, red.failed)} />
           <a
             class="panel-link"
@@ -117,13 +128,17 @@ function NoChart({ answer }: { answer: Answer<unknown> }) {
   return <p class="no-chart dim">{answer.error ? "" : answer.value ? "No span in this time" : "Spans are being counted…"}</p>;
 }
 
-function sum(values: readonly (number | null)[]): number {
-  return values.reduce<number>((total, value) => total + (value ?? 0), 0);
+function errorsUrl(query: string, range: Range, service: string): string {
+  const q = [`${SERVICE} = ${quoted(service)}`, conditionText(FAILED)].reduce(withCondition, query);
+  return urlOf("/", { q, ...timesOfUrl(range) });
+}
+
+function timesOfUrl(range: Range): Record<string, string | null> {
+  return range.since ? rangeParams(range.since) : rangeParams(range);
 }
 
 export function compareUrl(query: string, range: Range, selection: string): string {
-  const times = range.since ? rangeParams(range.since) : rangeParams(range);
-  return urlOf("/compare", { q: query, sel: selection, ...times });
+  return urlOf("/compare", { q: query, sel: selection, ...timesOfUrl(range) });
 }
 
 function boxUrl(query: string, range: Range, box: HeatBox): string {

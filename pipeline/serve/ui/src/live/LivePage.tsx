@@ -2,10 +2,10 @@
 import { useEffect, useState } from "preact/hooks";
 import type { ViewProps } from "../App";
 import { QueryBox } from "../explore/QueryBox";
-import { clockText, countText, durationText, rateText } from "../format";
+import { clockText, countedText, countText, durationText, rateText } from "../format";
 import { useKeys } from "../keys";
 import { Service } from "../parts/Service";
-import { ErrorBox, PartialNote, SendFirstSpan } from "../parts/States";
+import { Empty, ErrorBox, PartialNote, SendFirstSpan } from "../parts/States";
 import { withCondition } from "../query";
 import { rangeOf } from "../range";
 import { change, urlOf } from "../router";
@@ -20,7 +20,7 @@ const FILTERS = [
 
 export function LivePage({ params }: ViewProps) {
   const query = params.get("q") ?? "";
-  const [held, setHeld] = useState(false);
+  const held = params.get("paused") === "1";
   const [scrolled, setScrolled] = useState(false);
   const paused = held || scrolled;
   const tail = useTail(query, paused);
@@ -30,10 +30,10 @@ export function LivePage({ params }: ViewProps) {
     return () => removeEventListener("scroll", moved);
   }, []);
   const resume = () => {
-    setHeld(false);
+    change({ paused: null }, true);
     scrollTo(0, 0);
   };
-  const toggle = () => (paused ? resume() : setHeld(true));
+  const toggle = () => (paused ? resume() : change({ paused: "1" }, true));
   useKeys("Live", [
     { keys: " ", does: "pause or go on", run: toggle },
     { keys: "/", does: "write a filter", run: () => document.getElementById("query")?.focus() },
@@ -61,7 +61,12 @@ export function LivePage({ params }: ViewProps) {
         </button>
       </div>
       {tail.spans.length > 0 && <Rows spans={tail.spans} query={query} />}
-      {tail.state === "connected" && !tail.spans.length && (
+      {tail.state === "connected" && !tail.spans.length && tail.waiting > 0 && (
+        <Empty title={`${countedText(tail.waiting, "span")} came while it is paused`}>
+          <p>Go on to see {tail.waiting === 1 ? "it" : "them"}.</p>
+        </Empty>
+      )}
+      {tail.state === "connected" && !tail.spans.length && !tail.waiting && (
         <div class="empty">
           <h2>{query ? "No span that matches has come yet" : "No span has come yet"}</h2>
           <p>{query ? "All that comes is looked at; the list begins with the next span that matches." : "The list begins with the next span."}</p>

@@ -3,6 +3,7 @@ import type { ComponentChildren } from "preact";
 import { type ApiError, ask } from "../api/client";
 import type { Partial } from "../api/types";
 import { useAnswer } from "../api/useAnswer";
+import { change } from "../router";
 import type { Source } from "../system/state";
 import { CopyButton } from "./CopyButton";
 
@@ -46,6 +47,28 @@ export function Empty(props: { title: string; children?: ComponentChildren }) {
       <h2>{props.title}</h2>
       {props.children}
     </div>
+  );
+}
+
+/** Nothing was found: a way to more, and where nothing was looked for, how the first span comes here. what: one of those looked for. */
+export function Nothing({ what, query }: { what: string; query: string }) {
+  if (!query) {
+    return (
+      <Empty title={`No ${what} in this time`}>
+        <SendFirstSpan />
+      </Empty>
+    );
+  }
+  return (
+    <Empty title={`No ${what} matches`}>
+      <p>
+        Look over a <button type="button" onClick={() => change({ since: "7d", from: null, to: null })}>longer time</button> or{" "}
+        <button type="button" onClick={() => change({ q: null })}>
+          drop the query
+        </button>
+        .
+      </p>
+    </Empty>
   );
 }
 

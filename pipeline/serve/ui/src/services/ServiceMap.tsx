@@ -4,7 +4,7 @@ import { serviceColour } from "../colour";
 import { percentText, rateText } from "../format";
 import { quoted } from "../query";
 import { urlOf } from "../router";
-import type { Call, Figures } from "./figures";
+import { type Call, type Figures, highestRate } from "./figures";
 import { type Node, placed } from "./layout";
 
 const WIDE = 180;
@@ -32,7 +32,8 @@ export function ServiceMap({ calls, figures, times }: Props) {
   const height = rows * DOWN + HIGH + 2 * PAD;
   const x = (node: Node) => PAD + node.column * ACROSS;
   const y = (node: Node) => PAD + (node.row - lowest) * DOWN;
-  const most = Math.max(...calls.map((call) => call.rate), 1e-9);
+  const most = Math.max(highestRate(calls), 1e-9);
+  const like = Math.max(most, highestRate(figures));
   const isDense = calls.length > TOLD_CALLS_MAX;
   const ordered = [...calls].sort((a, b) => a.errorShare - b.errorShare);
 
@@ -47,10 +48,10 @@ export function ServiceMap({ calls, figures, times }: Props) {
           ))}
         </defs>
         {ordered.map((call) => (
-          <CallLine key={`${call.from}\n${call.to}`} call={call} most={most} isDense={isDense} times={times} {...ends(at.get(call.from)!, at.get(call.to)!, x, y)} />
+          <CallLine key={`${call.from}\n${call.to}`} call={call} most={most} like={like} isDense={isDense} times={times} {...ends(at.get(call.from)!, at.get(call.to)!, x, y)} />
         ))}
         {nodes.map((node) => (
-          <Box key={node.name} node={node} x={x(node)} y={y(node)} figures={byName.get(node.name)} times={times} />
+          <Box key={node.name} node={node} x={x(node)} y={y(node)} figures={byName.get(node.name)} like={like} times={times} />
         ))}
       </svg>
     </div>
@@ -79,11 +80,11 @@ function ends(from: Node, to: Node, x: (node: Node) => number, y: (node: Node) =
   return { path: `M${x0} ${y0}C${x0 + 50} ${below} ${x1 - 50} ${below} ${x1 - 2} ${y1}`, x: (x0 + x1) / 2, y: below - HIGH / 3 };
 }
 
-function CallLine(props: { call: Call; most: number; isDense: boolean; times: Props["times"] } & Ends) {
-  const { call, most, isDense, path, x, y, times } = props;
+function CallLine(props: { call: Call; most: number; like: number; isDense: boolean; times: Props["times"] } & Ends) {
+  const { call, most, like, isDense, path, x, y, times } = props;
   const kind = kindOf(call.errorShare);
   const fails = call.errorShare ? `${percentText(call.errorShare)} fail` : "";
-  const told = [rateText(call.rate), fails].filter(Boolean).join(", ");
+  const told = [rateText(call.rate, like), fails].filter(Boolean).join(", ");
   const query = `{ parent.resource.service.name = ${quoted(call.from)} && resource.service.name = ${quoted(call.to)} }`;
   return (
     <a href={urlOf("/", { q: query, ...times })} aria-label={`${call.from} calls ${call.to}: ${told}`}>
@@ -91,7 +92,7 @@ function CallLine(props: { call: Call; most: number; isDense: boolean; times: Pr
       <path d={path} class={`call ${kind}`} style={{ strokeWidth: `${(isDense ? 0.5 : 1.5) + (isDense ? 1 : 3) * Math.sqrt(call.rate / most)}px` }} marker-end={`url(#arrow-${kind})`} />
       {!isDense && (
         <text x={x} y={y - 6} class={`call-text ${kind}`} text-anchor="middle">
-          {rateText(call.rate)}
+          {rateText(call.rate, like)}
         </text>
       )}
       {fails && !isDense && (
@@ -103,12 +104,12 @@ function CallLine(props: { call: Call; most: number; isDense: boolean; times: Pr
   );
 }
 
-function Box(props: { node: Node; x: number; y: number; figures: Figures | undefined; times: Props["times"] }) {
-  const { node, x, y, figures, times } = props;
+function Box(props: { node: Node; x: number; y: number; figures: Figures | undefined; like: number; times: Props["times"] }) {
+  const { node, x, y, figures, like, times } = props;
   const name = node.name || "(no service)";
   const short = name.length > NAME_SHOWN_MAX ? `${name.slice(0, NAME_SHOWN_MAX - 1)}…` : name;
   const kind = kindOf(figures?.errorShare ?? 0);
-  const told = figures ? `${rateText(figures.rate)} · ${percentText(figures.errorShare)} errors` : "no entry spans";
+  const told = figures ? `${rateText(figures.rate, like)} · ${percentText(figures.errorShare)} errors` : "no entry spans";
   return (
     <a href={urlOf("/services", { service: node.name, ...times })} aria-label={`${name}: ${told}`}>
       <title>{name}</title>

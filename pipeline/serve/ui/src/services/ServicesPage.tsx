@@ -7,11 +7,11 @@ import { useKeys } from "../keys";
 import { RangePicker } from "../parts/RangePicker";
 import { Service } from "../parts/Service";
 import { Sparkline } from "../parts/Sparkline";
-import { Empty, ErrorBox, Loading, PartialNote, SendFirstSpan } from "../parts/States";
+import { ErrorBox, Loading, Nothing, PartialNote } from "../parts/States";
 import { quoted } from "../query";
 import { type Range, rangeOf } from "../range";
 import { change, urlOf } from "../router";
-import { callsOf, ENTRY, type Figures, figuresBy } from "./figures";
+import { callsOf, ENTRY, type Figures, figuresBy, highestRate } from "./figures";
 import { ServiceMap } from "./ServiceMap";
 
 const COLUMNS = { name: "Service", rate: "Rate", errorShare: "Errors", p50Ns: "p50", p95Ns: "p95", p99Ns: "p99" } as const;
@@ -65,11 +65,7 @@ export function ServicesPage({ params }: ViewProps) {
       <PartialNote answer={found.value} />
       {isMap && calls.value?.message !== found.value?.message && <PartialNote answer={calls.value} />}
       {(found.loading || (isMap && calls.loading)) && !found.value && <Loading what="Services are being measured" />}
-      {found.value && !rows.length && (
-        <Empty title="No service in this time">
-          <SendFirstSpan />
-        </Empty>
-      )}
+      {found.value && !rows.length && <Nothing what="service" query="" />}
       {isMap && calls.value && rows.length > 0 && <ServiceMap calls={calls.value.calls} figures={rows} times={times} />}
       {open !== null && <Operations service={open} isAll={isAll} range={range} times={times} />}
       {!isMap && rows.length > 0 && <List rows={rows} sort={sort} times={times} params={params} />}
@@ -85,6 +81,7 @@ function sortedRows(rows: readonly Figures[], sort: Column): readonly Figures[] 
 
 function List(props: { rows: readonly Figures[]; sort: Column; times: Times; params: URLSearchParams }) {
   const { rows, sort, times, params } = props;
+  const most = highestRate(rows);
   return (
     <div class="wide">
       <table class="services-table">
@@ -110,7 +107,7 @@ function List(props: { rows: readonly Figures[]; sort: Column; times: Times; par
                   <Service name={row.name.slice(0, 100)} />
                 </a>
               </td>
-              <FigureCells row={row} />
+              <FigureCells row={row} most={most} />
               <td class="go">
                 <a href={urlOf("/", { q: `{ resource.service.name = ${quoted(row.name)} }`, ...times })}>Traces</a>
                 {row.errorShare > 0 && (
@@ -130,10 +127,11 @@ function List(props: { rows: readonly Figures[]; sort: Column; times: Times; par
   );
 }
 
-function FigureCells({ row }: { row: Figures }) {
+/** most: the highest rate of the table. */
+function FigureCells({ row, most }: { row: Figures; most: number }) {
   return (
     <>
-      <td class="number">{rateText(row.rate)}</td>
+      <td class="number">{rateText(row.rate, most)}</td>
       <td class={row.errorShare > 0 ? "number bad-text" : "number dim"}>{percentText(row.errorShare)}</td>
       <td class="number">{durationText(row.p50Ns)}</td>
       <td class="number">{durationText(row.p95Ns)}</td>
@@ -151,6 +149,7 @@ function Operations(props: { service: string; isAll: boolean; range: Range; time
   const query = isAll ? `{ ${mine} }` : `{ ${mine} && ${ENTRY} }`;
   const found = useAnswer((signal) => figuresBy("name", query, range, signal), [query, range]);
   const rows = useMemo(() => sortedRows(found.value?.rows ?? [], "rate"), [found.value]);
+  const most = highestRate(rows);
   const explore = (name: string, more = "") => urlOf("/", { q: `{ ${mine} && name = ${quoted(name)}${more} }`, ...times });
   return (
     <section class="panel operations" aria-label={`Operations of ${service.slice(0, 100)}`}>
@@ -183,7 +182,7 @@ function Operations(props: { service: string; isAll: boolean; range: Range; time
               {rows.slice(0, 200).map((row) => (
                 <tr key={row.name}>
                   <td class="operation">{row.name.slice(0, 100) || "(no name)"}</td>
-                  <FigureCells row={row} />
+                  <FigureCells row={row} most={most} />
                   <td class="go">
                     <a href={explore(row.name)}>Traces</a>
                     {row.errorShare > 0 && (

@@ -1,6 +1,6 @@
 /** Rate, errors and durations of services or operations, from the metrics API. */
-import { measureOnce, measureRange, stepOf, summed, timesOf } from "../api/measure";
-import { labelOf, type Partial, type Series } from "../api/types";
+import { measureOnce, measureRange, summed, timesOf, totalsBy } from "../api/measure";
+import { labelOf, type Partial } from "../api/types";
 import type { Range } from "../range";
 
 const SPARK_POINTS = 40;
@@ -17,14 +17,20 @@ export interface Figures {
   readonly spark: readonly (number | null)[];
 }
 
+/** Of some rates the highest: it chooses the unit of all. */
+export function highestRate(rows: readonly { readonly rate: number }[]): number {
+  return rows.reduce((most, { rate }) => Math.max(most, rate), 0);
+}
+
 export interface FiguresAnswer extends Partial {
   readonly rows: readonly Figures[];
 }
 
 /** by: the attribute that the rows are of. */
 export async function figuresBy(by: string, query: string, range: Range, signal: AbortSignal): Promise<FiguresAnswer> {
-  const [rates, quantiles] = await Promise.all([
-    measureRange(query, `rate() by (${by}, status)`, range, SPARK_POINTS, signal),
+  const [over, totals, quantiles] = await Promise.all([
+    measureRange(query, `rate() by (${by})`, range, SPARK_POINTS, signal),
+    totalsBy(by, query, range, signal),
     measureOnce(query, `quantile_over_time(duration, .5, .95, .99) by (${by})`, range, signal),
   ]);
   const durations = new Map<string, Map<number, number>>();
@@ -34,36 +40,23 @@ export async function figuresBy(by: string, query: string, range: Range, signal:
     mine.set(Number(labelOf(one.labels, "p")), (one.value ?? 0) * 1e9);
     durations.set(name, mine);
   }
-  const byName = new Map<string, Series[]>();
-  for (const one of rates.series) {
-    const name = labelOf(one.labels, by) ?? "";
-    byName.set(name, [...(byName.get(name) ?? []), one]);
-  }
-  const times = timesOf(rates.series);
-  const seconds = range.toS - range.fromS;
-  const rows = [...byName].map(([name, series]): Figures => {
-    const total = count(series, range);
-    const failed = count(series.filter((one) => labelOf(one.labels, "status") === "error"), range);
+  const lines = new Map(over.series.map((one) => [labelOf(one.labels, by) ?? "", [one]]));
+  const times = timesOf(over.series);
+  const rows = totals.rows.map(({ name, rate, failed }): Figures => {
     const at = durations.get(name);
     const quantile = (q: number) => at?.get(q) ?? NaN;
     return {
       name,
-      rate: total / seconds,
-      errorShare: total ? failed / total : 0,
+      rate,
+      errorShare: rate ? failed / rate : 0,
       p50Ns: quantile(0.5),
       p95Ns: quantile(0.95),
       p99Ns: quantile(0.99),
-      spark: summed(series, times),
+      spark: summed(lines.get(name) ?? [], times),
     };
   });
-  const partial = [rates, quantiles].find((one) => one.status === "PARTIAL");
+  const partial = [over, totals, quantiles].find((one) => one.status === "PARTIAL");
   return { rows, ...(partial?.status && { status: partial.status }), ...(partial?.message && { message: partial.message }) };
-}
-
-/** Spans of all steps: a rate times its step. */
-function count(series: readonly Series[], range: Range): number {
-  const step = stepOf(range, SPARK_POINTS);
-  return series.reduce((sum, one) => sum + one.samples.reduce((mine, sample) => mine + (sample.value ?? 0) * step, 0), 0);
 }
 
 export interface Call {

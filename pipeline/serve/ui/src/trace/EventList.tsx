@@ -1,11 +1,11 @@
 /** All events of a trace by time, exceptions marked; each leads to its span. */
-import { useState } from "preact/hooks";
 import { ask } from "../api/client";
 import type { Partial } from "../api/types";
 import { useAnswer } from "../api/useAnswer";
 import { countText, durationText } from "../format";
 import { Service } from "../parts/Service";
 import { ErrorBox, Loading, PartialNote } from "../parts/States";
+import { change, rowsOf } from "../router";
 import type { Tree } from "./model";
 
 const AT_ONCE = 300;
@@ -26,14 +26,15 @@ interface Props {
   readonly only: boolean;
   readonly selected: number;
   readonly select: (row: number) => void;
+  readonly params: URLSearchParams;
   /** The trace has changed since it was drawn. */
   readonly changed: () => void;
 }
 
-export function EventList({ tree, matches, only, selected, select, changed }: Props) {
+export function EventList({ tree, matches, only, selected, select, params, changed }: Props) {
   const { columns } = tree;
   const path = `/api/trace-view/${columns.traceId}/events`;
-  const [most, setMost] = useState(AT_ONCE);
+  const most = rowsOf(params, AT_ONCE);
   const found = useAnswer(async (signal) => {
     const events = await ask<EventColumns>(path, {}, signal);
     if (events.version !== columns.version) changed();
@@ -82,7 +83,7 @@ export function EventList({ tree, matches, only, selected, select, changed }: Pr
         </table>
       )}
       {shown.length > most && (
-        <button type="button" onClick={() => setMost((before) => before + AT_ONCE)}>
+        <button type="button" onClick={() => change({ rows: `${most + AT_ONCE}` }, true)}>
           {countText(shown.length - most)} more events
         </button>
       )}

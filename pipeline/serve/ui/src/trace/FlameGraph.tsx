@@ -9,15 +9,16 @@ import { useCanvas } from "./useCanvas";
 
 const ROW = 20;
 const LANES_MAX = 60;
+const UNMATCHED_ALPHA = 0.35;
 
-export function FlameGraph(props: { tree: Tree; zoom: Span; selected: number; select: (row: number) => void }) {
+export function FlameGraph(props: { tree: Tree; matches: ReadonlySet<number> | null; zoom: Span; selected: number; select: (row: number) => void }) {
   const { tree, zoom } = props;
   const { canvas, width, themes } = useCanvas();
   const [hover, setHover] = useState(-1);
   const lanes = useMemo(() => lanesOf(tree, LANES_MAX), [tree]);
   useEffect(() => {
-    if (width) draw(canvas.current!, tree, lanes, zoom, width, props.selected);
-  }, [tree, zoom, width, props.selected, themes]);
+    if (width) draw(canvas.current!, tree, lanes, zoom, width, props.selected, props.matches);
+  }, [tree, zoom, width, props.selected, props.matches, themes]);
   const rowAt = (event: MouseEvent): number => {
     const box = canvas.current!.getBoundingClientRect();
     const level = Math.floor((event.clientY - box.top) / ROW);
@@ -48,7 +49,15 @@ export function FlameGraph(props: { tree: Tree; zoom: Span; selected: number; se
   );
 }
 
-function draw(canvas: HTMLCanvasElement, tree: Tree, { lane, count }: Lanes, zoom: Span, width: number, selected: number): void {
+function draw(
+  canvas: HTMLCanvasElement,
+  tree: Tree,
+  { lane, count }: Lanes,
+  zoom: Span,
+  width: number,
+  selected: number,
+  matches: ReadonlySet<number> | null,
+): void {
   const scale = devicePixelRatio || 1;
   canvas.style.height = `${count * ROW}px`;
   canvas.width = width * scale;
@@ -68,8 +77,11 @@ function draw(canvas: HTMLCanvasElement, tree: Tree, { lane, count }: Lanes, zoo
     const right = Math.min(width, place(endOf(tree.columns, row)));
     if (level < 0 || right < 0 || left > width) continue;
     const length = Math.max(1, right - left);
+    const isLit = matches === null || matches.has(row);
+    brush.globalAlpha = isLit ? 1 : UNMATCHED_ALPHA;
     brush.fillStyle = colours[tree.columns.service[row]!]!;
     brush.fillRect(left, level * ROW, length, ROW - 2);
+    brush.globalAlpha = 1;
     if (row === selected) {
       brush.strokeStyle = text;
       brush.strokeRect(left + 0.5, level * ROW + 0.5, Math.max(1, length - 1), ROW - 3);
@@ -79,7 +91,7 @@ function draw(canvas: HTMLCanvasElement, tree: Tree, { lane, count }: Lanes, zoo
       brush.beginPath();
       brush.rect(left, level * ROW, length - 3, ROW);
       brush.clip();
-      brush.fillStyle = back;
+      brush.fillStyle = isLit ? back : text;
       brush.fillText(tree.columns.names[tree.columns.name[row]!]!.slice(0, 100), left + 4, level * ROW + (ROW - 2) / 2);
       brush.restore();
     }

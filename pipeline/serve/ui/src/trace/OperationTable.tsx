@@ -9,7 +9,7 @@ export function OperationTable(props: { tree: Tree; find: (text: string) => void
   const rows = operationsOf(props.tree);
   const all = rows.reduce((sum, row) => sum + row.selfNs, 0) || 1;
   return (
-    <div class="wide">
+    <div class="wide operation-table">
       <table>
         <thead>
           <tr>

@@ -1,4 +1,5 @@
 /** One span in full: attributes, resource, events, links, and what it is as JSON. */
+import type { ComponentChildren } from "preact";
 import { ask } from "../api/client";
 import { type KeyValue, type OtlpSpan, type TraceAnswer, valueText } from "../api/types";
 import { useAnswer } from "../api/useAnswer";
@@ -8,7 +9,7 @@ import { Service } from "../parts/Service";
 import { ErrorBox, Loading } from "../parts/States";
 import { attributeName, quoted, withCondition } from "../query";
 import { rangeParams } from "../range";
-import { urlOf } from "../router";
+import { change, urlOf } from "../router";
 import { KINDS, STATUS_ERROR, type Tree } from "./model";
 
 const NEW_MS = 50 * 60e3;
@@ -19,7 +20,7 @@ const SHOWN_MAX = 2000; // characters of a value; the copy has all
 const NAME_SHOWN_MAX = 200;
 const TRACE_SHOWN_MAX = 20_000; // of a stack trace, whose end says as much as its beginning
 
-export function SpanPanel(props: { tree: Tree; row: number; query: string; copied: () => Promise<string>; close: () => void }) {
+export function SpanPanel(props: { tree: Tree; row: number; query: string; params: URLSearchParams; copied: () => Promise<string>; close: () => void }) {
   const { tree, row } = props;
   const { columns } = tree;
   const id = columns.spanId[row]!;
@@ -38,6 +39,7 @@ export function SpanPanel(props: { tree: Tree; row: number; query: string; copie
   const times = Date.now() - startMs < NEW_MS ? {} : rangeParams({ fromS: startMs / 1000 - AROUND_S, toS: startMs / 1000 + AROUND_S });
   const explore = (condition: string) => urlOf("/", { q: withCondition(props.query, condition), ...times });
   const failed = columns.code[row] === STATUS_ERROR;
+  const turned = new Set((props.params.get("parts") ?? "").split(".").filter(Boolean));
   return (
     <aside class="span-panel" aria-label="Span">
       <div class="dialog-head">
@@ -65,32 +67,47 @@ export function SpanPanel(props: { tree: Tree; row: number; query: string; copie
       {found.loading && !span && <Loading what="The span is being read" />}
       {span && (
         <>
-          <Pairs title="Attributes" scope="span" pairs={span.attributes} found={explore} />
-          <Events span={span} startNs={BigInt(columns.startUnixNano)} />
+          <Pairs title="Attributes" scope="span" pairs={span.attributes} found={explore} turned={turned} />
+          <Events span={span} startNs={BigInt(columns.startUnixNano)} turned={turned} />
           {(span.links ?? []).length > 0 && (
-            <details open>
-              <summary>Links ({span.links!.length})</summary>
+            <Part name="links" title={`Links (${span.links!.length})`} turned={turned}>
               <ul>
                 {span.links!.slice(0, LINKS_MAX).map((link, at) => (
                   <Link key={at} link={link} />
                 ))}
               </ul>
-            </details>
+            </Part>
           )}
-          <Pairs title="Resource" scope="resource" pairs={batch?.resource?.attributes} found={explore} />
+          <Pairs title="Resource" scope="resource" pairs={batch?.resource?.attributes} found={explore} turned={turned} />
           {scope?.scope?.name && (
             <p class="dim">
               Scope {scope.scope.name} {scope.scope.version ?? ""}
             </p>
           )}
-          <details>
-            <summary>JSON</summary>
+          <Part name="json" title="JSON" turned={turned} isClosed>
             <CopyButton text={JSON.stringify(batch, null, 2)} what="Copy" />
             <pre tabIndex={0}>{JSON.stringify(batch, null, 2).slice(0, 100_000)}</pre>
-          </details>
+          </Part>
         </>
       )}
     </aside>
+  );
+}
+
+/** A part that opens and closes. turned: the names of those that stand otherwise than at first, as the URL tells them. */
+function Part(props: { name: string; title: string; turned: ReadonlySet<string>; isClosed?: boolean; children: ComponentChildren }) {
+  const { name, turned } = props;
+  const isOpen = turned.has(name) === (props.isClosed ?? false);
+  const toggled = (details: HTMLDetailsElement) => {
+    if (details.open === isOpen) return;
+    const others = [...turned].filter((one) => one !== name);
+    change({ parts: (turned.has(name) ? others : [...others, name]).join(".") }, true);
+  };
+  return (
+    <details open={isOpen} onToggle={(event) => toggled(event.currentTarget)}>
+      <summary>{props.title}</summary>
+      {props.children}
+    </details>
   );
 }
 
@@ -119,14 +136,17 @@ function Fact(props: { name: string; value: string }) {
 }
 
 /** found: the URL of Explore with a condition. */
-function Pairs(props: { title: string; scope: string; pairs: KeyValue[] | undefined; found: (condition: string) => string }) {
+function Pairs(props: {
+  title: string;
+  scope: string;
+  pairs: KeyValue[] | undefined;
+  found: (condition: string) => string;
+  turned: ReadonlySet<string>;
+}) {
   const pairs = props.pairs ?? [];
   if (!pairs.length) return null;
   return (
-    <details open>
-      <summary>
-        {props.title} ({pairs.length})
-      </summary>
+    <Part name={props.title.toLowerCase()} title={`${props.title} (${pairs.length})`} turned={props.turned}>
       <table class="pairs">
         <tbody>
           {pairs.map((pair, at) => {
@@ -156,7 +176,7 @@ function Pairs(props: { title: string; scope: string; pairs: KeyValue[] | undefi
           })}
         </tbody>
       </table>
-    </details>
+    </Part>
   );
 }
 
@@ -167,12 +187,11 @@ function conditionOf(scope: string, pair: KeyValue): ((op: string) => string) | 
   return literal === undefined ? null : (op) => `${attributeName(scope, pair.key)} ${op} ${literal}`;
 }
 
-function Events(props: { span: OtlpSpan; startNs: bigint }) {
+function Events(props: { span: OtlpSpan; startNs: bigint; turned: ReadonlySet<string> }) {
   const events = props.span.events ?? [];
   if (!events.length) return null;
   return (
-    <details open>
-      <summary>Events ({events.length})</summary>
+    <Part name="events" title={`Events (${events.length})`} turned={props.turned}>
       {events.slice(0, 200).map((event, at) => (
         <div key={at} class="event">
           <p>
@@ -201,7 +220,7 @@ function Events(props: { span: OtlpSpan; startNs: bigint }) {
           </table>
         </div>
       ))}
-    </details>
+    </Part>
   );
 }
 

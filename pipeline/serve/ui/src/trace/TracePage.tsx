@@ -78,7 +78,8 @@ function useMatched(tree: Tree, query: string, again: () => void) {
 function Trace(props: { tree: Tree; params: URLSearchParams; again: () => void }) {
   const { tree, params } = props;
   const query = params.get("q") ?? "";
-  const [isConditionOpen, setConditionOpen] = useState(query !== "");
+  const isConditionOpen = params.has("box") ? params.get("box") === "1" : query !== "";
+  const setConditionOpen = (open: boolean) => change({ box: open === (query !== "") ? null : open ? "1" : "0" }, true);
   const { rows: queried, error: unfit } = useMatched(tree, query, props.again);
   const text = params.get("find") ?? "";
   const only = params.get("only") === "1";
@@ -204,7 +205,7 @@ function Trace(props: { tree: Tree; params: URLSearchParams; again: () => void }
             range={rangeAround(tree)}
             placeholder="{ duration > 10ms && span.db.system.name != nil }   marks the spans that it holds of"
             action="Mark"
-            run={(written) => change({ q: written }, true)}
+            run={(written) => change({ q: written, box: written ? null : "1" }, true)}
           />
         </div>
       )}
@@ -227,12 +228,12 @@ function Trace(props: { tree: Tree; params: URLSearchParams; again: () => void }
             toggle={toggle}
           />
         )}
-        {view === "flame" && <FlameGraph tree={tree} zoom={zoom} selected={selected} select={select} />}
+        {view === "flame" && <FlameGraph tree={tree} matches={matches} zoom={zoom} selected={selected} select={select} />}
         {view === "operations" && <OperationTable tree={tree} find={(name) => change({ find: name, view: null })} />}
         {view === "events" && (
-          <EventList tree={tree} matches={matches} only={only} selected={selected} select={select} changed={props.again} />
+          <EventList tree={tree} matches={matches} only={only} selected={selected} select={select} params={params} changed={props.again} />
         )}
-        {selected >= 0 && <SpanPanel key={selected} tree={tree} row={selected} query={query} copied={() => told(tree, selected)} close={() => change({ span: null }, true)} />}
+        {selected >= 0 && <SpanPanel key={selected} tree={tree} row={selected} query={query} params={params} copied={() => told(tree, selected)} close={() => change({ span: null }, true)} />}
       </div>
     </>
   );
