@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -37,6 +39,7 @@ from topics.topic import full_name
 
 log = structlog.get_logger(__name__)
 TICK_S = 0.5
+STOP_TIMEOUT_S = 15.0
 SECRET_BYTES = 32
 ASSIGNOR = "faust"  # the name of its partition assignor, as Kafka knows it
 Answer = TypeVar("Answer")
@@ -115,9 +118,25 @@ def run_worker(settings: Settings) -> None:
     """Run a worker until SIGTERM or SIGINT. What is acknowledged is stored; its next owner reads the rest again."""
     reuse_memory()
     app = build(_with_free_port(settings))
-    runner = faust.Worker(app, loglevel=settings.log.level, quiet=True, override_logging=False, redirect_stdouts=False)
+    runner = _Runner(app, loglevel=settings.log.level, quiet=True, override_logging=False, redirect_stdouts=False)
     runner.spinner = None  # it would steer a terminal, and the log's first line
     runner.execute_from_commandline()
+
+
+class _Runner(faust.Worker):
+    """Faust's, which waits for all that it stops: a store or a Kafka that hangs would keep it for minutes."""
+
+    def _schedule_shutdown(self, number: signal.Signals) -> None:
+        at_last = threading.Timer(STOP_TIMEOUT_S, _end)
+        at_last.daemon = True
+        at_last.start()
+        super()._schedule_shutdown(number)
+
+
+def _end() -> None:
+    """As if it were killed, which a worker may be at any time."""
+    log.warning("stopped_without_waiting", waited_s=STOP_TIMEOUT_S)
+    os._exit(0)
 
 
 def _with_free_port(settings: Settings) -> Settings:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from infra.process import ChildProcess
 from infra.stack import LocalStack
 from pipeline.store.objects import ObjectStore
 from tests.metrics import metric
-from tests.queriers import receiver
+from tests.queriers import querier, receiver
 from tests.test_kill_and_rebalance import Load
 from tests.waiting import wait_until
 from tests.workers import Workers, everything_is_committed, everything_is_stored, stored_span_ids
@@ -132,6 +132,66 @@ def test_receiver_and_worker_outlive_the_store_and_kafka(tmp_path: Path) -> None
         stored = stored_span_ids(store, settings)
         unanswered = (2).to_bytes(8, "big")  # was refused, and may have reached Kafka all the same
         assert stored - Counter({unanswered: 1}) == Counter([*load.sent, *(n.to_bytes(8, "big") for n in (1, 3))])
+
+
+def found_in(url: str) -> tuple[set[bytes], bool]:
+    """What a search finds, and whether the answer says that it is complete."""
+    params = {"q": '{ name = "s" }', "start": 1_699_999_000, "end": 1_700_001_000, "limit": 1000}
+    answer = httpx.get(f"{url}/api/search", params=params, timeout=60)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    return {bytes.fromhex(one["traceID"]) for one in found["traces"]}, found.get("status") != "PARTIAL"
+
+
+def test_while_the_store_hangs_what_is_live_is_told_in_time_and_a_querier_stops(tmp_path: Path) -> None:
+    with own_parts(tmp_path) as (settings, _kafka, minio, store, _otlp, workers, load), ExitStack() as until_the_end:
+        workers.start("one")
+        load.send(20)
+        wait_until(lambda: everything_is_stored(store, settings), 60, "all is stored")
+        workers.end("one", signal.SIGTERM)
+        workers.start(
+            "one", variables={"SPANSTREAM_WORKER_SEAL_AGE_S": "900", "SPANSTREAM_WORKER_SEAL_SPANS": "100000"}
+        )
+        (stored, _), sent = load.traces[0], {trace_id for trace_id, _ in load.traces}
+        load.send(5)
+        live = {trace_id for trace_id, _ in load.traces} - sent
+        times = {"store_timeout_s": 1.0, "query_timeout_s": 20.0, "catalog_refresh_s": 0.5, "warm_up_s_max": 0.0}
+        asked = settings.model_copy(update={"querier": settings.querier.model_copy(update=times)})
+        with querier(asked, tmp_path) as url:
+            with hung(minio):
+                wait_until(lambda: live <= found_in(url)[0], 60, "the live traces are found")
+                found, complete = found_in(url)
+                assert found == live
+                assert not complete
+                for route in ("traces", "v2/traces"):  # nothing can be said about a trace that is not live
+                    answer = httpx.get(f"{url}/api/{route}/{stored.hex()}", timeout=60)
+                    assert answer.status_code == 503, answer.text
+                    assert "the store does not answer" in answer.text
+            wait_until(lambda: found_in(url) == (live | sent, True), 60, "all is found again")
+
+            until_the_end.enter_context(hung(minio))
+            time.sleep(1)  # the catalog asks it by then
+            began = time.monotonic()
+        assert time.monotonic() - began < 15
+
+
+def test_while_kafka_hangs_one_question_waits_for_it_and_a_worker_stops(tmp_path: Path) -> None:
+    with own_parts(tmp_path) as (settings, kafka, _minio, store, _otlp, workers, load):
+        workers.start("one")
+        load.send(20)
+        wait_until(lambda: everything_is_stored(store, settings), 60, "all is stored")
+        sent = {trace_id for trace_id, _ in load.traces}
+        own = settings.querier.model_copy(update={"kafka_timeout_s": 4.0})
+        with querier(settings.model_copy(update={"querier": own}), tmp_path) as url:
+            wait_until(lambda: found_in(url) == (sent, True), 60, "all is found")
+            with hung(kafka):
+                assert found_in(url) == (sent, False)
+                began = time.monotonic()
+                for _ in range(5):
+                    assert found_in(url) == (sent, False)
+                assert time.monotonic() - began < 10
+                workers.end("one", signal.SIGTERM)  # within half a minute
+            wait_until(lambda: found_in(url) == (sent, True), 60, "Kafka tells again where the topic ends")
 
 
 def test_a_store_and_a_kafka_that_hang_longer_than_a_session_end_nobody(tmp_path: Path) -> None:

@@ -59,6 +59,12 @@ class QuerierSettings(Section):
         "Copies of live segments kept, compressed, and half as much unpacked; beyond, the oldest are asked for again",
         ge=MIB,
     )
+    store_timeout_s: float = setting(
+        5.0, "Longest wait for the store to answer, or to send a range of a chunk; until it answers: PARTIAL", gt=0
+    )
+    kafka_timeout_s: float = setting(
+        5.0, "A Kafka that tells questions no ends or owners for so long counts as away until it does: PARTIAL", gt=0
+    )
     live_timeout_s: float = setting(5.0, "Longest wait for a worker's answer", gt=0)
     live_wait_s: float = setting(
         0.4, "A search gives workers so long to take what Kafka has; then it reads the rest from there", ge=0, le=5

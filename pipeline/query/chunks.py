@@ -59,6 +59,17 @@ class GoneChunk(str):
         return one
 
 
+class StoreAway(str):
+    """A reason: the store does not answer."""
+
+
+def check_found(reasons: Iterable[str], *, found: bool) -> None:
+    """Raises StoreUnavailableError for an answer without anything in it, where the store does not answer."""
+    away = next((reason for reason in reasons if isinstance(reason, StoreAway)), None)
+    if away is not None and not found:
+        raise StoreUnavailableError(away)
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkRef:
     """A chunk, and the offsets [first, last] of its partition that its manifest names."""
@@ -165,7 +176,7 @@ class ChunkReader:
     def __init__(self, session: Session, reasons: list[str]) -> None:
         self.session = session
         self._reasons = reasons
-        self._broken: set[str] = set()
+        self._broken: set[str] = set()  # URLs
         self._urls: dict[str, str] = {}  # of copies
 
     def read(
@@ -182,14 +193,16 @@ class ChunkReader:
 
         traces: the objects with a row a trace are read in the place of the chunks. fetch: so much is read of them that
         they are copied whole first. others_read: other chunks could be read, so that it is not the store that is away
-        where none of these can.
+        where none of these can. Where the store does not answer, what is not copied is left out.
         """
         wanted = [ref.traces_wanted if traces else ref.wanted for ref in refs]
         self.session.open(wanted)
         files = self.session.files(wanted, fetch=fetch)
         self._urls |= {str(path): url for url, path in files.items()}
         named = [str(files.get(one.url, one.url)) for one in wanted]
-        urls = [url for url in named if url not in self._broken and self.url_of(url) not in self._broken]
+        urls = [url for url in named if self.url_of(url) not in self._broken]
+        if self._leaves_store_out(urls):
+            urls = [url for url in urls if url in self._urls]
         text, values = statement(urls)
         telemetry.CHUNKS_OPENED.inc(len(urls))
         try:
@@ -198,13 +211,14 @@ class ChunkReader:
                 self.session.watch.read(refs, len(files))
             return found
         except StoreUnavailableError as exc:
-            broken = self._find_broken(urls)
-            if not broken:
-                raise
-            self._broken |= broken.keys()
-            self._reasons += [_why_broken(self.url_of(url), why) for url, why in broken.items()]
-            if len(broken) == len(urls) and not others_read and "404" not in str(exc):
-                raise
+            if not self._leaves_store_out(urls, again=True):
+                broken = self._find_broken(urls)
+                if not broken:
+                    raise
+                self._broken.update(map(self.url_of, broken))
+                self._reasons += [_why_broken(self.url_of(url), why) for url, why in broken.items()]
+                if len(broken) == len(urls) and not others_read and "404" not in str(exc):
+                    raise
         return self.read(refs, statement, traces=traces, fetch=fetch, others_read=others_read, **tables)
 
     def tell(self, reasons: Iterable[str]) -> None:
@@ -217,18 +231,34 @@ class ChunkReader:
 
     def can_read(self, ref: ChunkRef) -> bool:
         """Whether it was not found to be unreadable."""
-        return not any(self.url_of(name) == ref.url for name in self._broken)
+        return ref.url not in self._broken
 
     def source(self, ref: ChunkRef) -> str | pa.Buffer:
         """A chunk's file, or its bytes. Raises StoreUnavailableError, QueryTooLargeError."""
         self.session.open([ref.wanted])
         path = self.session.files([ref.wanted], fetch=True).get(ref.url)
-        return str(path) if path is not None else pa.py_buffer(self.session.content(ref.wanted))
+        if path is not None:
+            return str(path)
+        self.session.reach_store()
+        return pa.py_buffer(self.session.content(ref.wanted))
 
     def leave_out(self, ref: ChunkRef, reason: str) -> None:
         """It turned out to be unreadable."""
         self._broken.add(ref.url)
         self._reasons.append(_why_broken(ref.url, reason[:200]))
+
+    def _leaves_store_out(self, urls: Sequence[str], *, again: bool = False) -> bool:
+        """Whether some of these are to be read from the store, which does not answer. They count as unreadable then."""
+        stored = [url for url in urls if url not in self._urls]
+        if not stored:
+            return False
+        try:
+            self.session.reach_store(again=again)
+        except StoreUnavailableError as exc:
+            self._broken.update(stored)
+            self.tell([StoreAway(f"what is in the store alone is left out: {exc}")])
+            return True
+        return False
 
     def _find_broken(self, urls: Sequence[str]) -> dict[str, str]:
         broken = {}

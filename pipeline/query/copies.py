@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from pipeline import telemetry
 from pipeline.store.objects import ObjectStore
+from pipeline.store.reach import Reach
 from topics.errors import StoreUnavailableError
 
 THREADS = 6
@@ -45,6 +46,10 @@ class _Copy:
         self.holders = 0
 
     @property
+    def made(self) -> bool:
+        return self.done.done() and self.done.result() is not None
+
+    @property
     def size(self) -> int:
         return (self.done.result() or 0) if self.done.done() else 0
 
@@ -55,7 +60,8 @@ class Copies:
     An object never changes, so neither does its copy. What a question holds stays until it lets go.
     """
 
-    def __init__(self, folder: Path, store: ObjectStore, bytes_max: int) -> None:
+    def __init__(self, folder: Path, store: ObjectStore, bytes_max: int, reach: Reach) -> None:
+        self.reach = reach
         shutil.rmtree(folder, ignore_errors=True)
         self._folder = folder.resolve()
         self._store = store
@@ -67,25 +73,27 @@ class Copies:
     def hold(self, wanted: Iterable[Wanted], *, fetch: bool, check: Callable[[], None]) -> set[str]:
         """The URLs of those of which there is a copy, at `path`, until `release`. fetch: make those that are missing.
 
-        check: called while copies are waited for; what it raises ends the wait.
+        check: called while copies are waited for; what it raises ends the wait. A store that is away ends it as well:
+        then there is what had been copied.
         """
         named = {one.url: one for one in wanted}
         with self._lock:
             self._forget_deleted(named)
             missing = [one for url, one in named.items() if url not in self._copies]
-            if fetch and sum(one.size for one in missing) <= self._bytes_max // SHARE:
+            if fetch and not self.reach.away and sum(one.size for one in missing) <= self._bytes_max // SHARE:
                 self._begin(missing)
             held = {url: copy for url in named if (copy := self._copies.get(url)) is not None}
             for url, copy in held.items():
                 copy.holders += 1
                 self._copies.move_to_end(url)
         try:
-            for copy in held.values():
-                self._wait(copy, check)
+            with suppress(StoreUnavailableError):
+                for copy in held.values():
+                    self._wait(copy, check)
         except BaseException:
             self.release(held)
             raise
-        there = {url for url, copy in held.items() if copy.done.result() is not None and copy.path.exists()}
+        there = {url for url, copy in held.items() if copy.made and copy.path.exists()}
         self.release(held.keys() - there)
         return there
 
@@ -116,6 +124,7 @@ class Copies:
 
     def close(self) -> None:
         """End what is being copied."""
+        self.reach.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     # ---- with the lock held
@@ -148,13 +157,13 @@ class Copies:
 
     # ---- without it
 
-    @staticmethod
-    def _wait(copy: _Copy, check: Callable[[], None]) -> None:
+    def _wait(self, copy: _Copy, check: Callable[[], None]) -> None:
         while True:
             check()
             with suppress(TimeoutError):
                 copy.done.result(WAIT_S)
                 return
+            self.reach.check()
 
     def _make(self, one: Wanted, copy: _Copy) -> None:
         size = None

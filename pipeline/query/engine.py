@@ -27,6 +27,7 @@ from pipeline.query.copies import Copies, Wanted
 from pipeline.query.explained import Watch
 from pipeline.query.turns import TIMEOUT
 from pipeline.store.objects import ObjectStore
+from pipeline.store.reach import FRESH_S, Reach, within
 from pipeline.traceql.folding import int_power
 from topics.errors import (
     BadQuestionError,
@@ -117,6 +118,10 @@ class Session:
         self._held |= self._copies.hold(new, fetch=fetch, check=self.check)
         return {one.url: self._copies.path(one) for one in wanted if one.url in self._held}
 
+    def reach_store(self, *, again: bool = False) -> None:
+        """Before what is not copied is read. again: it has just failed. Raises StoreUnavailableError: it is away."""
+        self._copies.reach.check(fresh_s=0.0 if again else FRESH_S)
+
     def content(self, wanted: Wanted) -> bytes:
         """A whole object. Raises StoreUnavailableError, also where there is none."""
         return self._copies.content(wanted)
@@ -168,7 +173,8 @@ class Engine:
         ).result()
         self._threads.submit(self._connection.execute, "SELECT count(*) FROM range(1000000)").result()
         self._prompt_connection = _opened(querier, store, threads=1, bytes_max=querier.traces_memory_bytes_max)
-        self._copies = Copies(querier.data_dir / "chunks", ObjectStore(store), querier.copies_bytes_max)
+        reach, copied_from = Reach(store, querier.store_timeout_s), ObjectStore(within(store, querier.store_timeout_s))
+        self._copies = Copies(querier.data_dir / "chunks", copied_from, querier.copies_bytes_max, reach)
 
     async def run(self, work: Callable[[Session], T], *, prompt: bool = False, watch: Watch | None = None) -> T:
         """`work` in a thread; prompt: in one that goes first; watch: looks on.
@@ -214,6 +220,10 @@ class Engine:
             cursor.close()
         return None
 
+    def reach_store(self) -> None:
+        """Before something else reads much of it; may block. Raises StoreUnavailableError where it is away."""
+        self._copies.reach.check()
+
     def nbytes(self) -> int:
         """Memory that the engine holds, its cache of chunks included."""
         held = 0
@@ -253,7 +263,7 @@ def _opened(querier: QuerierSettings, store: StoreSettings, *, threads: int, byt
     for setting in ("parquet_metadata_cache = true", "enable_http_metadata_cache = true"):
         connection.execute(f"SET {setting}")
     connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
-    connection.execute(f"SET http_timeout = {max(1, int(store.get_timeout_s))}")
+    wait_within(connection, querier, store)
     create_secret(connection, store)
     connection.create_function("array_elements", array_elements, ["BLOB", "VARCHAR"], "VARCHAR[]")
     special = FunctionNullHandling.SPECIAL  # it may answer null
@@ -297,6 +307,11 @@ def load_httpfs(connection: duckdb.DuckDBPyConnection) -> None:
     folder = Path(next(iter(duckdb_extension_httpfs.__path__))) / "extensions" / f"v{duckdb.__version__}"
     path = str(folder / "httpfs.duckdb_extension").replace("'", "''")
     connection.execute(f"LOAD '{path}'")
+
+
+def wait_within(connection: duckdb.DuckDBPyConnection, querier: QuerierSettings, store: StoreSettings) -> None:
+    """Each of its requests to the store takes so long at most, and is tried four times."""
+    connection.execute(f"SET http_timeout = {max(1, int(min(store.get_timeout_s, querier.store_timeout_s)))}")
 
 
 def create_secret(connection: duckdb.DuckDBPyConnection, store: StoreSettings) -> None:

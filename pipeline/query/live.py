@@ -95,6 +95,7 @@ class LiveClient:
     async def close(self) -> None:
         """Close the connections and forget the copies."""
         self._copies.clear()
+        self._owners.close()
         if self._session is not None:
             await self._session.close()
 

@@ -19,7 +19,15 @@ import pyarrow.compute as pc
 
 from pipeline.query import plan
 from pipeline.query.chunk_cache import Came, ChunkCache
-from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, Present, rows_by_chunk, rows_of
+from pipeline.query.chunks import (
+    CHUNK_NUMBER,
+    ChunkReader,
+    ChunkRef,
+    Present,
+    check_found,
+    rows_by_chunk,
+    rows_of,
+)
 from pipeline.query.comparison import Comparison, CountedSeries, compared
 from pipeline.query.conditions import Condition
 from pipeline.query.counting import Counting, CountsCache
@@ -124,6 +132,7 @@ class Metrics:
             with session.step("series"):
                 series = side_of(spans, question.query, limits)
             assert isinstance(series, SeriesTable)
+            check_found(reasons, found=bool(series.labels))
             return MetricsAnswer(
                 series=series,
                 reasons=reasons,

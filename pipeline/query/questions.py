@@ -83,11 +83,15 @@ class Kafka:
 
 
 def real_kafka(settings: Settings) -> Kafka:
-    """The cluster of the settings."""
+    """The cluster of the settings; who asks waits for it no longer than a question may."""
+    request_timeout_s = min(settings.kafka.request_timeout_s, settings.querier.kafka_timeout_s)
+    hasty = settings.model_copy(
+        update={"kafka": settings.kafka.model_copy(update={"request_timeout_s": request_timeout_s})}
+    )
     return Kafka(
         partitions=partial(admin.partition_count, settings, spans_by_trace.TOPIC),
-        owners=partial(admin.group_owners, settings),
-        tail=partial(TailReader, settings),
+        owners=partial(admin.group_owners, hasty),
+        tail=partial(TailReader, hasty),
     )
 
 
@@ -150,6 +154,8 @@ class Questions:
         """End what runs: first the questions, then what they stand on."""
         if self._opening is not None:
             self._opening.cancel()
+        if self._open is not None:
+            self._open.snapshots.close()
         await self._live.close()
         await asyncio.to_thread(self._close)
 
@@ -430,7 +436,9 @@ class Questions:
                 cache=cache,
             ),
             tags=Tags(self._stored, snapshots, self._engine, cache),
-            sql=TenantSql(self._stored, snapshots, self._settings.querier, self._settings.store),
+            sql=TenantSql(
+                self._stored, snapshots, self._settings.querier, self._settings.store, self._engine.reach_store
+            ),
         )
 
 

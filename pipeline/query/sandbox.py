@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.query.chunks import ROOT, SERVICE_SQL
-from pipeline.query.engine import create_secret, load_httpfs
+from pipeline.query.engine import create_secret, load_httpfs, wait_within
 from pipeline.query.statement import LIVE
 from pipeline.spans import schema
 from pipeline.traceql.tree import KINDS, STATUSES
@@ -68,7 +68,7 @@ def sandbox(
     if urls:
         load_httpfs(connection)
         create_secret(connection, store)
-        connection.execute(f"SET http_timeout = {max(1, int(store.get_timeout_s))}")
+        wait_within(connection, querier, store)
         connection.execute(f"SET allowed_paths = {_list(urls)}")
     connection.execute("SET enable_external_access = false")
     for number, one in enumerate(rows):

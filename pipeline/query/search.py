@@ -30,6 +30,7 @@ from pipeline.query.chunks import (
     ChunkReader,
     ChunkRef,
     Present,
+    check_found,
     rows_by_chunk,
     rows_of,
 )
@@ -130,6 +131,7 @@ class Search:
                 answer.chunk_bytes += spans.chunk_bytes
                 answer.candidates += run.seen
                 more = more or run.more
+            check_found(reasons, found=bool(answer.traces))
             return _cut(answer, question, more=more)
 
         return await self._engine.run(work, watch=watch)

@@ -31,6 +31,7 @@ from topics.partitioner import partitions_of
 
 T = TypeVar("T")
 CATALOG_TRIES = 2
+AGAIN_S = 0.5
 UNKNOWN = (StoreUnavailableError, MalformedRecordError, FormatVersionError)
 
 
@@ -285,6 +286,8 @@ class Snapshots:
         self._copies = TailCopies(2 * unpacked_bytes_max)
         self._current: _Shared | None = None
         self._next: _Shared | None = None  # waits for `_current` to be taken
+        self._silent: dict[int, str] = {}  # partition -> why Kafka did not tell its end
+        self._asking_again: asyncio.Task[None] | None = None
 
     async def take(self) -> Snapshot:
         """Every row after H of every partition.
@@ -371,11 +374,40 @@ class Snapshots:
         horizons.update(self.horizons(partitions))
 
     async def _ends(self, partitions: Iterable[int], reasons: list[str]) -> dict[int, tuple[int, int]]:
+        """Those that Kafka tells. Where it did not answer, a task asks again until it does, and nobody waits."""
+        wanted, silent = list(partitions), dict[int, str]()
+
+        def ask() -> dict[int, tuple[int, int]]:
+            silent.update({p: why for p in wanted if (why := self._silent.get(p))})
+            return self._tail.ends([p for p in wanted if p not in silent])
+
         try:
-            return await self.in_thread(lambda: self._tail.ends(list(partitions)))
+            found = await self.in_thread(ask)
         except KafkaUnavailableError as exc:
-            reasons.append(f"what the workers have not reached is missing: {exc}")
-            return {}
+            found, silent = {}, dict.fromkeys(wanted, str(exc))
+            self._silent |= silent
+            if self._asking_again is None:
+                self._asking_again = asyncio.create_task(self._ask_again(), name="ends")
+        reasons += [f"what the workers have not reached is missing: {why}" for why in dict.fromkeys(silent.values())]
+        return found
+
+    async def _ask_again(self) -> None:
+        """One by one: where one broker of several is away, the others' partitions are told of."""
+        try:
+            while self._silent:
+                await asyncio.sleep(AGAIN_S)
+                for partition in list(self._silent):
+                    with suppress(KafkaUnavailableError):
+                        await self.in_thread(lambda partition=partition: self._tail.ends([partition]))  # type: ignore[misc]
+                        del self._silent[partition]
+        finally:  # whatever ends it, the next question asks
+            self._silent.clear()
+            self._asking_again = None
+
+    def close(self) -> None:
+        """Ask Kafka no more."""
+        if self._asking_again is not None:
+            self._asking_again.cancel()
 
     async def _read_tails(
         self,

@@ -8,6 +8,7 @@ from pipeline.store.catalog import Catalog
 from pipeline.store.catalog_feed import CatalogFeed
 from pipeline.store.manifest import ChunkEntry
 from pipeline.store.objects import ObjectStore
+from pipeline.store.reach import Reach
 from topics import spans_by_trace
 from topics.settings import Settings
 from topics.topic import full_name
@@ -19,6 +20,7 @@ class CatalogStored:
     def __init__(self, settings: Settings) -> None:
         topic = full_name(spans_by_trace.TOPIC, settings.kafka)
         self._catalog = Catalog(settings.querier.data_dir, topic, ObjectStore(settings.store))
+        self._reach = Reach(settings.store, settings.querier.store_timeout_s)
         self._feed = CatalogFeed(settings, self._catalog)
 
     def start(self) -> None:
@@ -27,6 +29,7 @@ class CatalogStored:
 
     def close(self) -> None:
         """End the threads and release the folder."""
+        self._reach.close()
         self._feed.close()
         self._catalog.close()
 
@@ -52,6 +55,7 @@ class CatalogStored:
 
     def refresh(self, partition: int) -> None:
         """List the bucket's manifests after H."""
+        self._reach.check()
         self._catalog.refresh(partition)
 
     def chunks_for(self, tenant: str, start_ns: int, end_ns: int) -> list[ChunkEntry]:

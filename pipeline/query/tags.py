@@ -25,6 +25,7 @@ from pipeline.query.chunks import (
     ChunkReader,
     ChunkRef,
     Present,
+    check_found,
     refs_of,
     rows_by_chunk,
     rows_of,
@@ -133,6 +134,7 @@ class Tags:
                 answer.chunk_bytes += spans.chunk_bytes
 
         await self._engine.run(work)
+        check_found(answer.reasons, found=any(found.values()))
         names = {scope: sorted(keys) for scope, keys in found.items()}
         answer.cut = any(len(keys) > limit for keys in names.values())
         answer.names = {scope: keys[:limit] for scope, keys in names.items()}
@@ -183,6 +185,7 @@ class Tags:
 
         if listed:
             await self._engine.run(work)
+            check_found(answer.reasons, found=bool(found))
         answer.values = sorted(found, key=lambda value: (value.type, value.value))[:limit]
         answer.cut = len(found) > limit
         return answer
@@ -213,6 +216,7 @@ class Tags:
                     add_services(total, {"": {row["service"]: {row["name"]: row["spans"]}}})
 
         await self._engine.run(work)
+        check_found(reasons, found=bool(total))
         return total.get("", {}), reasons
 
     def _totals(self, tenants: Sequence[str]) -> Services:

@@ -58,8 +58,15 @@ class TenantSql:
     """Answers statements. One is stopped when its caller's task is cancelled."""
 
     def __init__(
-        self, catalog: ChunksByTime, snapshots: Snapshots, querier: QuerierSettings, store: StoreSettings
+        self,
+        catalog: ChunksByTime,
+        snapshots: Snapshots,
+        querier: QuerierSettings,
+        store: StoreSettings,
+        reach_store: Callable[[], None],
     ) -> None:
+        """reach_store: called before chunks are read; raises StoreUnavailableError where the store is away."""
+        self._reach_store = reach_store
         self._catalog, self._snapshots = catalog, snapshots
         self._querier, self._store = querier, store
         self._threads = ThreadPoolExecutor(querier.sql_queries_max, "sql", stand_back, (querier.niceness,))
@@ -102,6 +109,8 @@ class TenantSql:
             raise QueryTooLargeError(
                 f"the chunks of this range have {size} bytes, more than querier.sql_chunk_bytes_max: ask for less time"
             )
+        if any(one.urls for one in found):
+            self._reach_store()
         return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.query.chunks import ChunkReader, ChunkRef, refs_of, told_damage
+from pipeline.query.chunks import ChunkReader, ChunkRef, check_found, refs_of, told_damage
 from pipeline.query.engine import Engine, Session
 from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.spans import dedup, schema
@@ -98,7 +98,9 @@ class TraceLookup:
             more, rows = await self._stored(question, snapshot.horizons, reasons, known)
             refs, stored = refs + more, stored + rows
         reasons += told_damage(refs)
-        return joined(trace_id, partition, stored, snapshot, tenants, reasons)
+        found = joined(trace_id, partition, stored, snapshot, tenants, reasons)
+        check_found(reasons, found=found.spans.num_rows > 0)
+        return found
 
     async def _stored(
         self, question: tuple[Any, ...], horizons: dict[int, int], reasons: list[str], known: Collection[str] = ()

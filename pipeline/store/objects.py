@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ import structlog
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from pipeline import telemetry
 from topics.errors import SettingsError, StoreConflictError, StoreUnavailableError
@@ -154,6 +156,15 @@ class ObjectStore:
         """Delete an object; it is no error when there is none."""
         _asked("remove", lambda: self._writer.remove_object(bucket, name))
 
+    def look(self, seconds: float) -> None:
+        """Ask something small: whatever it says, also that it refuses, it answers. Tried again for so long at most."""
+
+        def ask() -> None:
+            with suppress(S3Error):
+                self._reader.bucket_exists(self.buckets[0])
+
+        _asked("head", ask, seconds=seconds)
+
     def conditional_put_works(self) -> bool:
         """Whether the store refuses the second conditional put of a name: a probe that leaves nothing behind."""
         bucket, name = self.buckets[0], f"probe/{uuid.uuid4().hex}"
@@ -236,12 +247,21 @@ def _client(settings: StoreSettings, timeout_s: float) -> tuple[urllib3.PoolMana
     return http, client
 
 
-def _asked(operation: str, call: Callable[[], T], *, attempts: int = READ_ATTEMPTS, missing: bool = False) -> T | None:
-    """The answer, tried again while the store is away; None for a missing object where `missing` allows it."""
+def _asked(
+    operation: str,
+    call: Callable[[], T],
+    *,
+    attempts: int = READ_ATTEMPTS,
+    seconds: float = math.inf,
+    missing: bool = False,
+) -> T | None:
+    """The answer, tried again while the store is away, not after so many seconds; None for a missing object where
+    `missing` allows it.
+    """
     for attempt in Retrying(
         retry=retry_if_exception_type(StoreUnavailableError),
         wait=wait_random_exponential(multiplier=0.2, max=2),
-        stop=stop_after_attempt(attempts),
+        stop=stop_after_attempt(attempts) | stop_after_delay(seconds),
         reraise=True,
     ):
         with attempt:

@@ -247,6 +247,7 @@ def test_a_querier_that_goes_away_is_told_in_a_sentence_and_back_by_a_click(page
     page.route("**/api/**", lambda route: route.abort())
     page.keyboard.press("r")
     expect(page.get_by_role("alert")).to_contain_text("The querier does not answer")
+    expect(page.get_by_role("alert").locator("code")).to_have_text("spanstream doctor")
     page.unroute("**/api/**")
 
     page.get_by_role("button", name="Try again").click()
@@ -352,6 +353,9 @@ def test_columns_are_found_by_a_part_of_their_name_and_the_list_of_them_closes(p
     page.get_by_text("Columns", exact=True).click()
     page.get_by_label("Find an attribute").fill("PROVIDER")
     expect(page.locator(".picker label")).to_have_text(["span.payment.provider"])
+    for size in (PHONE, DESKTOP):
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        expect(page.get_by_label("Find an attribute")).to_be_in_viewport(ratio=1)
     assert not axe_findings(page)
     page.get_by_label("span.payment.provider").check()
     expect(page.get_by_role("columnheader", name="payment.provider")).to_be_visible()

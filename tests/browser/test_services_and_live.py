@@ -124,6 +124,9 @@ def test_a_querier_that_falls_silent_is_not_called_connected(page: Page) -> None
         page.clock.fast_forward("02:00")
 
         expect(page.get_by_role("status").filter(has_text="Not connected: trying again")).to_be_visible()
+        page.route("**/api/tail*", lambda route: route.abort())
+        page.clock.fast_forward("00:30")
+        expect(page.get_by_text("The querier does not answer. Is it running?")).to_be_visible()
 
 
 def _send_order(stack: BrowserStack) -> None:

@@ -204,6 +204,9 @@ class Statements:
         """Nothing is copied."""
         return {}
 
+    def reach_store(self, *, again: bool = False) -> None:
+        """Faults are those of single requests."""
+
     def sql(self, text: str, parameters: Sequence[Any] = (), **tables: pa.Table) -> pa.Table:
         if not parameters:
             return pa.table({"none": pa.array([], pa.int32())})

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.query.copies import Copies, Wanted
 from pipeline.store.objects import ObjectStore
+from pipeline.store.reach import Reach
 from tests.pipeline.query.test_engine import run
 from topics.errors import QueryTimeoutError, StoreUnavailableError
 from topics.settings import StoreSettings
@@ -32,7 +33,7 @@ class FakeStore:
 
 
 def copies(tmp_path: Path, store: FakeStore, bytes_max: int) -> Copies:
-    return Copies(tmp_path / "chunks", store, bytes_max)  # type: ignore[arg-type]
+    return Copies(tmp_path / "chunks", store, bytes_max, Reach(StoreSettings(), 1.0))  # type: ignore[arg-type]
 
 
 def wanted(store: FakeStore, name: str, size: int) -> Wanted:

@@ -22,7 +22,7 @@ RANGE_NS = (T0, T0 + HOUR_NS)
 
 async def rows_of(asked: Asked, sql: str) -> list[tuple[object, ...]]:
     settings = asked.settings
-    engine = TenantSql(asked.stored, asked.snapshots, settings.querier, settings.store)
+    engine = TenantSql(asked.stored, asked.snapshots, settings.querier, settings.store, asked.engine.reach_store)
     try:
         answer = await engine.ask(TENANTS, statement_of(sql), RANGE_NS, lambda: None)
         assert answer.reasons == []

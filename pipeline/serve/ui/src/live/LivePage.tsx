@@ -5,7 +5,7 @@ import { QueryBox } from "../explore/QueryBox";
 import { clockText, countedText, countText, durationText, rateText } from "../format";
 import { useKeys } from "../keys";
 import { Service } from "../parts/Service";
-import { Empty, ErrorBox, PartialNote, SendFirstSpan } from "../parts/States";
+import { Empty, ErrorBox, PartialNote, SendFirstSpan, withCode } from "../parts/States";
 import { withCondition } from "../query";
 import { rangeOf } from "../range";
 import { change, urlOf } from "../router";
@@ -60,6 +60,7 @@ export function LivePage({ params }: ViewProps) {
           {paused ? `Go on${tail.waiting ? ` (${countText(tail.waiting)} wait)` : ""}` : "Pause"}
         </button>
       </div>
+      {tail.state === "lost" && tail.error?.status === 0 && <p>{withCode(tail.error.message)}</p>}
       {tail.spans.length > 0 && <Rows spans={tail.spans} query={query} />}
       {tail.state === "connected" && !tail.spans.length && tail.waiting > 0 && (
         <Empty title={`${countedText(tail.waiting, "span")} came while it is paused`}>

@@ -11,7 +11,7 @@ import { CopyButton } from "./CopyButton";
 export function ErrorBox(props: { error: ApiError; again: () => void }) {
   return (
     <div class="notice bad" role="alert">
-      <p>{props.error.message}</p>
+      <p>{withCode(props.error.message)}</p>
       {props.error.status !== 400 && (
         <button type="button" onClick={props.again}>
           Try again
@@ -19,6 +19,12 @@ export function ErrorBox(props: { error: ApiError; again: () => void }) {
       )}
     </div>
   );
+}
+
+/** Commands of a sentence stand between backticks; where these are no pairs, it is as it came. */
+export function withCode(text: string) {
+  const parts = text.split("`");
+  return parts.length % 2 ? parts.map((part, at) => (at % 2 ? <code key={at}>{part}</code> : part)) : text;
 }
 
 /** Says that an answer is not complete, and why. */

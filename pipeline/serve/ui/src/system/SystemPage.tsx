@@ -6,7 +6,7 @@ import type { ViewProps } from "../App";
 import { agoText, bytesText, clockText, countText, durationText } from "../format";
 import { useKeys } from "../keys";
 import { Ago } from "../parts/Ago";
-import { ErrorBox, Loading } from "../parts/States";
+import { ErrorBox, Loading, withCode } from "../parts/States";
 import { type Canary, cancelQuery, type Day, type Drops, type PartitionRow, problemsOf, type SystemState, systemState, type Worker } from "./state";
 
 const EVERY_MS = 5000;
@@ -96,10 +96,6 @@ function summary({ partitions }: SystemState): string {
   if (!partitions) return "";
   const workers = new Set(partitions.map((row) => row.owner)).size;
   return `${partitions.length} partitions, ${workers} ${workers === 1 ? "worker" : "workers"}, none behind.`;
-}
-
-function withCode(text: string) {
-  return text.split("`").map((part, at) => (at % 2 ? <code key={at}>{part}</code> : part));
 }
 
 function Processes({ state }: { state: SystemState }) {
