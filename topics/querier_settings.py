@@ -108,7 +108,7 @@ class QuerierSettings(Section):
         512 * MIB, "Bytes of the newest chunks that it copies meanwhile; they count as copies_bytes_max does", ge=0
     )
     chunk_cache_bytes: int = setting(
-        64 * MIB, "What stored chunks gave to metrics queries and tag values, kept for questions asked again", ge=0
+        64 * MIB, "What chunks and live segments gave to questions, kept for those that are asked again", ge=0
     )
     series_max: int = setting(1000, "Most series of a metrics answer; beyond, PARTIAL. 0: no limit", ge=0)
     sql_memory_bytes_max: int = setting(256 * MIB, "Memory of one SQL statement; beyond, 413", ge=32 * MIB)
