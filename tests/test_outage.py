@@ -172,7 +172,7 @@ def test_while_the_store_hangs_what_is_live_is_told_in_time_and_a_querier_stops(
             until_the_end.enter_context(hung(minio))
             time.sleep(1)  # the catalog asks it by then
             began = time.monotonic()
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 25
 
 
 def test_while_kafka_hangs_one_question_waits_for_it_and_a_worker_stops(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_while_kafka_hangs_one_question_waits_for_it_and_a_worker_stops(tmp_path
                 began = time.monotonic()
                 for _ in range(5):
                     assert found_in(url) == (sent, False)
-                assert time.monotonic() - began < 10
+                assert time.monotonic() - began < 16
                 workers.end("one", signal.SIGTERM)  # within half a minute
             wait_until(lambda: found_in(url) == (sent, True), 60, "Kafka tells again where the topic ends")
 
