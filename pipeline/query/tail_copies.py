@@ -25,12 +25,14 @@ class TailCopies:
         self._lock = threading.Lock()
 
     def known(self, partition: int, after: int) -> tuple[int, tuple[LiveSegment, ...]]:
-        """Where reading goes on, and what is held from `after` up to there."""
+        """Where reading goes on, and what is held from `after` up to there.
+
+        Nothing where a copy begins before: what was stored since may name offsets as lost whose spans were the first
+        ones, so that later copies of them, which must count now, were left out.
+        """
         with self._lock:
             copy = self._copies.get(partition)
-        if copy is None or not copy.start <= after <= copy.reached:
-            return after, ()
-        return copy.reached, tuple(segment for segment in copy.segments if segment.last >= after)
+        return (after, ()) if copy is None or copy.start != after else (copy.reached, copy.segments)
 
     def keep(self, partition: int, after: int, held: Sequence[LiveSegment], read: TailRead) -> TailRead:
         """What was held and what was read after it, as one; it is the new copy. Merges: call it off the event loop."""

@@ -153,12 +153,26 @@ def test_a_tail_without_owner_is_read_on_from_where_the_last_question_ended() ->
         world.tail.log[0] |= {10: otlp([world.span(3), world.span(10)])}
         for offset in range(10):
             world.tail.log[0][offset] = b"not read again"
-        world.stored.manifests = [world.manifest(0, 1)]
 
         second = offsets(await world.snapshots.take())
 
         assert first == list(range(10))
-        assert second == list(range(2, 11))
+        assert second == list(range(11))
+
+    in_world(test)
+
+
+def test_a_copy_of_a_span_whose_first_record_was_lost_counts_though_it_was_left_out_before() -> None:
+    async def test(world: World) -> None:
+        world.tail.log[0][9] = otlp([world.span(0)])
+        first = offsets(await world.snapshots.take())
+        del world.tail.log[0][0]
+        world.stored.manifests = [replace(world.manifest(0, 1), losses=((0, 0),))]
+
+        second = offsets(await world.snapshots.take())
+
+        assert first == list(range(9))
+        assert second == list(range(2, 10))
 
     in_world(test)
 
