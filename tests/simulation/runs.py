@@ -74,12 +74,9 @@ def _quiet(seed: int) -> Outcome:
 
 def shortened(failed: Outcome) -> Outcome:
     """The same seed with as few records and faults as still break a promise."""
-    best, records_max = failed, failed.records
-    while records_max > 1:
-        shorter = run_seed(best.seed, records_max=records_max // 2)
-        if not shorter.violation:
-            break
-        best, records_max = shorter, records_max // 2
+    best, records_max, fewer = failed, RECORDS_MAX, failed.records
+    while fewer and (shorter := run_seed(best.seed, records_max=fewer)).violation:
+        best, records_max, fewer = shorter, fewer, fewer // 2
     for number in range(len(best.faults)):
         shorter = run_seed(best.seed, without=best.without | {number}, records_max=records_max)
         if shorter.violation:

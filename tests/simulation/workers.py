@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agents.app import worker_url
 from agents.index_agent import attach_index
+from agents.owned import SealTicket
 from agents.ports import Assignment, Pools
 from agents.sink_agent import attach_sink
 from agents.source import StoreRanges
@@ -184,7 +186,9 @@ class SimulatedWorker:
         )
         self.endpoint = TableEndpoint(self.worker, self._no_owners, worker_url(self.settings), self.settings)
         attach_index(self.app, self.settings, self.worker)  # type: ignore[arg-type]
-        self.process.spawn(attach_sink(self.app, self.worker)(), "sink")  # type: ignore[arg-type]
+        sink = attach_sink(self.app, self.worker)  # type: ignore[arg-type]
+        self.worker.seal_requested = partial(self._sealed, self.worker.seal_requested)
+        self.process.spawn(sink(), "sink")
         self.process.spawn(self._tick(), "tick")
         self.process.spawn(self._keep_house(), "housekeeping")
 
@@ -276,6 +280,11 @@ class SimulatedWorker:
         self.steps[partition, step in OUT] = step
         self.world.faults.at_step(self.world, self, partition, step)
 
+    async def _sealed(self, requested: Callable[[SealTicket], Awaitable[object]], ticket: SealTicket) -> None:
+        """From here on until its first object is put a range waits for a thread."""
+        self.enter(ticket.owned.partition, "seal")
+        await requested(ticket)
+
     def _on_thread(self, call: Callable[..., object], given: tuple[Any, ...]) -> None:
         """What starts in a thread says where its partition is."""
         name = getattr(call, "__name__", "")
@@ -284,8 +293,6 @@ class SimulatedWorker:
                 self.enter(wanted.partition, "decode")
         elif name in ("index_segment", "drop_segments"):
             self.enter(given[0].partition, "live" if name == "index_segment" else "drop")
-        elif name == "_store_range":
-            self.enter(given[0].owned.partition, "seal")
         elif name == "assignment":
             self.enter(given[0], "load")
 
