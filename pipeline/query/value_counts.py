@@ -115,7 +115,11 @@ class Column:
         """With one dictionary. Its own values come first, so that their codes stay."""
         if not self.waiting:
             return self
-        coded = pa.concat_arrays([self.values, *(one.values for one in self.waiting)]).dictionary_encode()
+        values = [held for held in (self.values, *(one.values for one in self.waiting)) if len(held)]
+        if len(values) == 1:  # each once already
+            coded = pa.DictionaryArray.from_arrays(np.arange(len(values[0]), dtype=np.int32), values[0])
+        else:
+            coded = pa.concat_arrays(values or [self.values]).dictionary_encode()
         of_all, first = coded.indices.to_numpy().astype(np.int64), len(self.values)
         few = self.few and all(one.few for one in self.waiting) and len(coded.dictionary) <= FEW
         cells, there = self.cells, self.there
@@ -124,7 +128,7 @@ class Column:
         for one in self.waiting:
             codes = of_all[first : first + len(one.values)]
             new = Cells(codes[one.codes] << POINT_BITS | one.low_bits, one.counts)
-            cells = _piled(cells, new if few else _without_points(new))
+            cells = _piled(cells, new if few or not one.few else _without_points(new))
             there = _piled(there, one.there)
             first += len(one.values)
         return Column(coded.dictionary, cells, there, few)
@@ -135,21 +139,25 @@ class Column:
         return replace(found, cells=(Cells.added(found.cells),), there=(Cells.added(found.there),))
 
     def with_most_of(self, other: Column, count: int) -> Column:
-        """With the cells of another one. Of many values only those of this one that may then be among the `count` most
-        frequent ones of a side are left: looking for all of them in the other takes long.
+        """With the cells of another one. Of many values only those are left that may then be among the `count` most
+        frequent ones of a side: to find all of one in the other takes long.
 
-        Who has at least as much as the last of the most frequent ones lacks, with what the other has at most, is one.
+        A value that leads has at least as much as the last of the most frequent ones here. So here it lacks at most
+        what the other has at most; and where that is all of it, it may be in the other alone, with all of it there.
         """
-        found = self if self.few else self._of(self._that_may_lead(other, count))
-        return replace(found, waiting=(other._as_tally(),)).together()
-
-    def _that_may_lead(self, other: Column, count: int) -> npt.NDArray[np.bool_]:
-        """Of each value. Counts of a value that is left out, in `other`, are too few to lead."""
-        may = np.zeros(len(self.values), dtype=bool)
+        if self.few:
+            return replace(self, waiting=(other._as_tally(),)).together()
+        mine, theirs = (np.zeros(len(one.values), dtype=bool) for one in (self, other))
         for side in range(SIDES):
-            own, most = self._totals(side), max(other._totals(side), default=0)
-            may |= own >= max(1, _nth_largest(own, count) - most)
-        return may
+            own, others = self._totals(side), other._totals(side)
+            least = _nth_largest(own, count)
+            lacking = least - others.max(initial=0)
+            mine |= own >= max(1, lacking)
+            if lacking < 1:
+                theirs |= others >= max(1, least)
+        found = self._of(mine)
+        theirs |= pc.is_in(other.values, value_set=found.values).to_numpy(zero_copy_only=False)
+        return replace(found, waiting=(other._of(theirs)._as_tally(),)).together()
 
     def _of(self, kept: npt.NDArray[np.bool_]) -> Column:
         """Of some of the values."""

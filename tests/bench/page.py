@@ -26,9 +26,9 @@ TAIL_S, TAIL_RATE = 60, 2_000.0
 SHOWN = "document.querySelector('.traces tbody tr') && document.querySelectorAll('.panel .panel-problem').length === 0"
 # A panel's numbers stand in its heading as soon as it is drawn
 ALL_PANELS = f"""
-() => {SHOWN} && /on average/.test(document.querySelector('[aria-label=Rate] h2').textContent)
-   && /of the spans/.test(document.querySelector('[aria-label=Errors] h2').textContent)
-   && /the longest/.test(document.querySelector('.heat canvas').getAttribute('aria-label'))
+() => {SHOWN} && /on average/.test(document.querySelector('[aria-label=Rate] h2')?.textContent)
+   && /of the spans/.test(document.querySelector('[aria-label=Errors] h2')?.textContent)
+   && /the longest/.test(document.querySelector('.heat canvas')?.getAttribute('aria-label'))
 """
 # All spans are known, rows are drawn, and the overview above them too
 TRACE_SHOWN = """

@@ -109,9 +109,12 @@ def test_a_copy_grows_without_the_first_one() -> None:
 
 
 @pytest.mark.parametrize("uneven", [1, 3])
-@pytest.mark.parametrize(("distinct", "rows"), [(FEW + 3000, 2_000), (FEW + 3000, 60_000), (50, 2_000)])
+@pytest.mark.parametrize(
+    ("distinct", "first", "rows"),
+    [(FEW + 3000, 60_000, 2_000), (FEW + 3000, 60_000, 60_000), (70_000, 8_000, 60_000), (50, 60_000, 2_000)],
+)
 def test_the_most_frequent_of_two_columns_are_found_without_all_their_values(
-    distinct: int, rows: int, uneven: int
+    distinct: int, first: int, rows: int, uneven: int
 ) -> None:
     random, totals = np.random.default_rng(rows), Counter[tuple[str, int]]()
 
@@ -124,7 +127,7 @@ def test_the_most_frequent_of_two_columns_are_found_without_all_their_values(
         found.together()
         return found
 
-    column = some(60_000).with_most_of(some(rows), 10).columns["a"]
+    column = some(first).with_most_of(some(rows), 10).columns["a"]
 
     for side in (0, 1):
         codes = column.most_frequent(side, 10)
