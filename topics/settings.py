@@ -157,7 +157,7 @@ class WorkerSettings(Section):
     take_spans_max: int = setting(20_000, "Spans decoded at once, counted on the wire", ge=1000)
     fetch_bytes_max: int = setting(8 * MIB, "Bytes of one Kafka fetch", ge=MIB)
     memory_bytes_max: int = setting(
-        160 * MIB, "Segments in memory, those being stored included, and windows; beyond, fetching pauses", ge=64 * MIB
+        144 * MIB, "Segments in memory, those being stored included, and windows; beyond, fetching pauses", ge=64 * MIB
     )
     resident_bytes_max: int = setting(
         448 * MIB,
