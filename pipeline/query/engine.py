@@ -39,6 +39,7 @@ from topics.errors import (
 from topics.settings import QuerierSettings, StoreSettings
 
 T = TypeVar("T")
+INTERRUPTED_AGAIN_S = 0.05
 _names = itertools.count()
 
 
@@ -62,7 +63,7 @@ class Session:
         self._opened: set[Wanted] = set()
         self._chunk_bytes_left = chunk_bytes_max
         self._deadline_s = deadline_s
-        self._stopped = threading.Event()
+        self._stopped, self._closed = threading.Event(), threading.Event()
 
     def sql(self, text: str, parameters: Sequence[Any] = (), **tables: pa.Table) -> pa.Table:
         """Run one statement, its answer as an Arrow table.
@@ -138,12 +139,20 @@ class Session:
 
     def stop(self) -> None:
         """End the statement under way; it raises QueryTimeoutError in its thread."""
-        self._stopped.set()
-        with suppress(duckdb.ConnectionException):  # it has just ended, and is closed
-            self._cursor.interrupt()
+        if not self._stopped.is_set():
+            self._stopped.set()
+            threading.Thread(target=self._interrupt, name="stop", daemon=True).start()
+
+    def _interrupt(self) -> None:
+        """Again and again: DuckDB forgets an interruption that comes just before a statement begins."""
+        while not self._closed.is_set():
+            with suppress(duckdb.ConnectionException):  # it has just ended, and is closed
+                self._cursor.interrupt()
+            self._closed.wait(INTERRUPTED_AGAIN_S)
 
     def close(self) -> None:
         """Free the cursor and the copies."""
+        self._closed.set()
         self._cursor.close()
         self._copies.release(self._held)
 

@@ -54,6 +54,18 @@ def test_a_query_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         )
 
 
+def test_a_query_that_is_stopped_just_before_its_statement_begins_is_ended(tmp_path: Path) -> None:
+    def work(session: Session) -> None:
+        session.check, check = (lambda: None), session.check  # type: ignore[method-assign]
+        session.stop()
+        with pytest.raises(QueryTimeoutError):
+            check()
+        session.sql("SELECT sum(a.range * b.range % 7) FROM range(60000) a, range(60000) b")
+
+    with pytest.raises(QueryTimeoutError):
+        run(work, tmp_path)
+
+
 def test_waiting_for_its_turn_counts(tmp_path: Path) -> None:
     release = threading.Event()
 
