@@ -24,7 +24,7 @@ from pipeline.query.intervals import Intervals
 from pipeline.query.series import WORDS
 from pipeline.query.sql import Sql, sql
 from pipeline.query.tenant_spans import TenantSpans
-from pipeline.query.value_counts import POINT_BITS, Cells, Column, Ints, Marks, Tally, ValueCounts
+from pipeline.query.value_counts import LOW_BITS, POINT_BITS, Cells, Column, Ints, Marks, Tally, ValueCounts
 from topics.errors import StoreUnavailableError
 
 MARKED_SPANS_MAX = 8_000_000  # whose marks are kept for the second pass
@@ -286,7 +286,7 @@ class Counting:
         numbers, counts = cells.numbers[first:last], cells.counts[first:last]
         mine = (numbers & 1) == side
         found = np.zeros(self._intervals.points, dtype=np.int64)
-        found[((numbers[mine] & ((1 << POINT_BITS) - 1)) >> 1) + self._base - self._first] = counts[mine]
+        found[((numbers[mine] & LOW_BITS) >> 1) + self._base - self._first] = counts[mine]
         return found
 
 

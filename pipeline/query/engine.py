@@ -320,7 +320,7 @@ def load_httpfs(connection: duckdb.DuckDBPyConnection) -> None:
 
 def wait_within(connection: duckdb.DuckDBPyConnection, querier: QuerierSettings, store: StoreSettings) -> None:
     """Each of its requests to the store takes so long at most, and is tried four times."""
-    connection.execute(f"SET http_timeout = {max(1, int(min(store.get_timeout_s, querier.store_timeout_s)))}")
+    connection.execute(f"SET http_timeout = {max(1, int(within(store, querier.store_timeout_s).get_timeout_s))}")
 
 
 def create_secret(connection: duckdb.DuckDBPyConnection, store: StoreSettings) -> None:
