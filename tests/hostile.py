@@ -6,12 +6,18 @@ letter or a named reason; any other error fails.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import random
+import shutil
+import tempfile
+import uuid
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
 
 import zstandard
 from google.protobuf import json_format
@@ -21,6 +27,7 @@ from agents.load.blocks import Template
 from agents.rekey import rekeyed
 from pipeline.partition.batch import SourceRecord, SpanLimits, Wanted, prepare
 from pipeline.partition.window import Window
+from pipeline.query.engine import Engine
 from pipeline.receive.request import Form, parse_body, unpack
 from pipeline.spans.parsed import ParseLimits
 from pipeline.spans.wire import CutLimits, cut_by_trace
@@ -32,8 +39,11 @@ from topics.errors import (
     FormatVersionError,
     MalformedRecordError,
     MalformedRequestError,
+    QueryTooLargeError,
     RequestTooLargeError,
+    StoreUnavailableError,
 )
+from topics.settings import QuerierSettings, StoreSettings
 
 BODY_BYTES_MAX = 1 << 20
 CUT = CutLimits(record_bytes_max=100_000, attribute_bytes_max=4096, output_bytes_max=8 << 20)
@@ -43,6 +53,7 @@ SPAN = SpanLimits(
 )
 REFUSED = (MalformedRequestError, RequestTooLargeError)
 RECORDS_AT_ONCE = 8
+EVERY_VALUE = "SELECT bit_xor(hash(COLUMNS(*))) FROM read_parquet(?, union_by_name = true)"
 EDGES = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff" * 9 + b"\x01", b"\xff" * 10, b"\xed\xa0\x80", b"{", b"[" * 300)
 
 
@@ -116,6 +127,7 @@ class Hostile:
             "records": self._records,
             "inlet": self._inlet,
             "chunk": self._chunk,
+            "asked_chunk": self._asked_chunk,
             "manifest": self._manifest,
         }
 
@@ -178,6 +190,32 @@ class Hostile:
         except (DamagedChunkError, FormatVersionError) as error:
             return type(error).__name__
         return "read"
+
+    def _asked_chunk(self, rng: random.Random) -> str:
+        """As a querier reads a chunk's copy: every value of it."""
+        path = self._folder / f"{uuid.uuid4()}.parquet"  # the engine keeps a file's footer by its name
+        path.write_bytes(mutated(self.seeds.chunk, rng))
+        try:
+            asyncio.run(self._engine.run(lambda session: session.sql(EVERY_VALUE, [str(path)])))
+        except (StoreUnavailableError, QueryTooLargeError) as error:
+            return type(error).__name__
+        finally:
+            path.unlink()
+        return "read"
+
+    @cached_property
+    def _folder(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="spanstream-hostile-"))
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return Engine(QuerierSettings(data_dir=self._folder, threads=1), StoreSettings())
+
+    def close(self) -> None:
+        """Remove what was written."""
+        if "_engine" in vars(self):
+            self._engine.close()
+            shutil.rmtree(self._folder)
 
     def _manifest(self, rng: random.Random) -> str:
         try:

@@ -33,6 +33,7 @@ COUNTS = {
     "records": 60,
     "inlet": 100,
     "chunk": 500,
+    "asked_chunk": 500,
     "manifest": 3000,
 }
 IDLE = 1050
@@ -52,7 +53,10 @@ VALUES = (
 def test_mutated_input_is_taken_or_refused_by_name(kind: str) -> None:
     hostile = Hostile(7)
 
-    hostile.run(kind, COUNTS[kind])
+    try:
+        hostile.run(kind, COUNTS[kind])
+    finally:
+        hostile.close()
 
     assert hostile.outcomes.total() == COUNTS[kind]
     assert len(hostile.outcomes) > 1 or kind in ("records", "inlet"), hostile.outcomes

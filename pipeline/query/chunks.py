@@ -15,8 +15,12 @@ from pipeline.spans import schema
 from pipeline.store.manifest import ChunkEntry
 from topics.errors import OvertakenError, StoreUnavailableError
 
+Statement = Callable[[list[str]], tuple[str, list[Any]]]  # from chunks' URLs (possibly none) to SQL and its values
 CHUNK_NUMBER = "chunk_number"
 TRACE_BYTES = 64  # of a trace in the object with a row a trace, about
+OF_STORE = ("HTTP Error", "IO Error")  # in the engine's sentence; other errors are about what it has read
+GONE = ("HTTP 404", "404: there is no")  # the engine's sentence, and that of a whole object
+WHY_CHARACTERS = 200
 MORE_KEYS_MAX = 1000  # an entry that lists so many keys of map columns may not list all
 # SQL over rows of chunks. Columns are matched by name, since each chunk has its own
 _FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
@@ -182,14 +186,14 @@ class ChunkReader:
     def read(
         self,
         refs: Sequence[ChunkRef],
-        statement: Callable[[list[str]], tuple[str, list[Any]]],
+        statement: Statement,
         *,
         traces: bool = False,
         fetch: bool = True,
         others_read: bool = False,
         **tables: pa.Table,
     ) -> pa.Table:
-        """statement: from the chunks' URLs (possibly none) to SQL and its values; tables as in Session.sql.
+        """tables: as in Session.sql.
 
         traces: the objects with a row a trace are read in the place of the chunks. fetch: so much is read of them that
         they are copied whole first. others_read: other chunks could be read, so that it is not the store that is away
@@ -210,14 +214,15 @@ class ChunkReader:
             if self.session.watch is not None:
                 self.session.watch.read(refs, len(files))
             return found
-        except StoreUnavailableError as exc:
+        except StoreUnavailableError:
             if not self._leaves_store_out(urls, again=True):
-                broken = self._find_broken(urls)
+                broken = self._find_broken(urls, statement, tables)
                 if not broken:
                     raise
                 self._broken.update(map(self.url_of, broken))
                 self._reasons += [_why_broken(self.url_of(url), why) for url, why in broken.items()]
-                if len(broken) == len(urls) and not others_read and "404" not in str(exc):
+                of_store = [url for url, why in broken.items() if self._may_be_of_store(url, why)]
+                if len(of_store) == len(urls) and not others_read:
                     raise
         return self.read(refs, statement, traces=traces, fetch=fetch, others_read=others_read, **tables)
 
@@ -245,7 +250,7 @@ class ChunkReader:
     def leave_out(self, ref: ChunkRef, reason: str) -> None:
         """It turned out to be unreadable."""
         self._broken.add(ref.url)
-        self._reasons.append(_why_broken(ref.url, reason[:200]))
+        self._reasons.append(_why_broken(ref.url, reason))
 
     def _leaves_store_out(self, urls: Sequence[str], *, again: bool = False) -> bool:
         """Whether some of these are to be read from the store, which does not answer. They count as unreadable then."""
@@ -260,16 +265,28 @@ class ChunkReader:
             return True
         return False
 
-    def _find_broken(self, urls: Sequence[str]) -> dict[str, str]:
+    def _may_be_of_store(self, url: str, why: str) -> bool:
+        """Whether all others may fail alike: not where what was read is wrong, nor where one is gone."""
+        return url not in self._urls and not _is_gone(why) and any(kind in why for kind in OF_STORE)
+
+    def _find_broken(self, urls: Sequence[str], statement: Statement, tables: Mapping[str, pa.Table]) -> dict[str, str]:
+        """Those of which the statement cannot read what it needs, with why. A page may be damaged that others do not
+        need.
+        """
         broken = {}
         for url in urls:
+            text, values = statement([url])
             try:
-                self.session.sql("SELECT max(trace_id) FROM read_parquet(?)", [url])
+                self.session.sql(text, values, **tables)
             except StoreUnavailableError as exc:
-                broken[url] = str(exc)[:200]
+                broken[url] = str(exc)
         return broken
 
 
 def _why_broken(url: str, why: str) -> str:
-    reason = f"chunk {url} cannot be read: {why}"
-    return GoneChunk(reason, int(url.split("/")[-2])) if "404" in why else reason
+    reason = f"chunk {url} cannot be read: {why[:WHY_CHARACTERS]}"
+    return GoneChunk(reason, int(url.split("/")[-2])) if _is_gone(why) else reason
+
+
+def _is_gone(why: str) -> bool:
+    return any(sign in why for sign in GONE)

@@ -40,6 +40,8 @@ from topics.settings import QuerierSettings, StoreSettings
 
 T = TypeVar("T")
 INTERRUPTED_AGAIN_S = 0.05
+# What comes of a chunk that cannot be read. At most damaged pages it is an error of no kind at all
+UNREADABLE = (duckdb.IOException, duckdb.HTTPException, duckdb.InvalidInputException, duckdb.Error)
 _names = itertools.count()
 
 
@@ -91,7 +93,9 @@ class Session:
             if "expression depth" not in str(exc):
                 raise
             raise BadQuestionError("the query is nested too deep: ask with shorter expressions") from exc
-        except (duckdb.IOException, duckdb.HTTPException, duckdb.InvalidInputException) as exc:
+        except duckdb.Error as exc:
+            if type(exc) not in UNREADABLE:
+                raise
             why, _, _ = str(exc)[:500].partition("\n\nLINE ")  # of the statement, which nobody wrote
             raise StoreUnavailableError(f"reading chunks: {why}") from exc
         finally:

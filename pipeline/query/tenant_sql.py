@@ -220,6 +220,6 @@ def _told(exc: Exception) -> SpanstreamError:
         return QueryTimeoutError(TIMEOUT)
     if isinstance(exc, duckdb.PermissionException):
         return BadQuestionError("invalid SQL: only the views spans and traces can be read")
-    if isinstance(exc, duckdb.IOException | duckdb.HTTPException):
+    if isinstance(exc, duckdb.IOException | duckdb.HTTPException) or type(exc) is duckdb.Error:  # a damaged page
         return StoreUnavailableError(f"reading chunks: {text}")
     return BadQuestionError(f"invalid SQL: {text}")

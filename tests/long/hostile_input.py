@@ -20,7 +20,8 @@ SHARES = {  # of 1000; an input of records and inlet is RECORDS_AT_ONCE records
     "compressed": 150,
     "records": 5,
     "inlet": 15,
-    "chunk": 40,
+    "chunk": 20,
+    "asked_chunk": 20,
     "manifest": 45,
 }
 PORTIONS = 4
@@ -38,6 +39,8 @@ def portion(kind: str, seed: int, count: int) -> tuple[int, str, float]:
         wrong = ""
     except Exception as error:
         wrong = f"{error!r} {getattr(error, '__notes__', '')}"
+    finally:
+        hostile.close()
     grown_mb = (peak_bytes(os.getpid()) - before) / 2**20
     return hostile.outcomes.total(), wrong, grown_mb
 

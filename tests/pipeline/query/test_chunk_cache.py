@@ -8,7 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from pipeline.query import executor
 from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, numbered, rows_by_chunk
 from pipeline.query.copies import Wanted
@@ -41,13 +43,31 @@ def statement(urls: list[str]) -> tuple[str, list[Any]]:
     return f"SELECT v, {CHUNK_NUMBER} FROM ({rows_by_chunk(urls)})", [urls] if urls else []
 
 
-def test_each_chunk_keeps_its_own_rows_beside_one_that_cannot_be_read(tmp_path: Path) -> None:
+def no_parquet(file: Path) -> None:
+    """Nothing of it can be read."""
+    file.write_bytes(b"no parquet")
+
+
+def damaged_page(file: Path) -> None:
+    """Only the column that is asked for cannot be read."""
+    values = pq.read_metadata(file).row_group(0).column(0)
+    with file.open("r+b") as opened:
+        opened.seek(values.dictionary_page_offset)
+        opened.write(b"\xff" * values.total_compressed_size)
+
+
+@pytest.mark.parametrize("damage", [no_parquet, damaged_page])
+@pytest.mark.parametrize("spans_at_once", [executor.BATCH_SPANS, 1], ids=["together", "one by one"])
+def test_each_chunk_keeps_its_own_rows_beside_one_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spans_at_once: int, damage: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr(executor, "BATCH_SPANS", spans_at_once)
     refs = [ref(number) for number in range(4)]
     files = {one.url: tmp_path / one.entry.name for one in refs}
     for number, one in enumerate(refs):
         rows = {"v": pa.array([number] * (number + 1), pa.int64()), "trace_id": [b"x"] * (number + 1)}
         pq.write_table(pa.table(rows), files[one.url])
-    files[refs[1].url].write_bytes(b"no parquet")
+    damage(files[refs[1].url])
     asked: list[list[ChunkRef]] = []
 
     def work(session: Session) -> list[list[int]]:
