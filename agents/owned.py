@@ -32,7 +32,8 @@ class Owned:
     taking: bool = False  # a batch is under way: what it was prepared for must not change
     seen: int = -1  # highest offset delivered
     rewinding: bool = False  # the reading position was set back, and nothing from there has come yet
-    heard_ns: int = 0  # when records came or were asked for, by the steady clock
+    heard_ns: int = 0  # when records came, were asked for or stored, by the steady clock
+    compared: bool = False  # what Kafka has committed was looked at since records were assigned or stored last
     moved: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced when a batch was taken
     manifests: deque[Manifest] = field(default_factory=lambda: deque(maxlen=MANIFESTS_KEPT))  # stored last
 

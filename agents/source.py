@@ -73,6 +73,11 @@ class KafkaSource:
         found = await asyncio.to_thread(admin.watermarks, self._settings, spans_by_trace.TOPIC)
         return found[partition][0]
 
+    async def committed(self, partition: int) -> int | None:
+        """What the consumer group has committed."""
+        found = await asyncio.to_thread(admin.committed, self._settings, spans_by_trace.TOPIC)
+        return found.get(partition)
+
     async def next_record(self, partition: int, offset: int) -> int:
         """Offset of the first record at or after `offset`; the end of the log where there is none."""
         return await asyncio.to_thread(self._next.offset, partition, offset)

@@ -21,6 +21,7 @@ import structlog
 from agents.decoder import Decoder, batches_of, runs_of
 from agents.owned import Ack, Owned, SealTicket
 from agents.ports import Pools, Ranges, Source
+from agents.reading import Reading, skip_lost
 from agents.waits import ASSIGNMENT, DISK, Waits
 from pipeline import telemetry
 from pipeline.allocator import release_memory
@@ -37,7 +38,6 @@ from topics.settings import Settings
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-STALLED_NS = 5_000_000_000
 
 
 class Worker:
@@ -71,6 +71,7 @@ class Worker:
         self._decoder = Decoder(
             settings, self.pools.decode, partitions=partitions, secret=secret, clock_ns=clocks.unix_ns
         )
+        self._reading = Reading(source, self.waits, clocks.steady_ns)
         self._epochs = itertools.count()
         self._room = asyncio.Event()
         self._room.set()
@@ -82,6 +83,8 @@ class Worker:
         self.joined = True
         for partition in self.owned.keys() - partitions:
             self._let_go(partition)
+        for owned in self.owned.values():
+            owned.compared = False
         for partition in partitions - self.owned.keys():
             self._begin(partition)
 
@@ -137,14 +140,14 @@ class Worker:
             state.record_ns = steady_ns(newest.record_time_max_unix_ns, self._now_ns(), self._unix_ns())
             owned.manifests.append(newest)
             await self.waits.until_there("catalog entry", lambda: self._source.send_entry(newest))
-        self._skip_lost(state, found.log_start)
+        skip_lost(state, found.log_start, self._now_ns())
         await self._ack_below(owned, found.mark)
         owned.state = state
         # Kafka delivers from the committed offset on. That is ahead of the mark where buckets were lost or Faust
         # acknowledged a record it skipped in a rebalance; in a reload it is ahead too.
         owned.seen = max(owned.seen, (found.committed or 0) - 1)
         if owned.seen >= state.next:
-            await self._rewind(owned, state)
+            await self._reading.rewind(owned, state)
         owned.heard_ns = self._now_ns()
         owned.loaded.set()
         log.info("partition_loaded", partition=partition, mark=found.mark, next=state.next, window_keys=len(window))
@@ -175,7 +178,7 @@ class Worker:
         owned.taking = True
         try:
             await self._keep_acks(owned, state, records, acks)
-            found = await self._in_order(owned, state, records)
+            found = await self._reading.in_order(owned, state, records)
             if found is not None:
                 await self._take_in_order(owned, state, found)
             return found is not None
@@ -220,58 +223,9 @@ class Worker:
         owned = self.owned.get(partition)
         return owned is not None and owned.state is not None and owned.state.next < offset
 
-    async def _in_order(
-        self, owned: Owned, state: Partition, records: Sequence[SourceRecord]
-    ) -> Sequence[SourceRecord] | None:
-        """The records to take: none that were fetched before a rewind, and none behind a gap that is one.
-
-        None: they are to be read again, from before the gap, which Faust leaves when it skips what it fetched before a
-        rebalance. A gap below the log's start is a loss. Where the log has no record either (control records,
-        compaction) there is none.
-        """
-        owned.heard_ns = self._now_ns()
-        if owned.rewinding:
-            behind = [at for at, record in enumerate(records) if record.offset <= owned.seen]
-            owned.seen = max(owned.seen, records[-1].offset)
-            if not behind:
-                return ()
-            owned.rewinding = False
-            records = records[behind[0] :]
-        first, owned.seen = records[0].offset, max(owned.seen, records[-1].offset)
-        if first > state.next:
-            partition, start = owned.partition, state.next
-            there = await self.waits.until_there("next record", lambda: self._source.next_record(partition, start))
-            # Asked in this order, so that what retention deletes meanwhile counts as lost, not as never there.
-            self._skip_lost(state, await self.waits.until_there("log start", lambda: self._source.log_start(partition)))
-            if max(there, state.next) < first:
-                await self._rewind(owned, state)
-                return None
-        return records
-
     def _is_gone(self, owned: Owned, state: Partition) -> bool:
         """Whether the partition was let go, or loaded anew, since it was looked up."""
         return owned.state is not state or self.owned.get(owned.partition) is not owned
-
-    async def _rewind_if_stalled(self, owned: Owned, state: Partition) -> None:
-        """Kafka has records and none comes: a fetch was dropped at the end of the log, or raced with a rewind.
-
-        Or it had records, and deleted all of them: then none comes that would show the gap.
-        """
-        end, now = self._source.end(owned.partition), self._now_ns()
-        if end is not None and state.next < end and now - owned.heard_ns > STALLED_NS and self._room.is_set():
-            if owned.rewinding and (owned.task is None or owned.task.done()):
-                owned.task = asyncio.create_task(self._name_lost(owned, state), name=f"lost-{owned.partition}")
-            owned.seen = max(owned.seen, end - 1)
-            await self._rewind(owned, state)
-
-    async def _name_lost(self, owned: Owned, state: Partition) -> None:
-        start = await self.waits.until_there("log start", lambda: self._source.log_start(owned.partition))
-        if owned.state is state and not owned.taking:
-            self._skip_lost(state, start)
-
-    async def _rewind(self, owned: Owned, state: Partition) -> None:
-        owned.rewinding, owned.heard_ns = True, self._now_ns()
-        await self.waits.until_there("seek", lambda: self._source.seek(owned.partition, state.next))
 
     async def _apply(self, owned: Owned, state: Partition, prepared: Prepared) -> None:
         segment = state.apply(prepared, now_ns=self._now_ns(), now_unix_ns=self._unix_ns())
@@ -290,17 +244,6 @@ class Worker:
         await self._seal_if_due(owned, state)
         await self._bound_memory()
 
-    def _skip_lost(self, state: Partition, log_start: int) -> None:
-        if lost := state.skip_lost(log_start, self._now_ns()):
-            telemetry.LOST_RECORDS.inc(lost[1] - lost[0] + 1)
-            log.error(
-                "records_lost",
-                partition=state.partition,
-                first=lost[0],
-                last=lost[1],
-                why="deleted by Kafka's retention",
-            )
-
     # ---- ranges out
 
     async def tick(self) -> None:
@@ -309,7 +252,7 @@ class Worker:
             if owned.state is not None:
                 await self._seal_if_due(owned, owned.state)
                 await self._drop(owned, owned.state)
-                await self._rewind_if_stalled(owned, owned.state)
+                await self._reading.go_on(owned, owned.state, room=self._room.is_set())
         await self._bound_memory()
         states = [owned.state for owned in self.owned.values() if owned.state is not None]
         telemetry.observe_partitions(states, [self.progress(state) for state in states], self._now_ns())
@@ -339,6 +282,7 @@ class Worker:
             await self.waits.until_there("catalog entry", lambda: self._source.send_entry(manifest))
             await self._ack_below(owned, plan.last + 1)
             state.stored(plan.last, self._now_ns())
+            owned.compared, owned.heard_ns = False, self._now_ns()
             owned.manifests.append(manifest)
             telemetry.count_manifest(manifest)
             log.info(

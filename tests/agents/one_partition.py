@@ -133,6 +133,9 @@ class SourceView:
     async def log_start(self, _partition: int) -> int:
         return self._kafka.log_start
 
+    async def committed(self, _partition: int) -> int | None:
+        return self._kafka.committed
+
 
 class RangesView:
     """agents.worker.Ranges over the simulated store."""

@@ -122,6 +122,7 @@ def test_when_retention_deleted_all_there_was_the_loss_is_named_without_another_
         for _ in range(3):
             s.clock_ns += 6 * NS
             await s.worker.tick()
+            await asyncio.sleep(0.01)
         await s.worker.owned[0].task
 
     after = run(tmp_path, story)
@@ -151,6 +152,25 @@ def test_a_worker_whose_range_another_stored_reads_the_mark_and_goes_on(tmp_path
         await s.seal()
 
     assert sorted(run(tmp_path, story).store.span_ids()) == [1, 2, 3]
+
+
+def test_what_is_stored_is_acknowledged_though_its_fetch_was_dropped(tmp_path: Path) -> None:
+    async def story(s: Simulation) -> None:
+        s.produce(1)
+        s.produce(2)
+        await s.another_owner_stores()  # which ends before Kafka hears what it has acknowledged
+        await s.crash()
+        await s.deliver(0, dropped=2)
+        assert (s.store.mark, s.kafka.committed) == (2, None)
+        s.kafka.committed = 0
+        for _ in range(2):
+            s.clock_ns += 6 * NS
+            await s.worker.tick()
+            await asyncio.sleep(0.01)
+            await s.deliver(10)
+        assert s.kafka.committed == 2
+
+    run(tmp_path, story)
 
 
 def test_a_copy_is_dropped_after_a_crash_too(tmp_path: Path) -> None:

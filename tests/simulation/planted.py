@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from agents.owned import Ack, Owned
 from agents.ports import Assignment
+from agents.reading import Reading
 from agents.source import StoreRanges
 from agents.worker import Worker
 from pipeline.clocks import Clocks
@@ -34,7 +35,7 @@ Real = Callable[..., Any]
 
 
 async def _as_they_come(
-    _worker: Worker, _owned: Owned, state: Partition, records: Sequence[SourceRecord]
+    _reading: Reading, _owned: Owned, state: Partition, records: Sequence[SourceRecord]
 ) -> Sequence[SourceRecord]:
     return [record for record in records if record.offset >= state.next]
 
@@ -148,9 +149,9 @@ def _from_the_start(name: str) -> tuple[str, int, int] | None:
 
 
 PLANTED: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "a gap is read again": _of(Worker, "_in_order", _as_they_come),
+    "a gap is read again": _of(Reading, "in_order", _as_they_come),
     "a gap that Kafka has records in is no loss": _of(Partition, "skip_lost", _any_gap_is_a_loss),
-    "records are read again from the mark": _of(Worker, "_rewind", _not_at_all),
+    "records are read again from the mark": _of(Reading, "rewind", _not_at_all),
     "a record is acknowledged when a manifest names it": _of(Worker, "_keep_acks", _acknowledged_at_once),
     "the mark is what the manifests say": _of(StoreRanges, "assignment", _from_committed),
     "the window is made anew with an assignment": _of(StoreRanges, "assignment", _empty_window),

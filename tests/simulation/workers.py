@@ -339,6 +339,10 @@ class Source:
         await self._wait("take")
         return self._world.kafka.logs[partition].start
 
+    async def committed(self, partition: int) -> int | None:
+        await self._wait("take")
+        return self._world.kafka.committed.get(partition)
+
     async def next_record(self, partition: int, offset: int) -> int:
         await self._wait("take")
         return self._world.kafka.logs[partition].next_record(offset)
