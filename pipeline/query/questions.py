@@ -36,6 +36,7 @@ from pipeline.query.snapshot import Horizons, Snapshots, Tail
 from pipeline.query.spread import executor_of
 from pipeline.query.statement import Statement
 from pipeline.query.tags import Among, Range, TagAnswer, TagCatalog, Tags
+from pipeline.query.tags import Heard as HeardTags
 from pipeline.query.tail import TailReader
 from pipeline.query.tenant_sql import SqlAnswer, TenantSql
 from pipeline.query.trace_by_id import FoundTrace, Place, TraceChunks, TraceLookup
@@ -224,19 +225,26 @@ class Questions:
         query.stop = answer.close
         return answer
 
-    async def tag_names(self, tenants: Sequence[str], scopes: Sequence[str], among: Among, limit: int) -> TagAnswer:
-        """Attribute keys by scope."""
+    async def tag_names(
+        self, tenants: Sequence[str], scopes: Sequence[str], among: Among, limit: int, heard: HeardTags | None = None
+    ) -> TagAnswer:
+        """Attribute keys by scope; `heard` is told what is found so far."""
         tags = self._ready().tags
         async with self.under_way.turn(tenants, "tag names", f"{', '.join(scopes)}{_among(among)}"):
-            return await self._settled(lambda: tags.names(tenants, scopes, among, limit))
+            return await self._settled(lambda: tags.names(tenants, scopes, among, limit, heard))
 
     async def tag_values(
-        self, tenants: Sequence[str], of: Attribute | Intrinsic, among: Among, limit: int
+        self,
+        tenants: Sequence[str],
+        of: Attribute | Intrinsic,
+        among: Among,
+        limit: int,
+        heard: HeardTags | None = None,
     ) -> TagAnswer:
-        """Values of a tag."""
+        """Values of a tag; `heard` is told those that are found so far."""
         tags = self._ready().tags
         async with self.under_way.turn(tenants, "tag values", f"{_tag(of)}{_among(among)}"):
-            return await self._settled(lambda: tags.values(tenants, of, among, limit))
+            return await self._settled(lambda: tags.values(tenants, of, among, limit, heard))
 
     async def services(self, tenants: Sequence[str], within: Range) -> tuple[dict[str, dict[str, int]], list[str]]:
         """Service -> operation -> spans; and why it may not be complete."""

@@ -6,10 +6,9 @@ the spans that fulfil it. Values and counts come from the rows: with a range, fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -32,6 +31,7 @@ from pipeline.query.chunks import (
 )
 from pipeline.query.conditions import Condition
 from pipeline.query.engine import Engine, Session, quoted
+from pipeline.query.executor import BATCH_SPANS, batches
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.plan import condition_of
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
@@ -86,6 +86,9 @@ class TagAnswer:
     chunk_bytes: int = 0
 
 
+Heard = Callable[[TagAnswer], None]  # is told from another thread, again and again, what is found so far
+
+
 class TagCatalog(TimeChunks, Protocol):
     """The catalog, as far as tags need it. May block."""
 
@@ -114,30 +117,37 @@ class Tags:
         self._snapshots = snapshots
         self._engine = engine
 
-    async def names(self, tenants: Sequence[str], scopes: Sequence[str], among: Among, limit: int) -> TagAnswer:
+    async def names(
+        self, tenants: Sequence[str], scopes: Sequence[str], among: Among, limit: int, heard: Heard | None = None
+    ) -> TagAnswer:
         """Attribute keys of these scopes (ours), up to `limit` a scope."""
         snapshot = await self._snapshots.take()
         answer = TagAnswer(reasons=list(snapshot.reasons))
         found: dict[str, set[str]] = {scope: set() for scope in scopes}
 
+        def in_order() -> dict[str, list[str]]:
+            return {scope: sorted(keys)[:limit] for scope, keys in found.items()}
+
         def work(session: Session) -> None:
             reader = ChunkReader(session, answer.reasons)
             for tenant in tenants:
                 spans = TenantSpans(self._catalog, snapshot, reader, tenant)
-                names: Iterable[tuple[str, str]] = _matching_names(spans, scopes, among)
+                parts: Iterable[Iterable[tuple[str, str]]] = _matching_names(spans, scopes, among)
                 if among.matching is None:
-                    names = chain(self._stored_names(tenant, among.within), _live_names(snapshot, tenant, scopes))
-                for scope, key in names:
-                    if scope in found:
-                        found[scope].add(key)
+                    parts = [self._stored_names(tenant, among.within), _live_names(snapshot, tenant, scopes)]
+                for names in parts:
+                    for scope, key in names:
+                        if scope in found:
+                            found[scope].add(key)
+                    if heard is not None:
+                        heard(TagAnswer(names=in_order()))
                 answer.chunks += spans.chunks
                 answer.chunk_bytes += spans.chunk_bytes
 
         await self._engine.run(work)
         check_found(answer.reasons, found=any(found.values()))
-        names = {scope: sorted(keys) for scope, keys in found.items()}
-        answer.cut = any(len(keys) > limit for keys in names.values())
-        answer.names = {scope: keys[:limit] for scope, keys in names.items()}
+        answer.cut = any(len(keys) > limit for keys in found.values())
+        answer.names = in_order()
         return answer
 
     def _stored_names(self, tenant: str, within: Range) -> Iterator[tuple[str, str]]:
@@ -154,12 +164,27 @@ class Tags:
             scope, _, key = name.partition(".")
             yield scope, key
 
-    async def values(self, tenants: Sequence[str], of: Attribute | Intrinsic, among: Among, limit: int) -> TagAnswer:
+    async def values(
+        self,
+        tenants: Sequence[str],
+        of: Attribute | Intrinsic,
+        among: Among,
+        limit: int,
+        heard: Heard | None = None,
+    ) -> TagAnswer:
         """The values that a tag has, sorted, up to `limit`; several types side by side."""
         listed = isinstance(of, Attribute) or of.name in INTRINSICS
         snapshot = await self._snapshots.take() if listed else Snapshot()
         answer = TagAnswer(reasons=list(snapshot.reasons))
         found: set[TagValue] = set()
+
+        def in_order() -> list[TagValue]:
+            return sorted(found, key=lambda value: (value.type, value.value))[:limit]
+
+        def came(each: Expression, rows: pa.Table) -> None:
+            found.update(TagValue(each.type, text(each.type, value)) for value in rows.column("v").to_pylist())
+            if heard is not None:
+                heard(TagAnswer(values=in_order()))
 
         def work(session: Session) -> None:
             reader = ChunkReader(session, answer.reasons)
@@ -176,17 +201,18 @@ class Tags:
                 live = _live_rows(spans, sorted(columns), rest)
                 for each in expressions:
                     statement = partial(_values_sql, each=each, where=_where(among, condition), limit=limit)
-                    tables = [reader.read(others, statement, live=live)] if others or live.num_rows else []
+                    if others or live.num_rows:
+                        came(each, reader.read(others, statement, live=live))
                     whole = partial(_values_by_chunk_sql, each=each, condition=condition, limit=limit)
-                    of_whole = spans.of_each(self._cache, covered, whole, sorted(columns), condition)
-                    tables += [] if of_whole is None else [of_whole]
-                    values = chain.from_iterable(table.column("v").to_pylist() for table in tables)
-                    found.update(TagValue(each.type, text(each.type, value)) for value in values)
+                    told = None if heard is None else lambda rows, _left, each=each: came(each, rows)
+                    of_whole = spans.of_each(self._cache, covered, whole, sorted(columns), condition, told)
+                    if of_whole is not None:
+                        came(each, of_whole)
 
         if listed:
             await self._engine.run(work)
             check_found(answer.reasons, found=bool(found))
-        answer.values = sorted(found, key=lambda value: (value.type, value.value))[:limit]
+        answer.values = in_order()
         answer.cut = len(found) > limit
         return answer
 
@@ -244,8 +270,8 @@ def _where(among: Among, condition: Condition) -> tuple[str, list[Any]]:
 # ---- names
 
 
-def _matching_names(spans: TenantSpans, scopes: Sequence[str], among: Among) -> Iterator[tuple[str, str]]:
-    """Attribute keys, with a value, of the rows that fulfil the condition."""
+def _matching_names(spans: TenantSpans, scopes: Sequence[str], among: Among) -> Iterator[Iterable[tuple[str, str]]]:
+    """Attribute keys, with a value, of the rows that fulfil the condition; some chunks at a time."""
     refs, present, condition = _chosen(spans, among)
     columns = [name for name in present.columns if (p := schema.parse_column(name)) is not None and p.scope in scopes]
     maps = [schema.more_column(scope) for scope in scopes]
@@ -255,8 +281,14 @@ def _matching_names(spans: TenantSpans, scopes: Sequence[str], among: Among) -> 
         text = ", ".join(["true AS is_row", *map(_any_value, columns), *map(_all_keys, maps)])
         return f"SELECT {text} FROM ({rows_of(urls)}) WHERE {where}", ([urls] if urls else []) + values
 
-    read = {*IN_RANGE_COLUMNS, *columns, *maps, *condition.columns}
-    found = spans.read(refs, statement, sorted(read), condition).to_pylist()[0]
+    read = sorted({*IN_RANGE_COLUMNS, *columns, *maps, *condition.columns})
+    for number, some in enumerate(batches(refs, BATCH_SPANS) or [[]]):
+        live = None if number == 0 else Snapshot()  # live rows count once
+        (found,) = spans.read(some, statement, read, condition, within=live).to_pylist()
+        yield _names_in(found, columns, maps)
+
+
+def _names_in(found: Mapping[str, Any], columns: Sequence[str], maps: Sequence[str]) -> Iterator[tuple[str, str]]:
     for name in columns:
         parsed = schema.parse_column(name)
         if found[name] and parsed is not None:

@@ -13,6 +13,7 @@ from pipeline.query.metrics import MetricsQuestion, SoFar
 from pipeline.query.questions import Questions
 from pipeline.query.search import Heard, SearchAnswer
 from pipeline.query.tags import Among, TagAnswer
+from pipeline.query.tags import Heard as HeardTags
 from pipeline.serve import metrics, params, tempo
 from pipeline.serve.query_limits import QueryLimits
 from pipeline.serve.tempo import Json
@@ -81,36 +82,46 @@ class Answers:
         found: Json = await self._questions.in_thread(lambda: told(answer, limit))
         return found
 
-    async def tag_names(self, tenants: Sequence[str], asked: QueryParams) -> Json:
-        """SearchTagsResponse: names of all scopes together."""
-        answer, scope = await self._tag_names(tenants, asked)
+    async def tag_names(self, tenants: Sequence[str], asked: QueryParams, heard: HeardTags | None = None) -> Json:
+        """SearchTagsResponse: names of all scopes together. heard: as of `Tags.names`."""
+        answer, scope = await self._tag_names(tenants, asked, heard)
         return tempo.tag_names(answer, intrinsic=scope == "intrinsic")
 
-    async def tag_names_by_scope(self, tenants: Sequence[str], asked: QueryParams) -> Json:
-        """SearchTagsV2Response."""
-        answer, scope = await self._tag_names(tenants, asked)
+    async def tag_names_by_scope(
+        self, tenants: Sequence[str], asked: QueryParams, heard: HeardTags | None = None
+    ) -> Json:
+        """SearchTagsV2Response. heard: as of `Tags.names`."""
+        answer, scope = await self._tag_names(tenants, asked, heard)
         return tempo.tag_names_by_scope(answer, intrinsic=scope in ("", "none", "intrinsic"))
 
-    async def _tag_names(self, tenants: Sequence[str], asked: QueryParams) -> tuple[TagAnswer, str]:
+    async def _tag_names(
+        self, tenants: Sequence[str], asked: QueryParams, heard: HeardTags | None
+    ) -> tuple[TagAnswer, str]:
         scope = asked.get("scope", "")
         if scope not in TAG_SCOPES:
             raise BadQuestionError(f"invalid scope: {scope[:100]}")
         scopes = list(SCOPE_OF.values()) if scope in ("", "none") else [SCOPE_OF[scope]] if scope in SCOPE_OF else []
         among, limit = self._among(tenants, asked)
-        answer = await self._questions.tag_names(tenants, scopes, among, limit)
+        answer = await self._questions.tag_names(tenants, scopes, among, limit, heard)
         return _whole(answer, asked, limit), scope
 
-    async def tag_values(self, tenants: Sequence[str], tag: str, asked: QueryParams) -> Json:
-        """SearchTagValuesResponse: values of a tag without scope, as texts."""
-        return tempo.tag_values(await self._tag_values(tenants, legacy_tag(tag), asked))
+    async def tag_values(
+        self, tenants: Sequence[str], tag: str, asked: QueryParams, heard: HeardTags | None = None
+    ) -> Json:
+        """SearchTagValuesResponse: values of a tag without scope, as texts. heard: as of `Tags.values`."""
+        return tempo.tag_values(await self._tag_values(tenants, legacy_tag(tag), asked, heard))
 
-    async def typed_tag_values(self, tenants: Sequence[str], tag: str, asked: QueryParams) -> Json:
-        """SearchTagValuesV2Response: values of a TraceQL attribute, with their types."""
-        return tempo.typed_tag_values(await self._tag_values(tenants, identifier(tag), asked))
+    async def typed_tag_values(
+        self, tenants: Sequence[str], tag: str, asked: QueryParams, heard: HeardTags | None = None
+    ) -> Json:
+        """SearchTagValuesV2Response: values of a TraceQL attribute, with their types. heard: as of `Tags.values`."""
+        return tempo.typed_tag_values(await self._tag_values(tenants, identifier(tag), asked, heard))
 
-    async def _tag_values(self, tenants: Sequence[str], of: Attribute | Intrinsic, asked: QueryParams) -> TagAnswer:
+    async def _tag_values(
+        self, tenants: Sequence[str], of: Attribute | Intrinsic, asked: QueryParams, heard: HeardTags | None
+    ) -> TagAnswer:
         among, limit = self._among(tenants, asked)
-        return _whole(await self._questions.tag_values(tenants, of, among, limit), asked, limit)
+        return _whole(await self._questions.tag_values(tenants, of, among, limit, heard), asked, limit)
 
     def _among(self, tenants: Sequence[str], asked: QueryParams) -> tuple[Among, int]:
         """Among which spans tags are looked for, and how many are told."""

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import grpc
+import orjson
 import structlog
 from google.protobuf.message import DecodeError
 from starlette.datastructures import QueryParams
@@ -19,6 +20,7 @@ from pipeline.doors.door import Door, Need, refusal
 from pipeline.doors.tls import ServerTls
 from pipeline.query.metrics import SoFar
 from pipeline.query.summary import TraceSummary
+from pipeline.query.tags import TagAnswer
 from pipeline.serve import messages, metrics, tempo
 from pipeline.serve.answers import Answers
 from pipeline.serve.asked import Asked
@@ -78,6 +80,28 @@ class NewPoints:
         return {"series": new} if new else {}
 
 
+class NewTags:
+    """What of the names or values found so far was not told before. as_json: the answer that a method gives."""
+
+    def __init__(self, as_json: Callable[[TagAnswer], Json]) -> None:
+        self._as_json = as_json
+        self._told: set[tuple[str, bytes]] = set()
+
+    def of(self, found: TagAnswer) -> Json:
+        """The same fields with what is new in them; nothing where there is none."""
+        answer = self._as_json(found)
+        told: Json = {field: self._new(field, answer.get(field, [])) for field in ("tagNames", "tagValues")}
+        scopes = [scope | {"tags": self._new(scope["name"], scope["tags"])} for scope in answer.get("scopes", ())]
+        told["scopes"] = [scope for scope in scopes if scope["tags"]]
+        return {field: new for field, new in told.items() if new}
+
+    def _new(self, where: str, found: list[Any]) -> list[Any]:
+        keyed = {(where, orjson.dumps(one)): one for one in found}
+        new = [one for key, one in keyed.items() if key not in self._told]
+        self._told |= keyed.keys()
+        return new
+
+
 class Method(NamedTuple):
     """of, gives: messages; many: the field of the answer that a large one is split at; news: tells what is new."""
 
@@ -85,7 +109,7 @@ class Method(NamedTuple):
     gives: str
     many: str
     ask: Ask
-    news: type[NewTraces | NewPoints] = NewTraces
+    news: Callable[[], NewTraces | NewPoints | NewTags] = NewTraces
 
 
 def _params(**given: str | int) -> QueryParams:
@@ -115,20 +139,20 @@ def _values(of: Any) -> QueryParams:
     return _params(q=of.query, start=of.start, end=of.end, limit=of.maxTagValues)
 
 
-async def _tag_names(answers: Answers, tenants: list[str], of: Any, _heard: Heard) -> Json:
-    return await answers.tag_names(tenants, _tags(of))
+async def _tag_names(answers: Answers, tenants: list[str], of: Any, heard: Heard) -> Json:
+    return await answers.tag_names(tenants, _tags(of), heard)
 
 
-async def _tag_names_by_scope(answers: Answers, tenants: list[str], of: Any, _heard: Heard) -> Json:
-    return await answers.tag_names_by_scope(tenants, _tags(of))
+async def _tag_names_by_scope(answers: Answers, tenants: list[str], of: Any, heard: Heard) -> Json:
+    return await answers.tag_names_by_scope(tenants, _tags(of), heard)
 
 
-async def _tag_values(answers: Answers, tenants: list[str], of: Any, _heard: Heard) -> Json:
-    return await answers.tag_values(tenants, of.tagName, _values(of))
+async def _tag_values(answers: Answers, tenants: list[str], of: Any, heard: Heard) -> Json:
+    return await answers.tag_values(tenants, of.tagName, _values(of), heard)
 
 
-async def _typed_tag_values(answers: Answers, tenants: list[str], of: Any, _heard: Heard) -> Json:
-    return await answers.typed_tag_values(tenants, of.tagName, _values(of))
+async def _typed_tag_values(answers: Answers, tenants: list[str], of: Any, heard: Heard) -> Json:
+    return await answers.typed_tag_values(tenants, of.tagName, _values(of), heard)
 
 
 async def _metrics_range(answers: Answers, tenants: list[str], of: Any, heard: Heard) -> Json:
@@ -143,10 +167,34 @@ async def _metrics_instant(answers: Answers, tenants: list[str], of: Any, _heard
 
 METHODS = {
     "Search": Method("SearchRequest", "SearchResponse", "traces", _search),
-    "SearchTags": Method("SearchTagsRequest", "SearchTagsResponse", "tagNames", _tag_names),
-    "SearchTagsV2": Method("SearchTagsRequest", "SearchTagsV2Response", "scopes", _tag_names_by_scope),
-    "SearchTagValues": Method("SearchTagValuesRequest", "SearchTagValuesResponse", "tagValues", _tag_values),
-    "SearchTagValuesV2": Method("SearchTagValuesRequest", "SearchTagValuesV2Response", "tagValues", _typed_tag_values),
+    "SearchTags": Method(
+        "SearchTagsRequest",
+        "SearchTagsResponse",
+        "tagNames",
+        _tag_names,
+        partial(NewTags, partial(tempo.tag_names, intrinsic=False)),
+    ),
+    "SearchTagsV2": Method(
+        "SearchTagsRequest",
+        "SearchTagsV2Response",
+        "scopes",
+        _tag_names_by_scope,
+        partial(NewTags, partial(tempo.tag_names_by_scope, intrinsic=False)),
+    ),
+    "SearchTagValues": Method(
+        "SearchTagValuesRequest",
+        "SearchTagValuesResponse",
+        "tagValues",
+        _tag_values,
+        partial(NewTags, tempo.tag_values),
+    ),
+    "SearchTagValuesV2": Method(
+        "SearchTagValuesRequest",
+        "SearchTagValuesV2Response",
+        "tagValues",
+        _typed_tag_values,
+        partial(NewTags, tempo.typed_tag_values),
+    ),
     "MetricsQueryRange": Method("QueryRangeRequest", "QueryRangeResponse", "series", _metrics_range, NewPoints),
     "MetricsQueryInstant": Method("QueryInstantRequest", "QueryInstantResponse", "series", _metrics_instant),
 }

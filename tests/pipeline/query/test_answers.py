@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from pipeline.query.identifiers import identifier, legacy_tag
 from pipeline.query.order import ORDERS
 from pipeline.query.search import SearchQuestion
-from pipeline.query.tags import Among, TagValue
+from pipeline.query.tags import Among, TagAnswer, TagValue
 from pipeline.spans import to_otlp
+from pipeline.traceql import tree
 from tests.pipeline.query.cuts import (
     HOUR_NS,
     HOW,
@@ -264,3 +266,34 @@ def test_tag_values_of_chunks_that_are_asked_again_are_those_of_live_spans(world
 
     assert ask(world, SHOP, everywhere(3, "stored"), question) == live
     assert ask(world, SHOP, dict.fromkeys(range(PARTITIONS), Cut(chunks=[0, 1, 2])), question) == live
+
+
+def test_names_and_values_are_told_on_the_way_chunk_by_chunk(world: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.query.executor.BATCH_SPANS", 1)
+    monkeypatch.setattr("pipeline.query.tags.BATCH_SPANS", 1)
+    among = Among(matching=tree.Static("bool", True))
+
+    async def question(asked: Asked) -> tuple[TagAnswer, TagAnswer]:
+        names, values = list[dict[str, list[str]]](), list[list[TagValue]]()
+        all_names = await asked.tags.names(TENANTS, ["span"], among, 100, lambda found: names.append(found.names))
+        tag = identifier("name")
+        all_values = await asked.tags.values(TENANTS, tag, Among(), 100, lambda found: values.append(found.values))
+        for before, after in pairwise([*(one["span"] for one in names), all_names.names["span"]]):
+            assert set(before) <= set(after)
+        for before, after in pairwise([*values, all_values.values]):
+            assert set(before) <= set(after)
+        assert len(names[0]["span"]) < len(all_names.names["span"])
+        assert len(values[0]) < len(all_values.values)
+        return all_names, all_values
+
+    stored = dict.fromkeys(range(PARTITIONS), Cut(chunks=[0, 1], segments=[2]))
+    names, values = ask(world, SHOP, stored, question)
+
+    assert (names.names, values.values) == ask(
+        world, SHOP, everywhere(3, "live"), lambda asked: _all_at_once(asked, among)
+    )
+
+
+async def _all_at_once(asked: Asked, among: Among) -> tuple[dict[str, list[str]], list[TagValue]]:
+    names = await asked.tags.names(TENANTS, ["span"], among, 100)
+    return names.names, (await asked.tags.values(TENANTS, identifier("name"), Among(), 100)).values

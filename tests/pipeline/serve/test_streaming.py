@@ -17,10 +17,13 @@ from google.protobuf import json_format
 from grpc_tools import protoc
 from pydantic import SecretStr
 
+from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.metrics import Heard as HeardSeries
 from pipeline.query.metrics import MetricsAnswer, MetricsQuestion, SoFar
 from pipeline.query.questions import Questions
 from pipeline.query.search import Heard, SearchAnswer, SearchQuestion
+from pipeline.query.tags import Among, TagAnswer
+from pipeline.query.tags import Heard as HeardTags
 from pipeline.serve import messages
 from pipeline.serve.querier import Querier
 from pipeline.serve.streaming import code_of
@@ -195,6 +198,71 @@ def test_newest_points_are_told_on_the_way_and_all_of_them_in_the_end(tempo: Any
         assert [points for points in heard if points] == [[8, 9], [3, 4, 5, 6, 7], list(range(10))]
 
     with_querier(ports(tmp_path, grpc_every_s=0.02), SPANS, test, SlowMetrics)
+
+
+class SlowTags(Questions):
+    """Has found the first name or value, then two; then it waits until it is let on."""
+
+    go_on: asyncio.Event
+
+    async def tag_names(
+        self,
+        tenants: Sequence[str],
+        scopes: Sequence[str],
+        among: Among,
+        limit: int,
+        heard: HeardTags | None = None,
+    ) -> TagAnswer:
+        answer = await super().tag_names(tenants, scopes, among, limit)
+        for count in (1, 2, 2):
+            await self._tell(heard, TagAnswer(names={scope: keys[:count] for scope, keys in answer.names.items()}))
+        return answer
+
+    async def tag_values(
+        self,
+        tenants: Sequence[str],
+        of: Attribute | Intrinsic,
+        among: Among,
+        limit: int,
+        heard: HeardTags | None = None,
+    ) -> TagAnswer:
+        answer = await super().tag_values(tenants, of, among, limit)
+        for count in (1, 2, 2):
+            await self._tell(heard, TagAnswer(values=answer.values[:count]))
+        return answer
+
+    async def _tell(self, heard: HeardTags | None, found: TagAnswer) -> None:
+        assert heard is not None
+        heard(found)
+        await self.go_on.wait()
+        self.go_on.clear()
+
+
+@pytest.mark.parametrize("method", ["SearchTags", "SearchTagsV2", "SearchTagValues", "SearchTagValuesV2"])
+def test_new_names_and_values_are_told_on_the_way_and_all_of_them_in_the_end(
+    tempo: Any, tmp_path: Path, method: str
+) -> None:
+    spans = [OneSpan(n, n + 1, attributes=(("a", n), ("b", n), ("c", n))) for n in range(3)]
+
+    def told_in(answer: dict[str, Any]) -> list[Any]:
+        (scope,) = answer.get("scopes", [{}])
+        return scope.get("tags") or answer.get("tagNames") or answer.get("tagValues") or []
+
+    async def test(querier: Querier, questions: Questions) -> None:
+        assert isinstance(questions, SlowTags)
+        questions.go_on = asyncio.Event()
+        values = tempo.SearchTagValuesRequest(tagName="a" if method == "SearchTagValues" else "span.a", **AROUND)
+        request = values if "Values" in method else tempo.SearchTagsRequest(scope="span", **AROUND)
+        heard = list[list[Any]]()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{querier.http_port}") as channel:
+            async for one in getattr(tempo.StreamingQuerierStub(channel), method)(request):
+                heard.append(told_in(json_format.MessageToDict(one)))
+                questions.go_on.set()
+        first, second, *more = [some for some in heard if some]
+        assert more == [[*first, *second, *more[0][2:]]]
+        assert [len(first), len(second), len(more[0])] == [1, 1, 3]
+
+    with_querier(ports(tmp_path, grpc_every_s=0.02), spans, test, SlowTags)
 
 
 async def rest_of(call: Any) -> None:
