@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,7 @@ TRACE_BYTES = 64  # of a trace in the object with a row a trace, about
 OF_STORE = ("HTTP Error", "IO Error")  # in the engine's sentence; other errors are about what it has read
 GONE = ("HTTP 404", "404: there is no")  # the engine's sentence, and that of a whole object
 WHY_CHARACTERS = 200
+TRIES, AGAIN_S_MAX = 3, 0.2
 MORE_KEYS_MAX = 1000  # an entry that lists so many keys of map columns may not list all
 # SQL over rows of chunks. Columns are matched by name, since each chunk has its own
 _FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
@@ -191,9 +194,10 @@ class ChunkReader:
         traces: bool = False,
         fetch: bool = True,
         others_read: bool = False,
+        tries: int = TRIES,
         **tables: pa.Table,
     ) -> pa.Table:
-        """tables: as in Session.sql.
+        """tables: as in Session.sql; tries: of what fails on its way to the store or back.
 
         traces: the objects with a row a trace are read in the place of the chunks. fetch: so much is read of them that
         they are copied whole first. others_read: other chunks could be read, so that it is not the store that is away
@@ -217,14 +221,17 @@ class ChunkReader:
         except StoreUnavailableError:
             if not self._leaves_store_out(urls, again=True):
                 broken = self._find_broken(urls, statement, tables)
-                if not broken:
+                of_store = [url for url, why in broken.items() if self._may_be_of_store(url, why)]
+                on_its_way = bool(of_store) or not broken
+                if on_its_way and tries > 1:  # it may go well the next time
+                    tries -= 1
+                    time.sleep(random.uniform(0, AGAIN_S_MAX))  # noqa: S311
+                    broken = {url: why for url, why in broken.items() if url not in of_store}
+                elif not broken or (len(of_store) == len(urls) and not others_read):
                     raise
                 self._broken.update(map(self.url_of, broken))
                 self._reasons += [_why_broken(self.url_of(url), why) for url, why in broken.items()]
-                of_store = [url for url, why in broken.items() if self._may_be_of_store(url, why)]
-                if len(of_store) == len(urls) and not others_read:
-                    raise
-        return self.read(refs, statement, traces=traces, fetch=fetch, others_read=others_read, **tables)
+        return self.read(refs, statement, traces=traces, fetch=fetch, others_read=others_read, tries=tries, **tables)
 
     def tell(self, reasons: Iterable[str]) -> None:
         """Why the answer may be wrong; each is told once."""

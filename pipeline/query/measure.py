@@ -294,7 +294,7 @@ def _quantiles(
     places, own = np.unique(of * intervals.points + cells.column("point").to_numpy(), return_inverse=True)
     distinct, codes = _coded(_flat(cells, "buckets"))
     weights = _flat(cells, "weights") if "weights" in cells.column_names else None
-    place_of = np.repeat(own, cells.column("spans").to_numpy())
+    place_of = np.repeat(own.astype(np.int32), cells.column("spans").to_numpy())
     at_once = max(1, DENSE_CELLS_MAX // len(distinct))
     if at_once < len(places):
         order = np.argsort(place_of, kind="stable")
@@ -320,10 +320,10 @@ def _flat(cells: pa.Table, name: str) -> npt.NDArray[Any]:
     return pc.list_flatten(cells.column(name).chunk(0)).to_numpy()
 
 
-def _coded(buckets: npt.NDArray[np.int32]) -> tuple[Ints, Ints]:
+def _coded(buckets: npt.NDArray[np.int32]) -> tuple[Ints, npt.NDArray[np.integer[Any]]]:
     """Numbers in order, and which of them each is; those that lie close together come with what lies between them."""
     low, high = int(buckets.min()), int(buckets.max())
-    codes = np.subtract(buckets, low, dtype=np.int64)
+    codes = np.subtract(buckets, low, dtype=np.int32)
     numbers = np.arange(low, high + 1)
     if len(numbers) <= CLOSE:
         return numbers, codes

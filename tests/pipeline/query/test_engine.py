@@ -16,6 +16,7 @@ from pipeline.query.copies import Wanted
 from pipeline.query.engine import Engine, Session, quoted
 from pipeline.store.objects import ObjectStore
 from tests.pipeline.query.world import OneSpan, rows, stored
+from tests.pipeline.store.faulty import DROPPED, REFUSED, faulty
 from topics.errors import QueryTimeoutError, QueryTooLargeError, StoreUnavailableError
 from topics.settings import KafkaSettings, QuerierSettings, Settings, StoreSettings
 
@@ -140,6 +141,26 @@ def test_without_a_store_the_error_says_so(tmp_path: Path) -> None:
             tmp_path,
             StoreSettings(endpoint="http://127.0.0.1:9"),
         )
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("fault", [DROPPED, REFUSED])
+def test_a_chunk_whose_requests_fail_for_a_moment_is_asked_for_again(
+    store_settings: StoreSettings, tmp_path: Path, fault: str
+) -> None:
+    settings = Settings(store=store_settings, kafka=KafkaSettings(partitions=1))
+    manifest = stored(settings, 0, 0, 0, rows({0: [OneSpan(1, 1)]}))
+    refs, reasons = refs_of(manifest.chunks, {0: 1}), list[str]()
+
+    def work(session: Session) -> pa.Table:
+        reader = ChunkReader(session, reasons)
+        return reader.read(refs, lambda urls: ("SELECT span_id FROM read_parquet(?)", [urls]), fetch=False)
+
+    with faulty(store_settings) as (proxy, behind):
+        proxy.start_over(lambda number, _method, path: fault if "/chunks/" in path and number < 8 else "")
+        found = run(work, tmp_path, behind)
+
+    assert (found.num_rows, reasons) == (1, [])
 
 
 @pytest.mark.integration
