@@ -128,6 +128,8 @@ def _tab(url: str) -> Iterator[Page]:
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         raise FileNotFoundError("no Chromium: sh infra/find_chromium.sh installs it, or says what to install")
+    if not bundle.is_built():
+        raise FileNotFoundError("the page is not built: make ui")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         context = browser.new_context(base_url=url, viewport=DESKTOP)  # type: ignore[arg-type]
