@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ Statement = Callable[[list[str]], tuple[str, list[Any]]]  # from chunks' URLs (p
 CHUNK_NUMBER = "chunk_number"
 TRACE_BYTES = 64  # of a trace in the object with a row a trace, about
 OF_STORE = ("HTTP Error", "IO Error")  # in the engine's sentence; other errors are about what it has read
-GONE = ("HTTP 404", "404: there is no")  # the engine's sentence, and that of a whole object
+GONE = re.compile(r"\b404\b")  # in the engine's sentence, and in that of a whole object
 WHY_CHARACTERS = 200
 TRIES, AGAIN_S_MAX = 3, 0.2
 MORE_KEYS_MAX = 1000  # an entry that lists so many keys of map columns may not list all
@@ -296,4 +297,4 @@ def _why_broken(url: str, why: str) -> str:
 
 
 def _is_gone(why: str) -> bool:
-    return any(sign in why for sign in GONE)
+    return GONE.search(why) is not None

@@ -40,8 +40,15 @@ from topics.settings import QuerierSettings, StoreSettings
 
 T = TypeVar("T")
 INTERRUPTED_AGAIN_S = 0.05
-# What comes of a chunk that cannot be read. At most damaged pages it is an error of no kind at all
-UNREADABLE = (duckdb.IOException, duckdb.HTTPException, duckdb.InvalidInputException, duckdb.Error)
+# What comes of a chunk that cannot be read. At most damaged pages it is an error of no kind at all, at some an internal
+# one, after which the engine goes on
+UNREADABLE = (
+    duckdb.IOException,
+    duckdb.HTTPException,
+    duckdb.InvalidInputException,
+    duckdb.InternalException,
+    duckdb.Error,
+)
 _names = itertools.count()
 
 
