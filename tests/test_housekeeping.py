@@ -87,10 +87,9 @@ def test_chunks_are_merged_and_removed_under_a_querier_that_goes_on(
         workers.start("one", variables=variables(LATER))
 
         def store_more(copies: int) -> None:
-            before = marks(store, settings)
             load.send(40)
             load.send_again(copies)
-            wait_until(lambda: all(map(int.__lt__, before, marks(store, settings))), 60)
+            wait_until(lambda: everything_is_stored(store, settings), 60)
 
         for _ in range(3):
             store_more(copies=0)
