@@ -18,7 +18,7 @@ from pipeline.spans import schema
 from pipeline.store.manifest import ChunkEntry
 from topics.errors import OvertakenError, StoreUnavailableError
 
-Statement = Callable[[list[str]], tuple[str, list[Any]]]  # from chunks' URLs (possibly none) to SQL and its values
+ForChunks = Callable[[list[str]], tuple[str, list[Any]]]  # from chunks' URLs (possibly none) to SQL and its values
 CHUNK_NUMBER = "chunk_number"
 TRACE_BYTES = 64  # of a trace in the object with a row a trace, about
 OF_STORE = ("HTTP Error", "IO Error")  # in the engine's sentence; other errors are about what it has read
@@ -190,7 +190,7 @@ class ChunkReader:
     def read(
         self,
         refs: Sequence[ChunkRef],
-        statement: Statement,
+        statement: ForChunks,
         *,
         traces: bool = False,
         fetch: bool = True,
@@ -277,7 +277,7 @@ class ChunkReader:
         """Whether all others may fail alike: not where what was read is wrong, nor where one is gone."""
         return url not in self._urls and not _is_gone(why) and any(kind in why for kind in OF_STORE)
 
-    def _find_broken(self, urls: Sequence[str], statement: Statement, tables: Mapping[str, pa.Table]) -> dict[str, str]:
+    def _find_broken(self, urls: Sequence[str], statement: ForChunks, tables: Mapping[str, pa.Table]) -> dict[str, str]:
         """Those of which the statement cannot read what it needs, with why. A page may be damaged that others do not
         need.
         """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
-from pipeline.query.chunks import ChunkReader, ChunkRef
+from pipeline.query.chunks import ChunkReader, ChunkRef, ForChunks
 
 BATCH_SPANS = 2_000_000  # of chunks that are asked at once: each row of the answer has its chunk's number
 
@@ -17,7 +17,7 @@ BATCH_SPANS = 2_000_000  # of chunks that are asked at once: each row of the ans
 class Asked:
     """A statement whose rows have the column CHUNK_NUMBER, as ChunkReader.read takes it. live: no rows."""
 
-    statement: Callable[[list[str]], tuple[str, list[Any]]]
+    statement: ForChunks
     live: pa.Table
 
 

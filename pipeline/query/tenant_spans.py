@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +16,7 @@ from pipeline.query.chunks import (
     MORE_KEYS_MAX,
     ChunkReader,
     ChunkRef,
+    ForChunks,
     Present,
     by_cover,
     numbered,
@@ -135,7 +136,7 @@ class TenantSpans:
     def read(
         self,
         refs: Sequence[ChunkRef],
-        statement: Callable[[list[str]], tuple[str, list[Any]]],
+        statement: ForChunks,
         columns: Sequence[str],
         condition: Condition,
         *,
@@ -154,7 +155,7 @@ class TenantSpans:
         self,
         cache: ChunkCache,
         covered: Covered,
-        statement: Callable[[list[str]], tuple[str, list[Any]]],
+        statement: ForChunks,
         columns: Sequence[str],
         condition: Condition,
         came: Came | None = None,
