@@ -28,6 +28,7 @@ from pipeline.query.value_counts import LOW_BITS, POINT_BITS, Cells, Column, Int
 from topics.errors import StoreUnavailableError
 
 MARKED_SPANS_MAX = 8_000_000  # whose marks are kept for the second pass
+LISTED_BYTES_MAX = 64 << 20  # rows of columns with many values: about 8 million, without a second pass
 PIECE_SPANS = 131_072  # of which the columns are in memory at a time
 FROM_CHUNK = (
     "SELECT * FROM read_parquet(?, union_by_name = true, file_row_number = true) UNION ALL BY NAME "
@@ -118,6 +119,8 @@ class Counting:
         if self._spans.reader.session.watch is not None:
             self._spans.reader.session.watch.kept([ref for url, ref in covered.items() if url in kept.urls])
         counts, done = kept.counts.copy(), set(kept.urls)
+        if not done:
+            counts.listed_bytes_max = LISTED_BYTES_MAX
         done |= self._add_chunks(counts, new, list(self._columns), whole=True)
         counts.together()
         more = ValueCounts(counts.base)
@@ -129,12 +132,21 @@ class Counting:
             if not column.few
         }
         few = ValueCounts(counts.base, chosen)
-        for name, values in chosen.items():
-            known = kept.few.columns.get(name)
-            if known is not None and known.values.equals(values) and kept.counts.base == counts.base:
-                few.columns[name] = known
-        new_to = {name: new if name in few.columns else list(covered.values()) for name in chosen}
-        few = self._second(few, new_to, done)
+        if counts.listed_bytes_max:
+            few.columns = {
+                name: counts.columns[name].intervals_of(values)
+                for name, values in chosen.items()
+                if name in counts.columns
+            }
+            counts.unlist()
+        else:
+            few.columns = {
+                name: known
+                for name, values in chosen.items()
+                if (known := kept.few.columns.get(name)) is not None and known.values.equals(values)
+            }
+            new_to = {name: new if name in few.columns else list(covered.values()) for name in chosen}
+            few = self._second(few, new_to, done)
         self._cache.put(statement, Kept(frozenset(done), counts, few))
         some = few.copy()
         if chosen:

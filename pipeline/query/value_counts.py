@@ -1,8 +1,8 @@
 """How often each value of many columns stands in rows of two sides, by interval; columns, not rows, are gone through.
 
-A column comes as a dictionary and codes, so counting is one pass over small numbers, in any thread; tallies are added
-up in one. Of a column with many values only the totals are counted at first; the intervals of a few of them in a second
-pass (`only`).
+A column comes as values and codes, so counting is one pass over small numbers, in any thread; tallies are added up in
+one. Of a column with many values only the totals are counted; the intervals of a few of them come from its rows, which
+are listed as long as there is room (`listed_bytes_max`), or from a second pass (`only`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.query.coded import Coded
+
 Ints = npt.NDArray[np.int64]
 FEW = 4096  # values of a column of which the intervals are counted in the first pass
 POINT_BITS = 26  # of an interval, in a cell's number; below it one bit for the side
 LOW_BITS = (1 << POINT_BITS) - 1
 SIDES = 2
 PILED, PILED_MIN = 2, 16_384  # cells lie beside what they are to be added to up to so many times as many, and some
-CLOSE = 1024  # whole numbers in a row
 SPARSE = 4  # cells are listed where there would be so many more of them than rows
 
 
@@ -78,10 +79,23 @@ class Cells(NamedTuple):
         return cls(numbers[first], np.add.reduceat(counts, first) if len(first) else counts)
 
 
-class Tally(NamedTuple):
-    """What some rows of a column come to: the codes of its own dictionary by interval and side, and all together.
+class Rows(NamedTuple):
+    """Rows that have a value and count: its code, interval and side. counts: how many of each there are; None: one."""
 
-    few: intervals are counted; else all stand in interval 0.
+    codes: npt.NDArray[np.integer[Any]]
+    low_bits: npt.NDArray[np.integer[Any]]
+    counts: Ints | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """What they take."""
+        return self.codes.nbytes + self.low_bits.nbytes + (0 if self.counts is None else self.counts.nbytes)
+
+
+class Tally(NamedTuple):
+    """What some rows of a column come to: the codes of its own values by interval and side, and all together.
+
+    few: intervals are counted; else all stand in interval 0. rows: where intervals are not counted, if they are listed.
     """
 
     values: pa.Array
@@ -90,13 +104,19 @@ class Tally(NamedTuple):
     counts: Ints
     there: Cells
     few: bool
+    rows: Rows | None = None
+
+    def pointed(self) -> Rows:
+        """Its rows, listed or counted."""
+        return self.rows or Rows(self.codes, self.low_bits, self.counts)
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column's values, each once, and its cells: code, interval, side. there: cells of all values together.
 
-    few: intervals are counted; else all stand in interval 0. waiting: what is to be added to them.
+    few: intervals are counted; else all stand in interval 0. waiting: what is to be added to them. rows: all of them,
+    where intervals are not counted; None: they are not listed.
     """
 
     values: pa.Array
@@ -104,6 +124,7 @@ class Column:
     there: tuple[Cells, ...] = ()
     few: bool = True
     waiting: tuple[Tally, ...] = ()
+    rows: tuple[Rows, ...] | None = None
 
     def with_tally(self, tally: Tally) -> Column:
         """With further rows. To find out which values are new takes as long as to look at all: it is done seldom."""
@@ -122,16 +143,39 @@ class Column:
             coded = pa.concat_arrays(values or [self.values]).dictionary_encode()
         of_all, first = coded.indices.to_numpy().astype(np.int64), len(self.values)
         few = self.few and all(one.few for one in self.waiting) and len(coded.dictionary) <= FEW
-        cells, there = self.cells, self.there
+        cells, there, rows = self.cells, self.there, self.rows
         if self.few and not few:
+            rows = None if rows is None else tuple(map(_rows_of, cells))
             cells = tuple(map(_without_points, cells))
         for one in self.waiting:
             codes = of_all[first : first + len(one.values)]
             new = Cells(codes[one.codes] << POINT_BITS | one.low_bits, one.counts)
             cells = _piled(cells, new if few or not one.few else _without_points(new))
             there = _piled(there, one.there)
+            if rows is not None and not few:
+                listed = one.pointed()
+                rows = (*rows, listed._replace(codes=codes.astype(np.int32)[listed.codes]))
             first += len(one.values)
-        return Column(coded.dictionary, cells, there, few)
+        return Column(coded.dictionary, cells, there, few, rows=rows)
+
+    def unlisted(self) -> Column:
+        """Without its rows."""
+        return replace(self, rows=None, waiting=tuple(one._replace(rows=None) for one in self.waiting))
+
+    def intervals_of(self, values: pa.Array) -> Column:
+        """The intervals of some values, added up: of a column with few, or of which all rows are listed."""
+        rows = tuple(map(_rows_of, self.cells)) if self.few else self.rows
+        assert rows is not None
+        assert not self.waiting
+        places = pc.fill_null(pc.index_in(self.values, value_set=values), -1).to_numpy()
+        cells = [Cells(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))]
+        for one in rows:
+            codes = places[one.codes]
+            kept = np.flatnonzero(codes >= 0)
+            numbers = codes[kept].astype(np.int64) << POINT_BITS | one.low_bits[kept]
+            counts = np.ones(len(kept), dtype=np.int64) if one.counts is None else one.counts[kept]
+            cells.append(Cells(numbers, counts))
+        return Column(values, (Cells.added(cells),))
 
     def together(self) -> Column:
         """The same, added up."""
@@ -146,7 +190,7 @@ class Column:
         what the other has at most; and where that is all of it, it may be in the other alone, with all of it there.
         """
         if self.few:
-            return replace(self, waiting=(other._as_tally(),)).together()
+            return replace(self, waiting=(other._as_tally(),), rows=None).together()
         mine, theirs = (np.zeros(len(one.values), dtype=bool) for one in (self, other))
         for side in range(SIDES):
             own, others = self._totals(side), other._totals(side)
@@ -157,7 +201,7 @@ class Column:
                 theirs |= others >= max(1, least)
         found = self._of(mine)
         theirs |= pc.is_in(other.values, value_set=found.values).to_numpy(zero_copy_only=False)
-        return replace(found, waiting=(other._of(theirs)._as_tally(),)).together()
+        return replace(found, waiting=(other._of(theirs)._as_tally(),), rows=None).together()
 
     def _of(self, kept: npt.NDArray[np.bool_]) -> Column:
         """Of some of the values."""
@@ -208,29 +252,30 @@ def _piled(parts: tuple[Cells, ...], new: Cells) -> tuple[Cells, ...]:
     return (Cells.added(parts),) if sum(others) > PILED * first + PILED_MIN else parts
 
 
-def tallied(coded: pa.DictionaryArray, marks: Marks, base: int) -> Tally:
-    """One pass over the rows that have a value; those that do not count have a number of their own."""
-    values, codes, (group, low, groups) = len(coded.dictionary), coded.indices, marks
-    if codes.null_count:
-        group, codes = group[codes.is_valid().to_numpy(zero_copy_only=False)], codes.drop_null()
-    codes = codes.to_numpy()
-    few = values <= FEW
+def tallied(coded: Coded, marks: Marks, base: int, *, listed: bool = False) -> Tally:
+    """One pass over the rows; those that do not count, or have no value, have numbers of their own."""
+    (values, codes), (group, low, groups) = coded, marks
+    none, few, shift = len(values), len(values) <= FEW, (low - base) << 1
     by, size = (group, groups) if few else (np.where(group < groups, group & 1, SIDES).astype(np.int32), SIDES)
-    if values * (size + 1) >= np.iinfo(np.int32).max:
-        codes = codes.astype(np.int64)
-    numbers, counts = Cells.tallied(codes * codes.dtype.type(size + 1) + by, values * (size + 1))
-    found, at = np.divmod(numbers, size + 1)
-    kept = at < size
+    width = size + 1
+    wide = codes.astype(np.int64) if (none + 1) * width >= np.iinfo(np.int32).max else codes
+    numbers, counts = Cells.tallied(wide * wide.dtype.type(width) + by, (none + 1) * width)
+    found, at = np.divmod(numbers, width)
+    kept = (at < size) & (found < none)
     found, at, counts = found[kept], at[kept], counts[kept]
-    shift = (low - base) << 1
     if few:
         order = np.argsort(at, kind="stable")
         first = np.flatnonzero(np.diff(at[order], prepend=-1))
         there = Cells(at[order][first] + shift, np.add.reduceat(counts[order], first) if len(first) else first)
-        return Tally(coded.dictionary, found, at + shift, counts, there, few)
-    numbers, sums = Cells.tallied(group, groups + 1)
-    inside = numbers < groups
-    return Tally(coded.dictionary, found, at, counts, Cells(numbers[inside] + shift, sums[inside]), few)
+        return Tally(values, found, at + shift, counts, there, few)
+    inside = np.flatnonzero((codes < none) & (group < groups))
+    groups_there, sums = Cells.tallied(group[inside], groups)
+    rows = Rows(codes[inside], group[inside] + np.int32(shift)) if listed else None
+    return Tally(values, found, at, counts, Cells(groups_there + shift, sums), few, rows)
+
+
+def _rows_of(cells: Cells) -> Rows:
+    return Rows(cells.numbers >> POINT_BITS, cells.numbers & LOW_BITS, cells.counts)
 
 
 def _without_points(cells: Cells) -> Cells:
@@ -242,12 +287,15 @@ def _without_points(cells: Cells) -> Cells:
 class ValueCounts:
     """Counts of columns over rows that are added. base: an interval far before the first one that may come.
 
-    only: column -> the values that count. Copies share what does not change.
+    only: column -> the values that count. listed_bytes_max: as long as the rows of columns with many values take no
+    more than that, they are listed; then it is 0. Copies share what does not change, and list no rows.
     """
 
     base: int
     only: Mapping[str, pa.Array] = field(default_factory=dict)
     columns: dict[str, Column] = field(default_factory=dict)
+    listed_bytes_max: int = 0
+    _listed_bytes: int = 0
 
     def copy(self) -> ValueCounts:
         """One that can be added to."""
@@ -255,19 +303,29 @@ class ValueCounts:
 
     def tally(self, name: str, values: pa.ChunkedArray, marks: Marks, *, blank: bool = True) -> Tally | None:
         """What some rows of a column, with nulls, come to; changes nothing. blank: whether an empty text is a value."""
-        coded = dictionary_of(values if blank else _without_blank(values))
-        if not len(coded.dictionary):
+        coded = Coded.of(values if blank else _without_blank(values))
+        if not len(coded.values):
             return None
         if (known := self.only.get(name)) is not None:
-            places = pc.index_in(coded.dictionary, value_set=known)
-            coded = pa.DictionaryArray.from_arrays(places.take(coded.indices), known)
-        return tallied(coded, marks, self.base)
+            coded = coded.among(known)
+        return tallied(coded, marks, self.base, listed=bool(self.listed_bytes_max))
 
     def add(self, name: str, tally: Tally | None) -> None:
         """Some rows of a column."""
-        if tally is not None:
-            column = self.columns.get(name) or Column(tally.values.slice(0, 0))
-            self.columns[name] = column.with_tally(tally)
+        if tally is None:
+            return
+        listing = bool(self.listed_bytes_max)
+        column = self.columns.get(name) or Column(tally.values.slice(0, 0), rows=() if listing else None)
+        self.columns[name] = column.with_tally(tally if listing else tally._replace(rows=None))
+        if listing and tally.rows is not None:
+            self._listed_bytes += tally.rows.nbytes
+            if self._listed_bytes > self.listed_bytes_max:
+                self.unlist()
+
+    def unlist(self) -> None:
+        """Without rows from now on."""
+        self.listed_bytes_max = self._listed_bytes = 0
+        self.columns = {name: column.unlisted() for name, column in self.columns.items()}
 
     def with_most_of(self, other: ValueCounts, count: int) -> ValueCounts:
         """With others, of which the columns are added up; as Column.with_most_of has it."""
@@ -291,22 +349,3 @@ def _without_blank(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Null in the place of an empty text."""
     blank = pc.equal(values, "")
     return pc.if_else(blank, pa.scalar(None, values.type), values) if pc.any(blank).as_py() else values
-
-
-def dictionary_of(values: pa.ChunkedArray) -> pa.DictionaryArray:
-    """One array of codes, every value of the dictionary once and none null; -0.0 is 0.0."""
-    if pa.types.is_floating(values.type):
-        values = pc.add(values, 0.0)
-    found: Any = values.combine_chunks()
-    if pa.types.is_integer(found.type) and (close := _by_distance(found)) is not None:
-        return close
-    return found if pa.types.is_dictionary(found.type) else found.dictionary_encode()
-
-
-def _by_distance(values: pa.Array) -> pa.DictionaryArray | None:
-    """Of numbers that lie close together, with all between them: a subtraction where else each is looked up."""
-    low, high = (pc.min_max(values)[which].as_py() for which in ("min", "max"))
-    if low is None or high - low >= CLOSE:
-        return None
-    codes = pc.subtract(values, pa.scalar(low, values.type)).cast(pa.int32())
-    return pa.DictionaryArray.from_arrays(codes, pa.array(range(low, high + 1), values.type))

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.query.coded import Coded
 from pipeline.query.value_counts import FEW, POINT_BITS, Cells, Marks, ValueCounts
 
 BASE = -100
@@ -138,3 +139,69 @@ def test_the_most_frequent_of_two_columns_are_found_without_all_their_values(
     assert {(point, side): count for (_, point, side), count in cells_of(column.there).items()} == {
         (3 - BASE, side): sum(count for (_, of), count in totals.items() if of == side) for side in (0, 1)
     }
+
+
+@pytest.mark.parametrize("room", [0, 1 << 20])
+@pytest.mark.parametrize("distinct", [50, FEW + 3000])
+def test_rows_that_are_listed_have_the_intervals_of_any_values(distinct: int, room: int) -> None:
+    """Where the room for them ends, there are none at all."""
+    random, by_point, listed = np.random.default_rng(2), Counter[tuple[str, int, int]](), False
+    counts = ValueCounts(BASE, listed_bytes_max=room or 150_000)
+    for size in (3000, 20_000, 20_000):  # the first has few values, whatever comes then
+        values = [f"v{one:05}" if one >= 0 else None for one in random.integers(-500, distinct, size).tolist()]
+        sides, points = (random.integers(low, high, size).tolist() for low, high in ((-1, 2), (-5, 30)))
+        add(counts, "a", pa.chunked_array([values]), marks(sides, points))
+        for value, side, point in zip(values, sides, points, strict=True):
+            if value is not None and side >= 0:
+                by_point[value, point, side] += 1
+    counts.together()
+    listed = counts.listed_bytes_max > 0
+    assert listed == (room > 0 or distinct <= FEW)
+    if not listed:
+        assert counts.columns["a"].rows is None
+        return
+
+    names = ["v00003", "v00040", "none such"]
+    found = cells_of(counts.columns["a"].intervals_of(pa.array(names)).cells)
+
+    assert {(names[code], point + BASE, side): count for (code, point, side), count in found.items()} == {
+        cell: count for cell, count in by_point.items() if cell[0] in names
+    }
+    counts.unlist()
+    assert counts.columns["a"].rows is None
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([3, None, 900, 3, None], pa.int64()),
+        ([None, 2**63 + 5, 2**63], pa.uint64()),
+        ([-(2**63), 2**63 - 1, None], pa.int64()),
+        ([0.0, -0.0, 2.5, None], pa.float64()),
+        ([True, None, False], pa.bool_()),
+        (["", "x", None, "x"], pa.string()),
+        ([None, None], pa.int64()),
+        ([], pa.int64()),
+        ([], pa.string()),
+    ],
+)
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_column_is_its_values_and_a_code_a_row(values: list[object], kind: pa.DataType, first: int) -> None:
+    column = pa.chunked_array([pa.array(values, kind)]).slice(first)
+
+    coded = Coded.of(column)
+
+    known = [*coded.values.to_pylist(), None]
+    assert None not in known[:-1]
+    assert len(set(known)) == len(known)
+    assert [known[code] for code in coded.codes.tolist()] == column.to_pylist()
+
+
+def test_values_of_texts_that_come_in_several_dictionaries_are_one() -> None:
+    pieces = [pa.array(values, pa.string()).dictionary_encode() for values in (["a", None, "b"], ["b", "c", None])]
+
+    coded = Coded.of(pa.chunked_array(pieces))
+
+    known = [*coded.values.to_pylist(), None]
+    assert [known[code] for code in coded.codes.tolist()] == ["a", None, "b", "b", "c", None]
+    assert coded.among(pa.array(["c", "z"])).codes.tolist() == [2, 2, 2, 2, 0, 2]
