@@ -10,6 +10,7 @@ from aiohttp import web
 from yarl import URL
 
 from agents.restarts import PatientSupervisor
+from agents.unpacking import bound_batches
 from agents.unreadable import deliver_unreadable_batches
 from agents.worker_door import guarded
 from pipeline.doors.door import Door
@@ -44,8 +45,9 @@ def worker_url(settings: Settings) -> str:
 
 def make_app(settings: Settings) -> SpanstreamApp:
     """The app without agents. Topics are declared by `spanstream topics ensure`, never by Faust."""
-    deliver_unreadable_batches()
     kafka, worker = settings.kafka, settings.worker
+    deliver_unreadable_batches()
+    bound_batches(worker.batch_bytes_max)
     check_listening(settings, "worker.host", worker.host)
     tls = server_tls(settings)
     context = tls.context() if tls else None

@@ -20,7 +20,7 @@ HEADER = "name-of-a-header"
 
 def batch(base: int, values: list[bytes], compression: int = 0) -> bytes:
     """A batch as a producer sends it and a broker keeps it; its first record has the offset `base`."""
-    builder = DefaultRecordBatchBuilder(2, compression, 0, -1, -1, -1, 1 << 20)
+    builder = DefaultRecordBatchBuilder(2, compression, 0, -1, -1, -1, 1 << 24)
     for at, value in enumerate(values):
         builder.append(at, 1_700_000_000_000, None, value, [(HEADER, b"1")])
     built = bytearray(builder.build())

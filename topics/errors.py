@@ -63,6 +63,10 @@ class ForbiddenError(SpanstreamError):
     """A token does not allow this: another scope is needed, or it is for another tenant. The caller gets 403."""
 
 
+class BatchTooLargeError(SpanstreamError):
+    """A Kafka batch unpacks to more than a worker may hold. Its records become dead letters; the partition goes on."""
+
+
 class MalformedRecordError(SpanstreamError):
     """A Kafka record is no OTLP TracesData. It goes to the dead-letter topic with the reason; the partition goes on."""
 

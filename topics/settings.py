@@ -156,6 +156,9 @@ class WorkerSettings(Section):
     take_bytes_max: int = setting(16 * MIB, "Bytes of OTLP decoded at once", ge=MIB)
     take_spans_max: int = setting(20_000, "Spans decoded at once, counted on the wire", ge=1000)
     fetch_bytes_max: int = setting(8 * MIB, "Bytes of one Kafka fetch", ge=MIB)
+    batch_bytes_max: int = setting(
+        64 * MIB, "Bytes that a Kafka batch may unpack to; the records of a larger one become dead letters", ge=MIB
+    )
     memory_bytes_max: int = setting(
         144 * MIB, "Segments in memory, those being stored included, and windows; beyond, fetching pauses", ge=64 * MIB
     )

@@ -112,6 +112,33 @@ def test_a_collectors_records_are_stored_once_and_strangers_are_set_aside(
 
 @pytest.mark.integration
 @pytest.mark.timeout(120)
+def test_a_batch_that_unpacks_to_more_than_a_worker_may_hold_holds_up_nobody(
+    kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_path: Path
+) -> None:
+    settings, topic = (
+        Settings(kafka=kafka_settings, store=store_settings),
+        full_name(spans_by_trace.TOPIC, kafka_settings),
+    )
+    admin.ensure(settings)
+    for partition, codec in enumerate(packed := [one for one in CODECS if one != "none"]):
+        trace = next(n for n in range(1, 99) if stands_on(n, kafka_settings) == partition)
+        bootstrap = {"bootstrap.servers": kafka_settings.bootstrap_servers}
+        producer = Producer(bootstrap | {"compression.type": codec, "message.max.bytes": 1 << 24})
+        for value in (otlp((trace, 2 * partition + 1)), bytes(3 << 20), otlp((trace, 2 * partition + 2))):
+            producer.produce(topic, value, partition=partition)
+            assert producer.flush(10) == 0
+
+    store = ObjectStore(store_settings)
+    with Workers(settings, tmp_path, variables={"SPANSTREAM_WORKER_BATCH_BYTES_MAX": str(2 << 20)}) as workers:
+        workers.start("one")
+        wait_until(lambda: stored_span_ids(store, settings).total() == 2 * len(packed), timeout_s=60)
+    store.close()
+
+    assert dead_letters(kafka_settings) == {(partition, 1): "unreadable" for partition in range(len(packed))}
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(120)
 def test_a_stranger_that_unpacks_to_more_than_a_letter_holds_up_nobody(
     kafka_settings: KafkaSettings, store_settings: StoreSettings, tmp_path: Path
 ) -> None:
