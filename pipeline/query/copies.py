@@ -38,10 +38,10 @@ class Wanted(NamedTuple):
 
 
 class _Copy:
-    """A file, there or on its way: `done` gives its size, None where it cannot be copied."""
+    """A file, there or on its way: `done` gives its size, None where it cannot be copied. planned: about that size."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, planned: int) -> None:
+        self.path, self.planned = path, planned
         self.done: Future[int | None] = Future()
         self.holders = 0
 
@@ -51,13 +51,14 @@ class _Copy:
 
     @property
     def size(self) -> int:
-        return (self.done.result() or 0) if self.done.done() else 0
+        return (self.done.result() or 0) if self.done.done() else self.planned
 
 
 class Copies:
     """Files in `folder`, which is emptied first; up to `bytes_max`, the least recently used go first. Thread-safe.
 
-    An object never changes, so neither does its copy. What a question holds stays until it lets go.
+    An object never changes, so neither does its copy. What a question holds stays until it lets go, and nothing is
+    copied that would find no room beside it.
     """
 
     def __init__(self, folder: Path, store: ObjectStore, bytes_max: int, reach: Reach) -> None:
@@ -80,7 +81,7 @@ class Copies:
         with self._lock:
             self._forget_deleted(named)
             missing = [one for url, one in named.items() if url not in self._copies]
-            if fetch and not self.reach.away and sum(one.size for one in missing) <= self._bytes_max // SHARE:
+            if fetch and not self.reach.away and self._has_room(sum(one.size for one in missing)):
                 self._begin(missing)
             held = {url: copy for url in named if (copy := self._copies.get(url)) is not None}
             for url, copy in held.items():
@@ -129,9 +130,13 @@ class Copies:
 
     # ---- with the lock held
 
+    def _has_room(self, size: int) -> bool:
+        held = sum(copy.size for copy in self._copies.values() if copy.holders)
+        return size <= self._bytes_max // SHARE and held + size <= self._bytes_max
+
     def _begin(self, missing: Iterable[Wanted]) -> None:
         for one in missing:
-            copy = self._copies[one.url] = _Copy(self.path(one))
+            copy = self._copies[one.url] = _Copy(self.path(one), one.size)
             self._threads.submit(self._make, one, copy)
 
     def _forget_deleted(self, urls: Iterable[str]) -> None:

@@ -252,6 +252,7 @@ class Counting:
         """All of a chunk, or nothing."""
         try:
             marks, tallies = tallied.result()
+            self._spans.reader.session.let_go([ref.url])
         except (pa.ArrowException, OSError) as exc:
             self._spans.reader.leave_out(ref, str(exc))
             return set()

@@ -9,7 +9,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -125,10 +125,16 @@ class Session:
             )
 
     def files(self, wanted: Sequence[Wanted], *, fetch: bool) -> dict[str, Path]:
-        """URL -> its copy on the local disk, of those that have one, until this session ends. fetch: make copies."""
+        """URL -> its copy on the local disk, of those that have one, until `let_go` or the end. fetch: make copies."""
         new = [one for one in wanted if one.url not in self._held]
         self._held |= self._copies.hold(new, fetch=fetch, check=self.check)
         return {one.url: self._copies.path(one) for one in wanted if one.url in self._held}
+
+    def let_go(self, urls: Iterable[str]) -> None:
+        """Of the copies of what was read: others may need their room."""
+        held = self._held.intersection(urls)
+        self._held -= held
+        self._copies.release(held)
 
     def reach_store(self, *, again: bool = False) -> None:
         """Before what is not copied is read. again: it has just failed. Raises StoreUnavailableError: it is away."""

@@ -47,7 +47,9 @@ class OwnThreads:
     ) -> Generator[tuple[list[ChunkRef], pa.Table]]:
         """As Executor says."""
         for some in batches(refs, BATCH_SPANS):
-            yield some, reader.read(some, asked.statement, live=asked.live)
+            rows = reader.read(some, asked.statement, live=asked.live)
+            reader.session.let_go(ref.url for ref in some)
+            yield some, rows
 
     def looked(self) -> None:
         """Nothing is needed."""

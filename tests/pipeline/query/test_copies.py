@@ -85,15 +85,34 @@ def test_what_is_held_stays_and_what_was_used_least_recently_goes(tmp_path: Path
     store = FakeStore()
     kept = copies(tmp_path, store, 250)
     first, second, third = (wanted(store, name, 100) for name in ("first", "second", "third"))
-    for one in (first, second, third):
+    for one in (first, second):
         kept.hold([one], fetch=True, check=lambda: None)
-    assert all(kept.path(one).exists() for one in (first, second, third))
-
     kept.release([first.url, second.url])
+    kept.hold([second], fetch=True, check=lambda: None)
+
+    kept.hold([third], fetch=True, check=lambda: None)
+    kept.release([third.url])
 
     assert not kept.path(first).exists()
     assert kept.path(second).exists()
     assert kept.path(third).exists()
+    assert kept.nbytes == 200
+    kept.close()
+
+
+def test_nothing_is_copied_that_finds_no_room_beside_what_is_held(tmp_path: Path) -> None:
+    """However many chunks a question reads one after the other, the copies that it holds stay within the limit."""
+    store = FakeStore()
+    kept = copies(tmp_path, store, 250)
+    many = [wanted(store, f"{number}", 100) for number in range(5)]
+
+    held = [kept.hold([one], fetch=True, check=lambda: None) for one in many]
+
+    assert [bool(urls) for urls in held] == [True, True, False, False, False]
+    assert kept.nbytes == 200
+    kept.release(held[0])
+    assert kept.hold([many[2]], fetch=True, check=lambda: None) == {many[2].url}
+    kept.release([many[2].url])
     assert kept.nbytes == 200
     kept.close()
 
