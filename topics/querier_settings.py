@@ -26,6 +26,11 @@ class QuerierSettings(Section):
     traces_memory_bytes_max: int = setting(
         64 * MIB, "Memory of the engine for traces by ID, its cache of chunks included", ge=16 * MIB
     )
+    resident_bytes_max: int = setting(
+        640 * MIB,
+        "Above so much memory in RAM what is free of it goes back to the system; below, it is used again",
+        ge=0,
+    )
     copies_bytes_max: int = setting(
         2048 * MIB, "Chunks copied to <data_dir>/chunks, the least recently used go first; 0: none", ge=0
     )

@@ -44,6 +44,11 @@ class Coded(NamedTuple):
         codes = _blanked((numbers - low).astype(np.int32), there, size)
         return cls(pa.array(range(int(low), int(high) + 1), values.type), codes)
 
+    def without(self, value: Any) -> Coded:
+        """With none in the place of a value."""
+        others = pc.not_equal(self.values, value)
+        return self if pc.all(others).as_py() else self.among(self.values.filter(others))
+
     def among(self, known: pa.Array) -> Coded:
         """With other values: a row with none of them counts as without one."""
         places = pc.fill_null(pc.index_in(self.values, value_set=known), len(known)).to_numpy()

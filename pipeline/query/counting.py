@@ -29,7 +29,7 @@ from topics.errors import StoreUnavailableError
 
 MARKED_SPANS_MAX = 8_000_000  # whose marks are kept for the second pass
 LISTED_BYTES_MAX = 64 << 20  # rows of columns with many values: about 8 million, without a second pass
-PIECE_SPANS = 131_072  # of which the columns are in memory at a time
+PIECE_SPANS = 131_072  # of which the columns are in memory at a time, about
 FROM_CHUNK = (
     "SELECT * FROM read_parquet(?, union_by_name = true, file_row_number = true) UNION ALL BY NAME "
     "SELECT *, NULL::BIGINT AS file_row_number FROM {live}"
@@ -50,13 +50,6 @@ class Marked(NamedTuple):
 
     rows: pa.Table
     marks: Marks
-
-
-class Tallied(NamedTuple):
-    """A chunk's columns, piece by piece."""
-
-    marks: Marks
-    tallies: list[tuple[str, Tally | None]]
 
 
 class CountsCache:
@@ -99,10 +92,13 @@ class Counting:
         self._read: list[str] = []
         self._base = 0
         self._marks: dict[str, Marks] = {}
+        self._adding = threading.Lock()
+        self._no_live = pa.table({})
 
     def series(self, refs: Sequence[ChunkRef], columns: Sequence[str]) -> list[CountedSeries]:
         """Of each column and side the most frequent values, and all values together. columns: that conditions read."""
         self._read = sorted(columns)
+        self._no_live = self._spans.no_live(self._read)
         whole, others = by_cover(refs, self._intervals.starts_ns)
         covered = {ref.url: ref for ref in whole}
         statement = repr((self._marking(Sql("")), sorted(self._columns)))
@@ -204,16 +200,16 @@ class Counting:
         self, counts: ValueCounts, refs: Sequence[ChunkRef], names: Sequence[str], *, whole: bool
     ) -> set[str]:
         """The URLs of those that could be read. One chunk a core: columns side by side would wait for the longest."""
-        done, under_way = set[str](), deque[tuple[ChunkRef, Future[Tallied]]]()
+        done, under_way = set[str](), deque[tuple[ChunkRef, Future[Marks]]]()
         threads = ThreadPoolExecutor(cores := pa.cpu_count(), "count")
         try:
             for ref in refs:
                 if (begun := self._begun(ref, inside=not whole)) is not None:
-                    under_way.append((ref, threads.submit(self._tallied, counts, names, *begun)))
+                    under_way.append((ref, threads.submit(self._count, counts, names, *begun)))
                 if len(under_way) > cores:
-                    done |= self._added(counts, *under_way.popleft())
+                    done |= self._ended(*under_way.popleft())
             while under_way:
-                done |= self._added(counts, *under_way.popleft())
+                done |= self._ended(*under_way.popleft())
         finally:
             threads.shutdown(cancel_futures=True)
         return done
@@ -226,17 +222,19 @@ class Counting:
             text, values = self._marking(Sql(FROM_CHUNK, (urls,)), inside=inside)
             return (text, list(values)) if urls else ("SELECT 0 AS file_row_number WHERE false", [])
 
-        marked = marks or reader.read([ref], statement, live=self._spans.no_live(self._read))
+        marked = marks or reader.read([ref], statement, live=self._no_live)
         try:
             return (reader.source(ref), marked) if reader.can_read(ref) else None
         except StoreUnavailableError as exc:
             reader.leave_out(ref, str(exc))
             return None
 
-    def _tallied(
+    def _count(
         self, counts: ValueCounts, names: Sequence[str], source: str | pa.Buffer, marked: pa.Table | Marks
-    ) -> Tallied:
-        """In a thread of its own. Raises what comes of a chunk that cannot be read, QueryTimeoutError."""
+    ) -> Marks:
+        """All of a chunk, or nothing; in a thread of its own. Raises what comes of one that cannot be read,
+        QueryTimeoutError.
+        """
         footer = pq.read_metadata(source)
         texts = [name for name in footer.schema.names if name in names and self._columns[name].type == "string"]
         file = pq.ParquetFile(source, metadata=footer, read_dictionary=texts, memory_map=True)
@@ -246,19 +244,21 @@ class Counting:
             self._spans.reader.session.check()
             some = marks.slice(first, rows.num_rows)
             found += ((name, self._tally(counts, rows, some, name)) for name in names)
-        return Tallied(marks, found)
+        with self._adding:
+            for name, tally in found:
+                counts.add(name, tally)
+        return marks
 
-    def _added(self, counts: ValueCounts, ref: ChunkRef, tallied: Future[Tallied]) -> set[str]:
-        """All of a chunk, or nothing."""
+    def _ended(self, ref: ChunkRef, counted: Future[Marks]) -> set[str]:
+        """Its URL, where it could be read."""
         try:
-            marks, tallies = tallied.result()
+            marks = counted.result()
             self._spans.reader.session.let_go([ref.url])
+            self._spans.reader.session.release_memory()
         except (pa.ArrowException, OSError) as exc:
             self._spans.reader.leave_out(ref, str(exc))
             return set()
         self._keep(ref, marks)
-        for name, tally in tallies:
-            counts.add(name, tally)
         return {ref.url}
 
     def _keep(self, ref: ChunkRef, marks: Marks) -> None:
@@ -307,11 +307,9 @@ def _pieces(file: pq.ParquetFile, names: Sequence[str]) -> Iterator[tuple[int, p
     """The number of the first row, and some rows with those of the columns that there are."""
     there = set(file.schema_arrow.names)
     columns = [name for name in names if name in there]
-    groups, first, rows = list[int](), 0, 0
-    for group in range(file.num_row_groups):
-        groups.append(group)
-        rows += file.metadata.row_group(group).num_rows
-        if rows >= PIECE_SPANS or group == file.num_row_groups - 1:
-            found = file.read_row_groups(groups, columns=columns, use_threads=False)
-            yield first, found
-            groups, first, rows = [], first + rows, 0
+    count = max(1, min(file.num_row_groups, round(file.metadata.num_rows / PIECE_SPANS)))
+    first = 0
+    for groups in np.array_split(np.arange(file.num_row_groups), count):
+        found = file.read_row_groups(groups.tolist(), columns=columns, use_threads=False)
+        yield first, found
+        first += found.num_rows

@@ -62,10 +62,14 @@ class Session:
         copies: Copies,
         *,
         chunk_bytes_max: int,
+        release_memory: Callable[[], None],
         watch: Watch | None = None,
     ) -> None:
-        """chunk_bytes_max: of the objects that it may open; watch: looks on."""
+        """chunk_bytes_max: of the objects that it may open; release_memory: to be called after work on much of it,
+        gives back what is free; watch: looks on.
+        """
         self.watch = watch
+        self.release_memory = release_memory
         self._cursor = connection.cursor()
         self._copies = copies
         self._held: set[str] = set()
@@ -186,10 +190,16 @@ class Engine:
     again.
     """
 
-    def __init__(self, querier: QuerierSettings, store: StoreSettings) -> None:
-        """Opens the engine in memory; it spills to `<data_dir>/spill`. Raises duckdb.Error if it cannot be set up."""
+    def __init__(
+        self, querier: QuerierSettings, store: StoreSettings, release_memory: Callable[[], None] = lambda: None
+    ) -> None:
+        """Opens the engine in memory; it spills to `<data_dir>/spill`. Raises duckdb.Error if it cannot be set up.
+
+        release_memory: gives back what is free of much memory, after questions.
+        """
         self._timeout_s = querier.query_timeout_s
         self._chunk_bytes_max = querier.query_chunk_bytes_max
+        self._release_memory = release_memory
         self._threads = ThreadPoolExecutor(querier.queries_max, "query", stand_back, (querier.niceness,))
         self._prompt_threads = ThreadPoolExecutor(querier.traces_max, "trace")
         (querier.data_dir / "spill").mkdir(parents=True, exist_ok=True)
@@ -211,13 +221,22 @@ class Engine:
         session: list[Session] = []
 
         def job() -> T:
-            current = Session(connection, deadline_s, self._copies, chunk_bytes_max=self._chunk_bytes_max, watch=watch)
+            current = Session(
+                connection,
+                deadline_s,
+                self._copies,
+                chunk_bytes_max=self._chunk_bytes_max,
+                release_memory=self._release_memory,
+                watch=watch,
+            )
             session.append(current)
             try:
                 current.check()
                 return work(current)
             finally:
                 current.close()
+                if not prompt:
+                    self._release_memory()
 
         threads = self._prompt_threads if prompt else self._threads
         connection = self._prompt_connection if prompt else self._connection

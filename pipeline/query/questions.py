@@ -117,9 +117,11 @@ class Questions:
     KafkaUnavailableError.
     """
 
-    def __init__(self, settings: Settings, stored: Stored, kafka: Kafka) -> None:
-        """stored: what the store holds; it is started and closed with this. Raises SettingsError for a file of
-        overrides that cannot be read.
+    def __init__(
+        self, settings: Settings, stored: Stored, kafka: Kafka, release_memory: Callable[[], None] = lambda: None
+    ) -> None:
+        """stored: what the store holds; it is started and closed with this. release_memory: of Engine. Raises
+        SettingsError for a file of overrides that cannot be read.
         """
         self._settings = settings
         self.overrides = Overrides(settings)
@@ -127,7 +129,7 @@ class Questions:
         querier = settings.querier
         self._threads = ThreadPoolExecutor(IO_THREADS, "query-io")
         self._executor = executor_of(querier)
-        self._engine = Engine(querier, settings.store)
+        self._engine = Engine(querier, settings.store, release_memory)
         self.under_way = under_way.UnderWay(querier, self.overrides)
         """What is asked at the moment: to be told, and cancelled."""
         self._stored = stored

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from functools import partial
 
 import structlog
 
-from pipeline.allocator import started
+from pipeline.allocator import release_memory, started
 from pipeline.doors.door import Door
 from pipeline.doors.listening import check_listening
 from pipeline.doors.tls import server_tls
@@ -77,7 +78,8 @@ class Querier:
 
 async def answer_until(settings: Settings, stop: asyncio.Event) -> None:
     """Answer until `stop` is set."""
-    querier = Querier(settings, Questions(settings, CatalogStored(settings), real_kafka(settings)))
+    release = partial(release_memory, above_bytes=settings.querier.resident_bytes_max)
+    querier = Querier(settings, Questions(settings, CatalogStored(settings), real_kafka(settings), release))
     await querier.start()
     started()
     await stop.wait()
