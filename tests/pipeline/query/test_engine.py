@@ -46,6 +46,21 @@ def test_values_are_bound_and_names_quoted(tmp_path: Path) -> None:
     assert found.column("v").to_pylist() == ["y"]
 
 
+def test_what_the_engine_is_told_holds_in_each_session(tmp_path: Path) -> None:
+    """A plain SET holds in one connection alone, and each session has another one."""
+    told = {
+        "http_timeout": 3,
+        "enable_http_metadata_cache": True,
+        "validate_external_file_cache": "NO_VALIDATION",
+        "parquet_metadata_cache": False,
+    }
+    text = ", ".join(f"current_setting('{name}') AS {name}" for name in told)
+
+    found = run(lambda session: session.sql(f"SELECT {text}"), tmp_path, store_timeout_s=3.0)
+
+    assert found.to_pylist() == [told]
+
+
 def test_a_query_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     with pytest.raises(QueryTimeoutError, match=r"querier\.query_timeout_s"):
         run(
