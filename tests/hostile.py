@@ -53,7 +53,7 @@ SPAN = SpanLimits(
 )
 REFUSED = (MalformedRequestError, RequestTooLargeError)
 RECORDS_AT_ONCE = 8
-ENGINE_BYTES_MAX = 64 << 20  # footers are kept as long as this allows, and take several times of it
+ENGINE_BYTES_MAX = 64 << 20  # what it has read of chunks is kept as long as this allows
 EVERY_VALUE = "SELECT bit_xor(hash(COLUMNS(*))) FROM read_parquet(?, union_by_name = true)"
 EDGES = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff" * 9 + b"\x01", b"\xff" * 10, b"\xed\xa0\x80", b"{", b"[" * 300)
 
