@@ -54,7 +54,9 @@ class Offsets(Protocol):
 class Ranges(Protocol):
     """The store, as a worker needs it; called in threads. Raises StoreUnavailableError, KafkaUnavailableError."""
 
-    def assignment(self, partition: int, secret: bytes) -> Assignment: ...
+    def assignment(self, partition: int, secret: bytes, keys_max: int) -> Assignment:
+        """keys_max: most keys of the window, beyond those of the newest range."""
+
     def store(self, sealed: SealedRange, stop: threading.Event) -> Manifest | None:
         """Steps 1 and 2 of the commit. None when another attempt owns the range or `stop` was set."""
 

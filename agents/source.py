@@ -150,13 +150,14 @@ class StoreRanges:
         self._offsets = offsets
         self._clock_ns = clock_ns
 
-    def assignment(self, partition: int, secret: bytes) -> Assignment:
+    def assignment(self, partition: int, secret: bytes, keys_max: int) -> Assignment:
         """The mark and the window from the manifests, the log's start and the committed offset from Kafka.
 
+        keys_max: most keys of the window, beyond those of the newest range.
         Raises PartitionsChangedError where the topic has more partitions than it had.
         """
         self._store.refuses_second_put()  # now, so that it is told before anything is stored
-        window_s, keys_max = self._settings.worker.window_s, self._settings.worker.window_keys_max
+        window_s = self._settings.worker.window_s
         found = commit.read_mark(self._store, self._topic, partition)
         self._check_partitions(partition, found.newest)
         window = [

@@ -38,6 +38,7 @@ from topics.settings import Settings
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+KEYS_MIN = 1000  # of a window, whatever the number of partitions
 
 
 class Worker:
@@ -123,14 +124,11 @@ class Worker:
                 await asyncio.sleep(self.settings.store.retry_wait_max_s)
 
     async def _load(self, owned: Owned) -> None:
-        partition = owned.partition
+        partition, keys_max = owned.partition, self._share_of_keys()
         found = await self.waits.until_there(
-            ASSIGNMENT, lambda: self._in(self.pools.read, self._ranges.assignment, partition, self._secret)
+            ASSIGNMENT, lambda: self._in(self.pools.read, self._ranges.assignment, partition, self._secret, keys_max)
         )
-        window = Window(
-            window_s=self.settings.worker.window_s,
-            keys_max=max(1000, self.settings.worker.window_keys_max // max(1, len(self.owned))),
-        )
+        window = Window(window_s=self.settings.worker.window_s, keys_max=keys_max)
         for keys, time_max_unix_ns, last in found.window:
             window.add(keys[~window.holds(keys)], time_max_unix_ns=time_max_unix_ns, last=last, now_ns=self._now_ns())
         await self._write(self.tables.clear, partition)
@@ -151,6 +149,14 @@ class Worker:
         owned.heard_ns = self._now_ns()
         owned.loaded.set()
         log.info("partition_loaded", partition=partition, mark=found.mark, next=state.next, window_keys=len(window))
+
+    def _share_of_keys(self) -> int:
+        """How many keys the window of each partition may have, now that so many are owned."""
+        share = max(KEYS_MIN, self.settings.worker.window_keys_max // max(1, len(self.owned)))
+        for owned in self.owned.values():
+            if owned.state is not None:
+                owned.state.window.keys_max = share
+        return share
 
     # ---- records in
 
@@ -345,7 +351,10 @@ class Worker:
         return sum(owned.state.nbytes for owned in self.owned.values() if owned.state is not None)
 
     async def _bound_memory(self) -> None:
-        """Keep in-memory copies within their share, RocksDB serves the rest; beyond the budgets seal the largest."""
+        """Keep in-memory copies within their share, RocksDB serves the rest; beyond the budgets seal the largest.
+
+        Where windows alone are too large there is nothing to wait for: they shrink as further ranges are stored.
+        """
         await self._spill()
         await self._seal_largest()
         worker, owners = self.settings.worker, [owned for owned in self.owned.values() if owned.state is not None]
@@ -354,7 +363,7 @@ class Worker:
                 if owned.state is not None:
                     await self._drop(owned, owned.state, at_once=True)
         unsealed = sum(segment.nbytes for owned in owners if owned.state for segment in owned.state.segments)
-        if self.held_bytes() <= worker.memory_bytes_max and unsealed <= worker.unsealed_bytes_max:
+        if not unsealed or (self.held_bytes() <= worker.memory_bytes_max and unsealed <= worker.unsealed_bytes_max):
             self._room.set()
             return
         self._room.clear()  # fetching stops by itself: the actors wait in `take`, Faust's buffers are bounded

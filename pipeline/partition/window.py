@@ -44,7 +44,7 @@ class Window:
 
     def __init__(self, *, window_s: float, keys_max: int) -> None:
         self._window_ns = int(window_s * 1e9)
-        self._keys_max = keys_max
+        self.keys_max = keys_max
         self._runs: list[Run] = []
         self._last_unix_ns = 0
         self._keys = 0
@@ -98,7 +98,7 @@ class Window:
         while self._runs and self._runs[0].last < mark:
             run = self._runs[0]
             recent = run.time_max_unix_ns >= time_oldest or run.taken_ns > taken_oldest
-            if recent and self._keys <= self._keys_max:
+            if recent and self._keys <= self.keys_max:
                 break
             self._keys -= len(run.hi)
             del self._runs[0]

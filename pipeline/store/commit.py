@@ -86,7 +86,8 @@ def window_spans(
     """The key columns of the spans stored within the window, oldest range first: what the deduplication window held.
 
     A chunk that cannot be read is left out, and logged: copies of its spans are stored again.
-    Goes back from the newest manifest while record times lie within `window_s` of it, and to about `keys_max` spans.
+    Goes back from the newest manifest while record times lie within `window_s` of it, and to no more than `keys_max`
+    spans, beyond those of the newest.
     """
     if found.newest is None:
         return
@@ -128,14 +129,17 @@ def window_manifests(store: ObjectStore, found: Found, *, window_s: float, keys_
         except MalformedRecordError as error:
             log.error("window_incomplete", error=str(error))
             continue
-        if manifest is None or spans >= keys_max:
+        if manifest is None:
             break
+        count = sum(one.spans for one in manifest.chunks)
+        if spans and spans + count > keys_max:
+            break
+        spans += count
         time_ns = manifest.record_time_max_unix_ns
         latest_ns = latest_ns or time_ns
         if 0 < time_ns < latest_ns - int(window_s * 1e9):
             break
         within.append(manifest)
-        spans += sum(one.spans for one in manifest.chunks)
     return within
 
 

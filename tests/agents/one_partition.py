@@ -143,7 +143,7 @@ class RangesView:
     def __init__(self, store: SimulatedStore, kafka: SimulatedKafka) -> None:
         self._store, self._kafka = store, kafka
 
-    def assignment(self, _partition: int, secret: bytes) -> Assignment:
+    def assignment(self, _partition: int, secret: bytes, _keys_max: int) -> Assignment:
         held = sorted(self._store.manifests.values(), key=lambda pair: pair[0].first)
         return Assignment(
             mark=self._store.mark,

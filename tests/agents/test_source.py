@@ -119,9 +119,9 @@ def test_a_topic_with_more_partitions_than_before_is_refused_with_what_to_read(
     before.store(sealed(0, 4), threading.Event())
 
     with pytest.raises(PartitionsChangedError, match="More partitions"):
-        after.assignment(0, b"s" * 32)  # a worker started after the change, a partition with chunks
+        after.assignment(0, b"s" * 32, 1000)  # a worker started after the change, a partition with chunks
     with pytest.raises(PartitionsChangedError, match="this is partition 5"):
-        before.assignment(5, b"s" * 32)  # one that runs on
+        before.assignment(5, b"s" * 32, 1000)  # one that runs on
     store.close()
 
 
@@ -134,12 +134,12 @@ def test_rclone_is_found_out_and_a_range_is_still_stored_once(
     store.ensure_buckets()
     ranges = ranges_of(settings, store, 4)
 
-    assert ranges.assignment(0, b"s" * 32).mark == 0
+    assert ranges.assignment(0, b"s" * 32, 1000).mark == 0
     stored = ranges.store(sealed(0, 4), threading.Event())
     again = ranges.store(sealed(0, 9), threading.Event())
 
     assert not store.conditional_put_works()
     assert stored is not None
     assert again is None  # the manifest is read before it would be written over
-    assert ranges.assignment(0, b"s" * 32).mark == 5
+    assert ranges.assignment(0, b"s" * 32, 1000).mark == 5
     store.close()

@@ -271,6 +271,26 @@ def test_when_memory_is_short_what_is_stored_goes_before_its_grace_is_over(tmp_p
     run(tmp_path, story)
 
 
+@pytest.mark.timeout(20)
+def test_a_window_that_takes_more_than_the_memory_there_is_stops_nobody(tmp_path: Path) -> None:
+    """Nothing is unsealed, so there is nothing to wait for; what is taken is sealed at once."""
+
+    async def story(s: Simulation) -> None:
+        s.produce(1)
+        await s.deliver(1)
+        await s.seal()
+        s.limit(memory_bytes_max=0)
+        await s.worker.tick()
+        state = s.worker.owned[0].state
+        assert state is not None
+        assert state.window.nbytes > 0
+        s.produce(2)
+        await asyncio.wait_for(s.deliver(1), 5)
+        await s.seal()
+
+    assert sorted(run(tmp_path, story).store.span_ids()) == [1, 2]
+
+
 def test_a_record_that_is_no_otlp_is_set_aside_and_the_partition_goes_on(tmp_path: Path) -> None:
     async def story(s: Simulation) -> None:
         s.kafka.log.append(b"\xff\xffgarbage")

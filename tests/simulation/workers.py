@@ -383,8 +383,8 @@ class Ranges:
             clock_ns=owner.unix_ns,
         )
 
-    def assignment(self, partition: int, secret: bytes) -> Assignment:
-        return self._real.assignment(partition, secret)
+    def assignment(self, partition: int, secret: bytes, keys_max: int) -> Assignment:
+        return self._real.assignment(partition, secret, keys_max)
 
     def store(self, sealed: SealedRange, stop: threading.Event) -> Manifest | None:
         return self._real.store(sealed, Stop(self._owner, stop))  # type: ignore[arg-type]

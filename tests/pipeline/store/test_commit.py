@@ -188,6 +188,20 @@ def test_the_window_goes_back_as_far_as_its_record_time(store: ObjectStore) -> N
     assert {name for _, spans in window for name in spans.column_names} == {"trace_id", "span_id", "kind", "tenant"}
 
 
+@pytest.mark.parametrize(("keys_max", "first"), [(1000, 0), (9, 1), (6, 2), (2, 2)])
+def test_the_window_goes_back_to_no_more_keys_than_it_may_have_beyond_the_newest_range(
+    store: ObjectStore, keys_max: int, first: int
+) -> None:
+    for number in range(3):
+        assert put(store, sealed(number, number, {"shop": [number * 10 + one for one in range(4)]}))
+    assert put(store, sealed(3, 3, {}, time=0))
+    found = commit.read_mark(store, "spans_by_trace", 3)
+
+    window = list(commit.window_spans(store, found, window_s=900, keys_max=keys_max))
+
+    assert [manifest.first for manifest, _ in window] == list(range(first, 3))
+
+
 def test_ranges_without_records_neither_begin_nor_end_the_window(store: ObjectStore) -> None:
     times = [NOW, NOW + 300 * SECOND, 0, NOW + 310 * SECOND, 0]
     for number, time in enumerate(times):
