@@ -1,7 +1,8 @@
 """Tag names, tag values, services: what there is to ask for.
 
 Names come from the catalog and the live segments: with a range, from the chunks that overlap it; with a condition, from
-the spans that fulfil it. Values and counts come from the rows: with a range, from spans that overlap it.
+the spans that fulfil it. Values and counts come from the rows: with a range, from spans that overlap it; services of
+chunks that lie in the range from the catalog.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.chunks import (
     CHUNK_NUMBER,
     IN_RANGE,
-    ROOT,
     SERVICE_SQL,
     ChunkReader,
     ChunkRef,
@@ -35,13 +35,12 @@ from pipeline.query.executor import BATCH_SPANS, batches
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.plan import condition_of
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
+from pipeline.query.tag_expressions import INTRINSICS, SERVICE_VALUES, Expression, expressions_of, text
 from pipeline.query.tenant_spans import TenantSpans, TimeChunks, fitting
-from pipeline.query.values import TYPE_NAMES
 from pipeline.spans import schema
-from pipeline.spans.index import NO_SERVICE, Services, add_services
+from pipeline.spans.index import NO_SERVICE, OTHERS, Services, add_services
 from pipeline.spans.schema import SERVICE_COLUMN
 from pipeline.traceql import tree
-from pipeline.traceql.tree import KINDS, STATUSES
 
 ALWAYS = (0, 2**64 - 1)
 PARENT = "parent_span_id"
@@ -95,16 +94,6 @@ class TagCatalog(TimeChunks, Protocol):
     def attributes(self, tenant: str) -> Mapping[str, int]: ...
     def more_keys(self, tenant: str) -> Iterable[str]: ...
     def services(self, tenant: str) -> Mapping[str, Mapping[str, int]]: ...
-
-
-class Expression(NamedTuple):
-    """Values of a kind in the rows: SQL that gives one value a row (or, unnested, several), and what it reads."""
-
-    sql: str
-    type: str
-    columns: tuple[str, ...]
-    where: str = "true"
-    parameters: tuple[str, ...] = ()
 
 
 class Tags:
@@ -173,16 +162,16 @@ class Tags:
         heard: Heard | None = None,
     ) -> TagAnswer:
         """The values that a tag has, sorted, up to `limit`; several types side by side."""
-        listed = isinstance(of, Attribute) or of.name in INTRINSICS
-        snapshot = await self._snapshots.take() if listed else Snapshot()
+        known = isinstance(of, Attribute) or of.name in INTRINSICS
+        snapshot = await self._snapshots.take() if known else Snapshot()
         answer = TagAnswer(reasons=list(snapshot.reasons))
         found: set[TagValue] = set()
 
         def in_order() -> list[TagValue]:
             return sorted(found, key=lambda value: (value.type, value.value))[:limit]
 
-        def came(each: Expression, rows: pa.Table) -> None:
-            found.update(TagValue(each.type, text(each.type, value)) for value in rows.column("v").to_pylist())
+        def came(each: Expression, values: Iterable[Any]) -> None:
+            found.update(TagValue(each.type, text(each.type, value)) for value in values)
             if heard is not None:
                 heard(TagAnswer(values=in_order()))
 
@@ -190,31 +179,49 @@ class Tags:
             reader = ChunkReader(session, answer.reasons)
             for tenant in tenants:
                 spans = TenantSpans(self._catalog, snapshot, reader, tenant)
-                refs, present, condition = _chosen(spans, among)
-                expressions = expressions_of(of, present)
+                refs = self._look_through(spans, of, among, limit, came, gradually=heard is not None)
                 answer.chunks += len(refs)
                 answer.chunk_bytes += sum(ref.entry.bytes for ref in refs)
-                columns = {*IN_RANGE_COLUMNS, *condition.columns}.union(*(each.columns for each in expressions))
-                covered, others, rest = spans.by_cover(refs, among.within)
-                if PARENT in columns:  # a live row has another one than a chunk's
-                    covered, rest = covered._replace(live=[]), snapshot
-                live = _live_rows(spans, sorted(columns), rest)
-                for each in expressions:
-                    statement = partial(_values_sql, each=each, where=_where(among, condition), limit=limit)
-                    if others or live.num_rows:
-                        came(each, reader.read(others, statement, live=live))
-                    whole = partial(_values_by_chunk_sql, each=each, condition=condition, limit=limit)
-                    told = None if heard is None else lambda rows, _left, each=each: came(each, rows)
-                    of_whole = spans.of_each(self._cache, covered, whole, sorted(columns), condition, told)
-                    if of_whole is not None:
-                        came(each, of_whole)
 
-        if listed:
+        if known:
             await self._engine.run(work)
             check_found(answer.reasons, found=bool(found))
         answer.values = in_order()
         answer.cut = len(found) > limit
         return answer
+
+    def _look_through(
+        self,
+        spans: TenantSpans,
+        of: Attribute | Intrinsic,
+        among: Among,
+        limit: int,
+        came: Callable[[Expression, Iterable[Any]], None],
+        *,
+        gradually: bool,
+    ) -> list[ChunkRef]:
+        """The chunks where values may be. came: hears them; gradually: again and again while chunks are read."""
+        refs, present, condition = _chosen(spans, among)
+        expressions = expressions_of(of, present)
+        columns = {*IN_RANGE_COLUMNS, *condition.columns}.union(*(each.columns for each in expressions))
+        covered, others, rest = spans.by_cover(refs, among.within)
+        if PARENT in columns:  # a live row has another one than a chunk's
+            covered, rest = covered._replace(live=[]), spans.snapshot
+        live = _live_rows(spans, sorted(columns), rest)
+        for each in expressions:
+            statement = partial(_values_sql, each=each, where=_where(among, condition), limit=limit)
+            if others or live.num_rows:
+                came(each, _values_in(spans.reader.read(others, statement, live=live)))
+            listed, left = _listed(each, covered.refs) if among.matching is None else ([], covered.refs)
+            if listed:
+                came(each, listed)
+            whole = partial(_values_by_chunk_sql, each=each, condition=condition, limit=limit)
+            told = (lambda rows, _left, each=each: came(each, _values_in(rows))) if gradually else None
+            some = covered._replace(refs=left)
+            of_whole = spans.of_each(self._cache, some, whole, sorted(columns), condition, told)
+            if of_whole is not None:
+                came(each, _values_in(of_whole))
+        return refs
 
     async def services(self, tenants: Sequence[str], within: Range) -> tuple[dict[str, dict[str, int]], list[str]]:
         """Service -> operation -> spans, and why it may not be complete.
@@ -356,60 +363,20 @@ def _map_keys(maps: pa.ChunkedArray) -> set[str]:
 # ---- values
 
 
-INTRINSICS = {
-    "name": Expression("name", "string", ("name",)),
-    "statusMessage": Expression("status_message", "string", ("status_message",)),
-    "status": Expression("coalesce(status_code, 0)", "status", ("status_code",)),
-    "kind": Expression("coalesce(kind, 0)", "kind", ("kind",)),
-    "instrumentation:name": Expression("scope_name", "string", ("scope_name",)),
-    "instrumentation:version": Expression("scope_version", "string", ("scope_version",)),
-    "event:name": Expression("unnest(event_name)", "string", ("event_name",)),
-    "rootName": Expression("name", "string", ("name", "parent_span_id"), where=ROOT),
-    "rootServiceName": Expression(quoted(SERVICE_COLUMN), "string", (SERVICE_COLUMN, "parent_span_id"), where=ROOT),
-}
+def _listed(each: Expression, refs: Sequence[ChunkRef]) -> tuple[list[str], list[ChunkRef]]:
+    """The values that the catalog's entries of chunks list, and the chunks of which they do not list all."""
+    listed, left = set[str](), list[ChunkRef]()
+    for ref in refs:
+        if each == SERVICE_VALUES and ref.entry.services.keys().isdisjoint((NO_SERVICE, OTHERS)):
+            listed.update(ref.entry.services)
+        else:
+            left.append(ref)
+    return sorted(listed), left
 
 
-def expressions_of(of: Attribute | Intrinsic, present: Present) -> list[Expression]:
-    """Where the values of a tag stand; none for IDs and durations, which have too many to be listed."""
-    if isinstance(of, Intrinsic):
-        return [INTRINSICS[of.name]] if of.name in INTRINSICS else []
-    found = [each for scope in of.scopes for each in _attribute(scope, of.key, present)]
-    if of.key == "error" and "span" in of.scopes:
-        found.append(Expression("true", "bool", ("status_code",), where=f"status_code = {schema.STATUS_ERROR}"))
-    return found
-
-
-def _attribute(scope: str, key: str, present: Present) -> Iterator[Expression]:
-    many = scope in schema.LIST_SCOPES
-    more = schema.more_column(scope)
-    entry = f"unnest({quoted(more)})[?]" if many else f"{quoted(more)}[?]"
-    for type_, name in TYPE_NAMES.items():
-        one = schema.column_name(scope, key, type_)
-        several = schema.column_name(scope, key, f"{type_}[]")
-        if present.has(one):
-            yield Expression(f"unnest({quoted(one)})" if many else quoted(one), name, (one,))
-        if present.has(several):
-            flat = f"unnest(flatten({quoted(several)}))" if many else f"unnest({quoted(several)})"
-            yield Expression(flat, name, (several,))
-        if present.has_more(scope, key):
-            yield Expression(f"({entry}).{quoted(type_)}", name, (more,), parameters=(key,))
-            elements = f"array_elements({{}}[?].\"any\", '{type_}_value')"
-            one_by_one = f"flatten(list_transform({quoted(more)}, lambda one: {elements.format('one')}))"
-            flat = one_by_one if many else elements.format(quoted(more))
-            yield Expression(f"unnest({flat})", name, (more,), parameters=(key,))
-
-
-def text(type_: str, value: Any) -> str:
-    """A value as the API writes it."""
-    if type_ == "bool":
-        return "true" if value in (True, "true") else "false"
-    if type_ == "float":
-        return repr(float(value))
-    if type_ == "status":
-        return STATUSES[value] if 0 <= value < len(STATUSES) else str(value)
-    if type_ == "kind":
-        return KINDS[value] if 0 <= value < len(KINDS) else str(value)
-    return str(value)
+def _values_in(rows: pa.Table) -> list[Any]:
+    values: list[Any] = rows.column("v").to_pylist()
+    return values
 
 
 def _live_rows(spans: TenantSpans, columns: Sequence[str], within: Snapshot) -> pa.Table:

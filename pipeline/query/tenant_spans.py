@@ -62,7 +62,7 @@ class TenantSpans:
 
     def __init__(self, catalog: TimeChunks, snapshot: Snapshot, reader: ChunkReader, tenant: str) -> None:
         self._catalog = catalog
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         self._tenant = tenant
         self._live_columns = snapshot.column_names()
         self.reader = reader
@@ -78,7 +78,7 @@ class TenantSpans:
 
     def refs(self, start_ns: int, end_ns: int) -> list[ChunkRef]:
         """The chunks with spans in a range."""
-        return self._told(refs_of(self._catalog.chunks_for(self._tenant, start_ns, end_ns), self._snapshot.horizons))
+        return self._told(refs_of(self._catalog.chunks_for(self._tenant, start_ns, end_ns), self.snapshot.horizons))
 
     def fitting(self, refs: Sequence[ChunkRef], condition: Condition) -> list[ChunkRef]:
         """The chunks of which the catalog's entries leave it possible that a row fulfils a condition."""
@@ -93,12 +93,12 @@ class TenantSpans:
         if len(trace_ids) > FILTERED_TRACES_MAX:
             return self.refs(start_ns, end_ns)
         ids = np.frombuffer(b"".join(trace_ids), dtype=np.uint8).reshape(-1, 16)
-        partitions = partitions_of(ids, len(self._snapshot.partitions)).tolist()
+        partitions = partitions_of(ids, len(self.snapshot.partitions)).tolist()
         found: dict[str, ChunkEntry] = {}
         for trace_id, partition in zip(trace_ids, partitions, strict=True):
             for entry in self._catalog.chunks_for_trace(self._tenant, partition, trace_id, start_ns, end_ns):
                 found[entry.name] = entry
-        return self._told(refs_of(found.values(), self._snapshot.horizons))
+        return self._told(refs_of(found.values(), self.snapshot.horizons))
 
     def _told(self, refs: list[ChunkRef]) -> list[ChunkRef]:
         self.reader.tell(told_damage(refs))
@@ -112,26 +112,26 @@ class TenantSpans:
         self, columns: Sequence[str], trace_ids: pa.Array | None = None, within: Snapshot | None = None
     ) -> pa.Table:
         """Live rows, of these traces where some are given. within: of these alone."""
-        return (within or self._snapshot).rows(columns, self._tenant, trace_ids)
+        return (within or self.snapshot).rows(columns, self._tenant, trace_ids)
 
     def live_that_may_fit(
         self, columns: Sequence[str], condition: Condition, within: Snapshot | None = None
     ) -> pa.Table:
         """Those live rows that may fulfil a condition. within: of these alone."""
         fits = partial(_segment_may_fit, condition)
-        return (within or self._snapshot).rows(columns, self._tenant, fits=fits, needs=condition.needs)
+        return (within or self.snapshot).rows(columns, self._tenant, fits=fits, needs=condition.needs)
 
     def by_cover(
         self, refs: Iterable[ChunkRef], range_ns: tuple[int, int] | None
     ) -> tuple[Covered, list[ChunkRef], Snapshot]:
         """What has only spans that start in the range (None: of all times); the other chunks and live rows."""
         covered, others = by_cover(refs, range_ns)
-        live, rest = self._snapshot.by_cover(self._tenant, range_ns)
+        live, rest = self.snapshot.by_cover(self._tenant, range_ns)
         return Covered(covered, live), others, rest
 
     def no_live(self, columns: Sequence[str]) -> pa.Table:
         """No live rows, with these columns."""
-        return self._snapshot.no_rows(columns)
+        return self.snapshot.no_rows(columns)
 
     def read(
         self,
@@ -166,7 +166,7 @@ class TenantSpans:
         """
         fits = partial(_segment_may_fit, condition)
         rows = {
-            f"live {segment.serial}": partial(self._snapshot.of_segment, segment, columns, fits, condition.needs)
+            f"live {segment.serial}": partial(self.snapshot.of_segment, segment, columns, fits, condition.needs)
             for segment in covered.live
         }
         asked = Asked(statement, numbered(self.no_live(columns), 0))

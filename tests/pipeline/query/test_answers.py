@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from pipeline.query.identifiers import identifier, legacy_tag
 from pipeline.query.order import ORDERS
@@ -266,6 +267,32 @@ def test_tag_values_of_chunks_that_are_asked_again_are_those_of_live_spans(world
 
     assert ask(world, SHOP, everywhere(3, "stored"), question) == live
     assert ask(world, SHOP, dict.fromkeys(range(PARTITIONS), Cut(chunks=[0, 1, 2])), question) == live
+
+
+def test_services_of_chunks_within_the_range_are_told_without_opening_them(world: Settings) -> None:
+    services = [TagValue("string", "db"), TagValue("string", "shop")]
+    some = Among(matching=tree.Static("bool", True))
+
+    async def question(asked: Asked) -> list[bool]:
+        opened = list[bool]()
+        for tag, among in (
+            ("resource.service.name", Among()),
+            (".service.name", Among((T0, T0 + HOUR_NS))),
+            ("resource.service.name", Among((T0 + MS, T0 + HOUR_NS))),  # a chunk lies in it with a part of its spans
+            ("resource.service.name", some),
+            ("name", Among()),
+        ):
+            before = chunks_opened()
+            found = await asked.tags.values(TENANTS, identifier(tag), among, 100)
+            assert tag == "name" or found.values == services
+            opened.append(chunks_opened() > before)
+        return opened
+
+    assert ask(world, SHOP, everywhere(3, "stored"), question) == [False, False, True, True, True]
+
+
+def chunks_opened() -> float:
+    return REGISTRY.get_sample_value("spanstream_querier_chunks_total") or 0.0
 
 
 def test_names_and_values_are_told_on_the_way_chunk_by_chunk(world: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
