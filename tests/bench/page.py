@@ -54,7 +54,7 @@ USABLE = "() => document.activeElement && document.querySelector('#query')"
 def page_rows(report: Report, querier_url: str, otlp_url: str, seed: int) -> None:
     """All rows of the page. There are spans in the last hour."""
     report.measure("the page: size", lambda: {"page, all that it loads": _compressed_kb(querier_url)})
-    with _tab(querier_url) as page:
+    with tab(querier_url) as page:
         report.measure(
             "the page: first view", lambda: {"page, first usable view": _median_s(page, "/?from=1&to=2", USABLE)}
         )
@@ -72,7 +72,7 @@ def large_trace_rows(report: Report, bench: Bench) -> None:
         bench.process("receive", settings) as receiver,
         bench.process("worker", settings) as worker,
         bench.process("serve", settings) as querier,
-        _tab(querier.url) as page,
+        tab(querier.url) as page,
     ):
         trace_id = send_large_trace(receiver.url)
         until(lambda: worker.metric("spanstream_worker_spans_total") >= LARGE_SPANS, 60, "all is taken")
@@ -124,7 +124,8 @@ def _compressed_kb(url: str) -> float:
 
 
 @contextmanager
-def _tab(url: str) -> Iterator[Page]:
+def tab(url: str) -> Iterator[Page]:
+    """A tab of a new Chromium, at no page yet."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         raise FileNotFoundError("no Chromium: sh infra/find_chromium.sh installs it, or says what to install")

@@ -71,6 +71,7 @@ ROWS = (
     *asked("tag values", 60, 15),
     Row("rate() by service again, its range moved on", "ms", 20.0),
     Row("peak memory, querier, any question", "MB", 900.0),
+    Row("found beside a browser, a notebook and a heavy query, p99", "ms", 1000.0),
     Row("page, all that it loads", "kB", 300.0),
     Row("page, first usable view", "s", 1.0),
     Row("page, Explore of the last hour", "s", 2.0),
