@@ -17,14 +17,15 @@ from tests.bench.page import ALL_PANELS, tab
 from tests.bench.processes import Measured, load_command
 from tests.bench.rows import Figures, probe_all
 
-RATE, LOAD_S, PROBES = 5_000.0, 600, 200
+RATE, LOAD_S = 5_000.0, 600
+BY = {"ID": (200, 0), "tag": (0, 50)}  # so many probes of each kind
 HEAVY = "{} | compare({ status = error })"
 RANGE_S, STEP_S = 1800, 60
 SQL = "SELECT service, count(*) AS spans, max(duration_ms) AS longest FROM spans GROUP BY ALL"
 
 
-def found_in_a_crowd(receiver: Measured, querier: Measured, seed: int) -> Figures:
-    """The figure; each of the crowd has got answers meanwhile, else it says nothing."""
+def found_in_a_crowd(receiver: Measured, querier: Measured, seed: int, kind: str) -> Figures:
+    """The figure of probes by ID or by tag; each of the crowd has got answers meanwhile, else it says nothing."""
     ended = Event()
     load = subprocess.Popen(
         load_command(receiver.url, int(RATE * LOAD_S), seed, RATE), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -33,13 +34,14 @@ def found_in_a_crowd(receiver: Measured, querier: Measured, seed: int) -> Figure
         with ThreadPoolExecutor(3) as threads:
             crowd = [threads.submit(_until, ended, one, querier.url) for one in (browser, notebook, heavy)]
             try:
-                by_id, by_tag = asyncio.run(probe_all(receiver.url, querier.url, PROBES))
+                by_id, by_tag = asyncio.run(probe_all(receiver.url, querier.url, *BY[kind]))
             finally:
                 ended.set()
             answers = [one.result() for one in crowd]
         assert load.poll() is None, "the load ended before the last probe"
         assert all(answers), f"answers to a browser, a notebook and a heavy question: {answers}"
-        return {"found beside a browser, a notebook and a heavy query, p99": quantiles([*by_id, *by_tag], n=100)[98]}
+        name = f"found by {kind} beside a browser, a notebook and a heavy query, p99"
+        return {name: quantiles([*by_id, *by_tag], n=100)[98]}
     finally:
         load.kill()
         load.wait()

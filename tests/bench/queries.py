@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from agents.load.blocks import Load
-from tests.bench.crowd import found_in_a_crowd
+from tests.bench.crowd import BY, found_in_a_crowd
 from tests.bench.page import page_rows
 from tests.bench.processes import Measured, send_load, until
 from tests.bench.report import Report
@@ -98,8 +98,10 @@ class QueryBench:
             report.measure("a panel refreshed", lambda: self._refresh(settings, began_s - 60, int(time.time()) + 60))
             with self._bench.process("serve", settings) as querier:
                 report.group("the page", lambda: page_rows(report, querier.url, receiver.url, SEED + 17))
-            with self._bench.process("serve", settings) as querier:
-                report.measure("a crowd", lambda: found_in_a_crowd(receiver, querier, SEED + 19))
+            for number, kind in enumerate(BY):
+                with self._bench.process("serve", settings) as querier:
+                    seed = SEED + 19 + number
+                    report.measure("a crowd", lambda: found_in_a_crowd(receiver, querier, seed, kind))  # noqa: B023
         report.measure("memory", lambda: {"peak memory, querier, any question": max(peaks)})
 
     def _fill(self, settings: Settings) -> Figures:

@@ -190,7 +190,7 @@ class Bench:
             )
 
     def _probes(self, receiver: Measured, querier: Measured, probes: int) -> Figures:
-        by_id, by_tag = asyncio.run(probe_all(receiver.url, querier.url, probes))
+        by_id, by_tag = asyncio.run(probe_all(receiver.url, querier.url, probes, probes))
         figures = {}
         for kind, times_ms in (("ID", by_id), ("tag", by_tag)):
             cuts = quantiles(times_ms, n=100)
@@ -296,8 +296,8 @@ async def ask_all(url: str, trace_ids: list[bytes], *, warm_up: bool = False) ->
     return times_ms
 
 
-async def probe_all(receiver: str, querier: str, probes: int) -> tuple[list[float], list[float]]:
-    """Milliseconds from a probe's acknowledgement until it is found, by ID and by tag, `probes` of each."""
+async def probe_all(receiver: str, querier: str, ids: int, tags: int) -> tuple[list[float], list[float]]:
+    """Milliseconds from a probe's acknowledgement until it is found, of so many by ID and so many by tag."""
     async with aiohttp.ClientSession() as session:
 
         async def by_id() -> float:
@@ -313,7 +313,7 @@ async def probe_all(receiver: str, querier: str, probes: int) -> tuple[list[floa
                 await asyncio.sleep(POLL_S)
             return (time.perf_counter() - acknowledged_s) * 1000
 
-        return await _times(by_id, probes), await _times(by_tag, probes)
+        return await _times(by_id, ids), await _times(by_tag, tags)
 
 
 async def _times(probe: Callable[[], Awaitable[float]], probes: int) -> list[float]:
