@@ -17,6 +17,7 @@ from typing import Any
 import aiokafka.codec
 import cramjam
 import numpy as np
+import numpy.typing as npt
 from aiokafka.record import default_records
 
 from topics.errors import BatchTooLargeError
@@ -79,8 +80,7 @@ def _blocks(payload: bytes) -> Iterator[bytes]:
 
 
 def _into(decompress_into: Callable[[Any, Any], int], bytes_max: int, payload: Any) -> bytes:
-    """Large room is address space: memory is taken as it is filled."""
-    for room in (_kept.room[:bytes_max], np.empty(bytes_max, dtype=np.uint8)):
+    for room in _rooms(bytes_max):
         try:
             size = decompress_into(payload, room)
         except cramjam.DecompressionError as exc:
@@ -89,6 +89,13 @@ def _into(decompress_into: Callable[[Any, Any], int], bytes_max: int, payload: A
         else:
             return room[:size].tobytes()
     raise _too_large(bytes_max)
+
+
+def _rooms(bytes_max: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """What does for most, then what is allowed: that is address space, memory is taken as it is filled."""
+    yield _kept.room[:bytes_max]
+    if bytes_max > KEPT_ROOM_BYTES:
+        yield np.empty(bytes_max, dtype=np.uint8)
 
 
 class _Kept(threading.local):

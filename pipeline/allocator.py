@@ -60,8 +60,8 @@ def give_memory_back() -> None:
     """For queriers, before pyarrow is loaded: Arrow on the C allocator, which returns each freed large block at once,
     and what is free beyond 16 MB.
 
-    By default both keep what one question needed for the next: measured with 500,000 live spans, the process's peak was
-    596 MB so and 462 MB with this.
+    By default both keep what one question needed for the next. Blocks below 4 MB are kept: returned each time, down to
+    128 kB, they cost compare() over 5 million spans 1.2 million page faults and 1.6 of 4.4 s, for 150 MB less at most.
     """
     limits = {M_ARENA_MAX: ARENAS_MAX, M_MMAP_THRESHOLD: RETURNED_BLOCK_BYTES, M_TRIM_THRESHOLD: RETURNED_BYTES}
     if _set(limits):

@@ -28,7 +28,8 @@ class Coded(NamedTuple):
         if pa.types.is_integer(numbers.type) and (close := cls._by_distance(numbers)) is not None:
             return close._replace(values=close.values.cast(found.type))
         coded = found if pa.types.is_dictionary(found.type) else found.dictionary_encode()
-        return cls(coded.dictionary, _filled(coded.indices, len(coded.dictionary)))
+        codes = _blanked(_plain(coded.indices), _there(coded.indices), len(coded.dictionary))
+        return cls(coded.dictionary, codes)
 
     @classmethod
     def _by_distance(cls, values: pa.Array) -> Coded | None:
@@ -36,8 +37,8 @@ class Coded(NamedTuple):
         if values.null_count == len(values):
             return None
         there = _there(values)
-        first = 0 if there is None else int(there.argmax())
-        numbers = _filled(values, values[first].as_py())
+        numbers = _plain(values)
+        numbers = numbers if there is None else _blanked(numbers, there, numbers[there.argmax()])
         low, high = numbers.min(), numbers.max()
         if (size := int(high) - int(low) + 1) > CLOSE:
             return None
@@ -64,14 +65,15 @@ def _there(values: pa.Array) -> npt.NDArray[np.bool_] | None:
     return np.unpackbits(bits, count=values.offset + len(values), bitorder="little")[values.offset :].view(np.bool_)
 
 
-def _filled(values: pa.Array, blank: int) -> npt.NDArray[Any]:
-    """Numbers, `blank` in the place of a null. Arrow's own way takes five times as long."""
+def _plain(values: pa.Array) -> npt.NDArray[Any]:
+    """Numbers, with anything in the place of a null."""
     _, data = values.buffers()
-    numbers = np.frombuffer(data, values.type.to_pandas_dtype(), len(values), values.offset * values.type.byte_width)
-    return _blanked(numbers, _there(values), blank)
+    return np.frombuffer(data, values.type.to_pandas_dtype(), len(values), values.offset * values.type.byte_width)
 
 
 def _blanked(numbers: npt.NDArray[Any], there: npt.NDArray[np.bool_] | None, blank: int) -> npt.NDArray[Any]:
-    """`blank` where nothing is there, by arithmetic modulo the type's size: np.where takes five times as long."""
+    """`blank` where nothing is there, by arithmetic modulo the type's size: np.where, and what Arrow has for it, take
+    five times as long.
+    """
     other = numbers.dtype.type(blank)
     return numbers if there is None else (numbers - other) * there + other

@@ -253,11 +253,11 @@ class Counting:
         """Its URL, where it could be read."""
         try:
             marks = counted.result()
-            self._spans.reader.session.let_go([ref.url])
-            self._spans.reader.session.release_memory()
         except (pa.ArrowException, OSError) as exc:
             self._spans.reader.leave_out(ref, str(exc))
             return set()
+        self._spans.reader.session.let_go([ref.url])
+        self._spans.reader.session.release_memory()
         self._keep(ref, marks)
         return {ref.url}
 

@@ -11,7 +11,6 @@ import cramjam
 import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.record import default_records
-from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,12 +23,7 @@ from topics.errors import BatchTooLargeError
 
 TP = TopicPartition("t", 3)
 BOUND = 5 << 20
-CODECS = {
-    "gzip": DefaultRecordBatch.CODEC_GZIP,
-    "snappy": DefaultRecordBatch.CODEC_SNAPPY,
-    "lz4": DefaultRecordBatch.CODEC_LZ4,
-    "zstd": DefaultRecordBatch.CODEC_ZSTD,
-}
+CODECS = {name: codec for name, (codec, _) in DAMAGES.items() if codec}
 
 
 @pytest.fixture
