@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +65,20 @@ def test_a_partition_that_was_taken_away_has_no_end_that_is_known() -> None:
     assert asyncio.run(end()) is None
 
 
+async def read_again(source: KafkaSource, offsets: asyncio.Queue[int], start: int) -> int:
+    """`start`, once its record has come again.
+
+    Faust may drop what was fetched after a seek (decision 0003): asked again after a while, as the worker does.
+    """
+    while True:
+        await source.seek(0, start)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while await offsets.get() != start:
+                    pass  # the rest of what was read before
+                return start
+
+
 def test_a_reading_position_is_set_in_the_thread_that_fetches(
     kafka_settings: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,17 +109,16 @@ def test_a_reading_position_is_set_in_the_thread_that_fetches(
         try:
             for value in (b"0", b"1", b"2"):
                 await source.producer.send(spans_by_trace.TOPIC, 0, None, value, [])
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 found = [await offsets.get() for _ in range(3)]
                 for start in (1, 0):
-                    await source.seek(0, start)
-                    found += [await offsets.get() for _ in range(start, 3)]
+                    found.append(await read_again(source, offsets, start))
                 return found
         finally:
             await source.close()
             await app.stop()
 
-    assert asyncio.run(heard()) == [0, 1, 2, 1, 2, 0, 1, 2]
+    assert asyncio.run(heard()) == [0, 1, 2, 1, 0]
     assert threads
     assert threading.main_thread() not in threads
 
