@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
@@ -48,6 +49,17 @@ def block(header: dict[str, Any], ipc: bytes = b"") -> bytes:
     """One block of a live answer: length of the header (4 bytes, big endian), header (JSON), Arrow IPC stream."""
     packed = orjson.dumps(header | {"ipc_bytes": len(ipc)})
     return len(packed).to_bytes(4, "big") + packed + ipc
+
+
+async def streamed(request: web.Request, parts: AsyncIterator[bytes]) -> web.StreamResponse:
+    """An answer sent piece by piece; who asks may go away meanwhile, as a querier does whose question is ended."""
+    answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+    with suppress(ConnectionError):
+        await answer.prepare(request)
+        async for part in parts:
+            await answer.write(part)
+        await answer.write_eof()
+    return answer
 
 
 class LiveQuestion(NamedTuple):
@@ -112,12 +124,7 @@ class TableEndpoint:
             return web.Response(
                 status=400, text="want=, until=<partition>:<offset>[,...], wait_s=seconds, trace_id=32 hex digits\n"
             )
-        answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
-        await answer.prepare(request)
-        async for part in self.live_parts(question):
-            await answer.write(part)
-        await answer.write_eof()
-        return answer
+        return await streamed(request, self.live_parts(question))
 
     async def live_parts(self, question: LiveQuestion) -> AsyncIterator[bytes]:
         """The body of `/live`, piece by piece."""

@@ -7,14 +7,18 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from aiohttp import web
 from confluent_kafka import Producer
 
 from agents.commands.local_run import is_ready
+from agents.table_endpoint import streamed
+from infra.ports import free_port
 from pipeline.query.blocks import Block, read_blocks
 from tests.pipeline.query.world import OneSpan, otlp, trace_id
 from tests.waiting import wait_until
@@ -117,6 +121,36 @@ def _spans_of(url: str) -> int:
 
 def _chunk_spans(url: str) -> int:
     return sum(row["spans"] for row in get(f"{url}/tables/chunks")["rows"].values())
+
+
+def test_who_goes_away_while_an_answer_is_sent_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1 << 20)
+
+    async def asked_and_left() -> None:
+        ended = asyncio.Event()
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                return await streamed(request, endless())
+            finally:
+                ended.set()
+
+        app = web.Application()
+        app.router.add_get("/live", answer)
+        runner, port = web.AppRunner(app), free_port()  # as Faust runs it: handlers are not cancelled
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /live HTTP/1.1\r\nHost: worker\r\n\r\n")
+        await reader.readexactly(1 << 21)
+        writer.transport.abort()
+        await asyncio.wait_for(ended.wait(), 30)
+        await runner.cleanup()
+
+    asyncio.run(asked_and_left())
+    assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == []
 
 
 def test_a_live_answer_waits_for_what_is_on_its_way(settings: Settings, tmp_path: Path) -> None:
