@@ -26,6 +26,9 @@ class QuerierSettings(Section):
     traces_memory_bytes_max: int = setting(
         64 * MIB, "Memory of the engine for traces by ID, its cache of chunks included", ge=16 * MIB
     )
+    short_memory_bytes_max: int = setting(
+        64 * MIB, "Memory of the engine for short questions, its cache of chunks included", ge=16 * MIB
+    )
     resident_bytes_max: int = setting(
         640 * MIB,
         "Above so much memory in RAM what is free of it goes back to the system; below, it is used again",
@@ -48,6 +51,10 @@ class QuerierSettings(Section):
     queries_max: int = setting(
         8, "Queries at a time, traces by ID and SQL not counted; further ones wait, the tenants in turn", ge=1
     )
+    short_queries_max: int = setting(8, "Short questions at a time, in places and threads of their own", ge=1)
+    short_chunk_bytes_max: int = setting(
+        32 * MIB, "A question that reads more bytes of chunks is not short; 0: none that reads a chunk is", ge=0
+    )
     traces_max: int = setting(8, "Traces by ID at a time, in places and threads of their own", ge=1)
     tenant_queries_max: int = setting(4, "Queries, and traces by ID, of one tenant at a time; further ones wait", ge=1)
     tenant_waiting_max: int = setting(64, "Queries of one tenant that wait; further ones get 429", ge=0)
@@ -55,6 +62,7 @@ class QuerierSettings(Section):
     niceness: int = setting(
         15, "How far threads of queries stand back where the CPU is scarce, behind traces by ID; 0: not", ge=0, le=19
     )
+    short_niceness: int = setting(5, "The same of those of short questions", ge=0, le=19)
     query_timeout_s: float = setting(60.0, "A query is ended after so long with 504", gt=0)
     query_chunk_bytes_max: int = setting(
         65_536 * MIB, "Bytes of the chunks that a search, metrics or tag query reads; beyond, 413", ge=KIB

@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import duckdb
@@ -25,7 +26,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from pipeline.query.copies import Copies, Wanted
 from pipeline.query.explained import Watch
-from pipeline.query.turns import TIMEOUT
+from pipeline.query.turns import TIMEOUT, Lane
 from pipeline.store.objects import ObjectStore
 from pipeline.store.reach import FRESH_S, Reach, within
 from pipeline.traceql.folding import int_power
@@ -182,12 +183,20 @@ class Session:
         return QueryTimeoutError(TIMEOUT)
 
 
-class Engine:
-    """The process's DuckDB, and the threads that use it: `queries_max` at a time, further ones wait.
+class _Way(NamedTuple):
+    """What the questions of a lane go through. chunk_bytes_max: of the objects that each may open."""
 
-    What is short and asked by people who wait, a trace by ID, has `traces_max` threads of its own, which go first where
-    the CPU is scarce, and a DuckDB that works in them alone: one row group shared among threads costs half as much
-    again.
+    threads: ThreadPoolExecutor
+    connection: duckdb.DuckDBPyConnection
+    chunk_bytes_max: int
+
+
+class Engine:
+    """The process's DuckDBs, and the threads that use them: so many a lane, further questions wait.
+
+    What is short and asked by people who wait has threads that go first where the CPU is scarce, and a DuckDB that
+    works in them alone: one row group shared among threads costs half as much again, and another's thread that stands
+    back would be waited for.
     """
 
     def __init__(
@@ -198,34 +207,44 @@ class Engine:
         release_memory: gives back what is free of much memory, after questions.
         """
         self._timeout_s = querier.query_timeout_s
-        self._chunk_bytes_max = querier.query_chunk_bytes_max
         self._release_memory = release_memory
-        self._threads = ThreadPoolExecutor(querier.queries_max, "query", stand_back, (querier.niceness,))
-        self._prompt_threads = ThreadPoolExecutor(querier.traces_max, "trace")
         (querier.data_dir / "spill").mkdir(parents=True, exist_ok=True)
+        threads = ThreadPoolExecutor(querier.queries_max, "query", stand_back, (querier.niceness,))
         # The engine's own threads inherit how far the one that starts them stands back
-        self._connection = self._threads.submit(
+        self._connection = threads.submit(
             _opened, querier, store, threads=querier.threads, bytes_max=querier.memory_bytes_max
         ).result()
-        self._threads.submit(self._connection.execute, "SELECT count(*) FROM range(1000000)").result()
-        self._prompt_connection = _opened(querier, store, threads=1, bytes_max=querier.traces_memory_bytes_max)
+        threads.submit(self._connection.execute, "SELECT count(*) FROM range(1000000)").result()
+        short = ThreadPoolExecutor(querier.short_queries_max, "short", stand_back, (querier.short_niceness,))
+        alone = partial(_opened, querier, store, threads=1)
+        self._ways = {
+            Lane.TRACE: _Way(
+                ThreadPoolExecutor(querier.traces_max, "trace"),
+                alone(bytes_max=querier.traces_memory_bytes_max),
+                querier.query_chunk_bytes_max,
+            ),
+            Lane.SHORT: _Way(short, alone(bytes_max=querier.short_memory_bytes_max), querier.short_chunk_bytes_max),
+            Lane.LONG: _Way(threads, self._connection, querier.query_chunk_bytes_max),
+        }
         reach, copied_from = Reach(store, querier.store_timeout_s), ObjectStore(within(store, querier.store_timeout_s))
         self._copies = Copies(querier.data_dir / "chunks", copied_from, querier.copies_bytes_max, reach)
 
-    async def run(self, work: Callable[[Session], T], *, prompt: bool = False, watch: Watch | None = None) -> T:
-        """`work` in a thread; prompt: in one that goes first; watch: looks on.
+    async def run(self, work: Callable[[Session], T], *, lane: Lane = Lane.LONG, watch: Watch | None = None) -> T:
+        """`work` in a thread of its lane; watch: looks on.
 
-        Raises QueryTimeoutError when it takes, waiting included, longer than the setting.
+        Raises QueryTimeoutError when it takes, waiting included, longer than the setting; what `work` raises, such as
+        QueryTooLargeError for one that is not short.
         """
+        way = self._ways[lane]
         deadline_s = time.monotonic() + self._timeout_s
         session: list[Session] = []
 
         def job() -> T:
             current = Session(
-                connection,
+                way.connection,
                 deadline_s,
                 self._copies,
-                chunk_bytes_max=self._chunk_bytes_max,
+                chunk_bytes_max=way.chunk_bytes_max,
                 release_memory=self._release_memory,
                 watch=watch,
             )
@@ -235,12 +254,10 @@ class Engine:
                 return work(current)
             finally:
                 current.close()
-                if not prompt:
+                if lane is Lane.LONG:
                     self._release_memory()
 
-        threads = self._prompt_threads if prompt else self._threads
-        connection = self._prompt_connection if prompt else self._connection
-        future = asyncio.get_running_loop().run_in_executor(threads, job)
+        future = asyncio.get_running_loop().run_in_executor(way.threads, job)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await asyncio.shield(future)
@@ -272,8 +289,8 @@ class Engine:
     def nbytes(self) -> int:
         """Memory that the engine holds, its cache of chunks included."""
         held = 0
-        for connection in (self._connection, self._prompt_connection):
-            cursor = connection.cursor()
+        for way in self._ways.values():
+            cursor = way.connection.cursor()
             (some,) = cursor.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchone() or (0,)
             cursor.close()
             held += int(some or 0)
@@ -285,11 +302,11 @@ class Engine:
 
     def close(self) -> None:
         """End what runs and free the engine."""
-        for threads in (self._threads, self._prompt_threads):
-            threads.shutdown(wait=True, cancel_futures=True)
+        for way in self._ways.values():
+            way.threads.shutdown(wait=True, cancel_futures=True)
         self._copies.close()
-        self._connection.close()
-        self._prompt_connection.close()
+        for way in self._ways.values():
+            way.connection.close()
 
 
 def _opened(querier: QuerierSettings, store: StoreSettings, *, threads: int, bytes_max: int) -> Any:

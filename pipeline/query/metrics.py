@@ -40,6 +40,7 @@ from pipeline.query.series import SeriesTable, Side, after, calculated
 from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.query.sql import Sql, all_of, sql
 from pipeline.query.tenant_spans import UINT64_MAX, Covered, TenantSpans, TimeChunks
+from pipeline.query.turns import Lane
 from pipeline.traceql import tree
 from topics.errors import QueryTooLargeError
 
@@ -107,6 +108,7 @@ class Metrics:
         question: MetricsQuestion,
         heard: Heard | None = None,
         watch: Watch | None = None,
+        lane: Lane = Lane.LONG,
     ) -> MetricsAnswer:
         """All series; `heard` is told those of the newest points, where they stay what they are; watch: looks on.
 
@@ -140,7 +142,7 @@ class Metrics:
                 chunk_bytes=sum(one.chunk_bytes for one in spans),
             )
 
-        return await self._engine.run(work, watch=watch)
+        return await self._engine.run(work, lane=lane, watch=watch)
 
 
 class Limits(NamedTuple):
@@ -236,6 +238,8 @@ class _Measured:
         counts = condition.expression
         where = all_of([self._intervals.holds(), counts])
         columns = sorted(compiled.columns | condition.columns)
+        if isinstance(compiled, Comparison):
+            self._spans.reader.session.open([ref.wanted for ref in refs])  # too many? Before anything is counted
         if isinstance(compiled, Comparison) and compiled.whole:
             counting = Counting(self._spans, compiled, self._intervals, counts, self._counts)
             self.counted = counting.series(refs, columns)

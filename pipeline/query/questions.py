@@ -30,7 +30,7 @@ from pipeline.query.live_tail import Arrived, LiveTail
 from pipeline.query.metrics import Heard as HeardSeries
 from pipeline.query.metrics import Metrics, MetricsAnswer, MetricsQuestion
 from pipeline.query.owners import Owners
-from pipeline.query.search import Heard, Search, SearchAnswer, SearchQuestion
+from pipeline.query.search import Heard, Search, SearchAnswer, SearchQuestion, lane_of
 from pipeline.query.settled import settled
 from pipeline.query.snapshot import Horizons, Snapshots, Tail
 from pipeline.query.spread import executor_of
@@ -41,12 +41,13 @@ from pipeline.query.tail import TailReader
 from pipeline.query.tenant_sql import SqlAnswer, TenantSql
 from pipeline.query.trace_by_id import FoundTrace, Place, TraceChunks, TraceLookup
 from pipeline.query.trace_filter import TraceFilter, filtered
+from pipeline.query.turns import Lane
 from pipeline.query.warm_up import WarmStored, warm_up
 from pipeline.store.manifest import manifest_name
 from pipeline.traceql import tree
 from pipeline.traceql.text import text_of
 from topics import admin, spans_by_trace
-from topics.errors import BadQuestionError, KafkaUnavailableError, OverloadedError
+from topics.errors import BadQuestionError, KafkaUnavailableError, OverloadedError, QueryTooLargeError
 from topics.settings import HIDDEN, Settings
 from topics.spans_by_trace import TENANT_HEADER
 from topics.topic import full_name, is_missing
@@ -182,7 +183,7 @@ class Questions:
     ) -> FoundTrace:
         """One trace by its ID (16 bytes)."""
         traces = self._ready().traces
-        async with self.under_way.turn(tenants, under_way.TRACE, trace_id.hex()):
+        async with self.under_way.turn(tenants, "trace", trace_id.hex(), Lane.TRACE):
             return await self._settled(lambda: traces.find(tenants, trace_id, start_ns, end_ns))
 
     async def part_of(self, tenants: Sequence[str], found: FoundTrace, asked: TraceFilter) -> FoundTrace:
@@ -196,16 +197,33 @@ class Questions:
     ) -> SearchAnswer:
         """Traces by TraceQL or tags; `heard` is told what is found so far."""
         search = self._ready().search
-        async with self.under_way.turn(tenants, "search", _searched(question)):
-            return await self._settled(lambda: search.find(tenants, question, heard))
+        ask = partial(search.find, tenants, question, heard)
+        return await self._in_lane(tenants, "search", _searched(question), ask, lane_of(question))
 
     async def metrics(
         self, tenants: Sequence[str], question: MetricsQuestion, heard: HeardSeries | None = None
     ) -> MetricsAnswer:
         """What spans come to over time; `heard` is told what is measured so far."""
         metrics = self._ready().metrics
-        async with self.under_way.turn(tenants, "metrics", text_of(question.query)):
-            return await self._settled(lambda: metrics.measure(tenants, question, heard))
+        ask = partial(metrics.measure, tenants, question, heard)
+        return await self._in_lane(tenants, "metrics", text_of(question.query), ask)
+
+    async def _in_lane(
+        self,
+        tenants: Sequence[str],
+        kind: str,
+        text: str,
+        ask: Callable[..., Awaitable[Answered]],
+        lane: Lane = Lane.SHORT,
+    ) -> Answered:
+        """Few questions know how much they will read: they begin as short ones, and where they are not, again."""
+        try:
+            async with self.under_way.turn(tenants, kind, text, lane):
+                return await self._settled(lambda: ask(lane=lane))
+        except QueryTooLargeError:
+            if lane is not Lane.SHORT:
+                raise
+        return await self._in_lane(tenants, kind, text, ask, Lane.LONG)
 
     async def explain(
         self, tenants: Sequence[str], question: SearchQuestion | MetricsQuestion
@@ -221,7 +239,7 @@ class Questions:
     async def sql(self, tenants: Sequence[str], statement: Statement, range_ns: tuple[int, int]) -> SqlAnswer:
         """Rows of a SELECT over the tenants' spans that start in a range. Close the answer in the end."""
         sql = self._ready().sql
-        query, leave = await self.under_way.enter(tenants, under_way.SQL, statement.text)
+        query, leave = await self.under_way.enter(tenants, "sql", statement.text, Lane.SQL)
         with under_way.Cancellable(query):
             answer = await sql.ask(tenants, statement, range_ns, leave)
         query.stop = answer.close
@@ -232,8 +250,8 @@ class Questions:
     ) -> TagAnswer:
         """Attribute keys by scope; `heard` is told what is found so far."""
         tags = self._ready().tags
-        async with self.under_way.turn(tenants, "tag names", f"{', '.join(scopes)}{_among(among)}"):
-            return await self._settled(lambda: tags.names(tenants, scopes, among, limit, heard))
+        ask = partial(tags.names, tenants, scopes, among, limit, heard)
+        return await self._in_lane(tenants, "tag names", f"{', '.join(scopes)}{_among(among)}", ask)
 
     async def tag_values(
         self,
@@ -245,8 +263,8 @@ class Questions:
     ) -> TagAnswer:
         """Values of a tag; `heard` is told those that are found so far."""
         tags = self._ready().tags
-        async with self.under_way.turn(tenants, "tag values", f"{_tag(of)}{_among(among)}"):
-            return await self._settled(lambda: tags.values(tenants, of, among, limit, heard))
+        ask = partial(tags.values, tenants, of, among, limit, heard)
+        return await self._in_lane(tenants, "tag values", f"{_tag(of)}{_among(among)}", ask)
 
     async def services(self, tenants: Sequence[str], within: Range) -> tuple[dict[str, dict[str, int]], list[str]]:
         """Service -> operation -> spans; and why it may not be complete."""
@@ -429,23 +447,17 @@ class Questions:
             executor=self._threads,
             unpacked_bytes_max=self._settings.querier.live_bytes_max // 2,
         )
-        reach_ns = int(self._settings.querier.trace_reach_s * 1e9)
+        parts = self._stored, snapshots, self._engine
+        reach_ns, cells_max = int(self._settings.querier.trace_reach_s * 1e9), self._settings.querier.metrics_cells_max
         cache = ChunkCache(self._settings.querier.chunk_cache_bytes, self._executor)
         return _Open(
             partitions=partitions,
             tail=tail,
             snapshots=snapshots,
-            traces=TraceLookup(self._stored, snapshots, self._engine, partitions=partitions),
-            search=Search(self._stored, snapshots, self._engine, reach_ns=reach_ns, cache=cache),
-            metrics=Metrics(
-                self._stored,
-                snapshots,
-                self._engine,
-                reach_ns=reach_ns,
-                cells_max=self._settings.querier.metrics_cells_max,
-                cache=cache,
-            ),
-            tags=Tags(self._stored, snapshots, self._engine, cache),
+            traces=TraceLookup(*parts, partitions=partitions),
+            search=Search(*parts, reach_ns=reach_ns, cache=cache),
+            metrics=Metrics(*parts, reach_ns=reach_ns, cells_max=cells_max, cache=cache),
+            tags=Tags(*parts, cache),
             sql=TenantSql(
                 self._stored, snapshots, self._settings.querier, self._settings.store, self._engine.reach_store
             ),

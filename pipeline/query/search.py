@@ -44,6 +44,7 @@ from pipeline.query.sql import TRUE
 from pipeline.query.summary import Pick, TraceSummary
 from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks
 from pipeline.query.trace_rows import TraceRows
+from pipeline.query.turns import Lane
 from pipeline.spans import schema
 from pipeline.traceql import tree
 
@@ -108,6 +109,7 @@ class Search:
         question: SearchQuestion,
         heard: Heard | None = None,
         watch: Watch | None = None,
+        lane: Lane = Lane.LONG,
     ) -> SearchAnswer:
         """The first `limit` traces; `heard` is told the first of those found so far, in order; watch: looks on.
 
@@ -134,7 +136,13 @@ class Search:
             check_found(reasons, found=bool(answer.traces))
             return _cut(answer, question, more=more)
 
-        return await self._engine.run(work, watch=watch)
+        return await self._engine.run(work, lane=lane, watch=watch)
+
+
+def lane_of(question: SearchQuestion) -> Lane:
+    """Where it begins: how many rows a trace has is found fastest by many threads, over all traces at once."""
+    counts = question.query is not None and plan.spans_at_least(question.query) >= SPANS_MIN
+    return Lane.LONG if counts else Lane.SHORT
 
 
 def _tell(heard: Heard, question: SearchQuestion, before: list[TraceSummary], found: list[TraceSummary]) -> None:

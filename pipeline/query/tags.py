@@ -37,6 +37,7 @@ from pipeline.query.plan import condition_of
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
 from pipeline.query.tag_expressions import INTRINSICS, SERVICE_VALUES, Expression, expressions_of, text
 from pipeline.query.tenant_spans import TenantSpans, TimeChunks, fitting
+from pipeline.query.turns import Lane
 from pipeline.spans import schema
 from pipeline.spans.index import NO_SERVICE, OTHERS, Services, add_services
 from pipeline.spans.schema import SERVICE_COLUMN
@@ -107,7 +108,13 @@ class Tags:
         self._engine = engine
 
     async def names(
-        self, tenants: Sequence[str], scopes: Sequence[str], among: Among, limit: int, heard: Heard | None = None
+        self,
+        tenants: Sequence[str],
+        scopes: Sequence[str],
+        among: Among,
+        limit: int,
+        heard: Heard | None = None,
+        lane: Lane = Lane.LONG,
     ) -> TagAnswer:
         """Attribute keys of these scopes (ours), up to `limit` a scope."""
         snapshot = await self._snapshots.take()
@@ -133,7 +140,7 @@ class Tags:
                 answer.chunks += spans.chunks
                 answer.chunk_bytes += spans.chunk_bytes
 
-        await self._engine.run(work)
+        await self._engine.run(work, lane=lane)
         check_found(answer.reasons, found=any(found.values()))
         answer.cut = any(len(keys) > limit for keys in found.values())
         answer.names = in_order()
@@ -160,6 +167,7 @@ class Tags:
         among: Among,
         limit: int,
         heard: Heard | None = None,
+        lane: Lane = Lane.LONG,
     ) -> TagAnswer:
         """The values that a tag has, sorted, up to `limit`; several types side by side."""
         known = isinstance(of, Attribute) or of.name in INTRINSICS
@@ -184,7 +192,7 @@ class Tags:
                 answer.chunk_bytes += sum(ref.entry.bytes for ref in refs)
 
         if known:
-            await self._engine.run(work)
+            await self._engine.run(work, lane=lane)
             check_found(answer.reasons, found=bool(found))
         answer.values = in_order()
         answer.cut = len(found) > limit

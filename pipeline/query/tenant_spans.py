@@ -147,7 +147,7 @@ class TenantSpans:
 
         statement, traces: as ChunkReader.read takes them; within: of the live rows, these alone.
         """
-        self._opened(refs)
+        self._opened(refs, traces=traces)
         live = self.live_that_may_fit(columns, condition, within)
         return self.reader.read(refs, statement, traces=traces, live=live)
 
@@ -172,7 +172,9 @@ class TenantSpans:
         asked = Asked(statement, numbered(self.no_live(columns), 0))
         return cache.rows(covered.refs, asked, self.reader, live=rows, opened=self._opened, came=came)
 
-    def _opened(self, refs: Sequence[ChunkRef]) -> None:
+    def _opened(self, refs: Sequence[ChunkRef], *, traces: bool = False) -> None:
+        """Count what will be read, before live rows are looked at in vain. Raises QueryTooLargeError."""
+        self.reader.session.open([ref.traces_wanted if traces else ref.wanted for ref in refs])
         self.chunks += len(refs)
         self.chunk_bytes += sum(ref.entry.bytes for ref in refs)
 

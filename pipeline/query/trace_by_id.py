@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipeline.query.chunks import ChunkReader, ChunkRef, check_found, refs_of, told_damage
 from pipeline.query.engine import Engine, Session
 from pipeline.query.snapshot import Snapshot, Snapshots
+from pipeline.query.turns import Lane
 from pipeline.spans import dedup, schema
 from pipeline.store.chunk import decode_rows
 from pipeline.store.manifest import ChunkEntry
@@ -125,7 +126,7 @@ class TraceLookup:
             reader = ChunkReader(session, reasons)
             return [(ref, rows) for ref in refs if (rows := _rows(reader, ref, trace_id)).num_rows]
 
-        return await self._engine.run(work, prompt=True)
+        return await self._engine.run(work, lane=Lane.TRACE)
 
 
 def _rows(reader: ChunkReader, ref: ChunkRef, trace_id: bytes) -> pa.Table:

@@ -6,10 +6,24 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from topics.errors import OverloadedError, QueryTimeoutError, RateLimitedError
 
 TIMEOUT = "the query took longer than querier.query_timeout_s and was ended"
+
+
+class Lane(Enum):
+    """What has places, threads and memory of its own, so that nobody in it waits for others.
+
+    TRACE: traces by ID. SHORT: questions that read few bytes of chunks, of which most do not know it beforehand: they
+    begin here. LONG: other questions.
+    """
+
+    TRACE = auto()
+    SHORT = auto()
+    LONG = auto()
+    SQL = auto()
 
 
 @dataclass(frozen=True, slots=True)

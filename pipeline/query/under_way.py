@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.doors.overrides import Overrides
-from pipeline.query.turns import TurnLimits, Turns
+from pipeline.query.turns import Lane, TurnLimits, Turns
 from topics.errors import QueryCancelledError, UnknownQueryError
 from topics.settings import QuerierSettings
 
 TEXT_MAX = 2000
-TRACE, SQL = "trace", "sql"  # kinds with places of their own
 
 
 @dataclass(slots=True)
@@ -58,10 +57,11 @@ class UnderWay:
             limits = TurnLimits(running, tenant_running, querier.waiting_max, querier.tenant_waiting_max, setting)
             return Turns(limits, self._own_running)
 
-        self._others = turns(querier.queries_max, querier.tenant_queries_max, "querier.queries_max")
         self._turns = {
-            TRACE: turns(querier.traces_max, querier.tenant_queries_max, "querier.traces_max"),
-            SQL: turns(querier.sql_queries_max, querier.sql_queries_max, "querier.sql_queries_max"),
+            Lane.TRACE: turns(querier.traces_max, querier.tenant_queries_max, "querier.traces_max"),
+            Lane.SHORT: turns(querier.short_queries_max, querier.tenant_queries_max, "querier.short_queries_max"),
+            Lane.LONG: turns(querier.queries_max, querier.tenant_queries_max, "querier.queries_max"),
+            Lane.SQL: turns(querier.sql_queries_max, querier.sql_queries_max, "querier.sql_queries_max"),
         }
 
     def _own_running(self, tenants: str) -> int | None:
@@ -70,22 +70,22 @@ class UnderWay:
         return min((one for one in own if one is not None), default=None)
 
     @asynccontextmanager
-    async def turn(self, tenants: Sequence[str], kind: str, text: str) -> AsyncIterator[Query]:
+    async def turn(self, tenants: Sequence[str], kind: str, text: str, lane: Lane = Lane.LONG) -> AsyncIterator[Query]:
         """A query's time from here to the block's end, its turn awaited. Raises what `Turns.take` raises, and
         QueryCancelledError when somebody has cancelled it.
         """
-        query, leave = await self.enter(tenants, kind, text)
+        query, leave = await self.enter(tenants, kind, text, lane)
         try:
             with Cancellable(query):
                 yield query
         finally:
             leave()
 
-    async def enter(self, tenants: Sequence[str], kind: str, text: str) -> tuple[Query, Callable[[], None]]:
+    async def enter(self, tenants: Sequence[str], kind: str, text: str, lane: Lane) -> tuple[Query, Callable[[], None]]:
         """A query whose end is where the second is called, once; until its `stop` is set it is the task that is
         cancelled.
         """
-        turns, tenant = self._turns.get(kind, self._others), "|".join(tenants)
+        turns, tenant = self._turns[lane], "|".join(tenants)
         query = Query(tuple(tenants), kind, text[:TEXT_MAX], _nothing)
         self._queries[query.id] = query
         try:

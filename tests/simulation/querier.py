@@ -24,6 +24,7 @@ from pipeline.query.settled import settled
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
 from pipeline.query.tail import TailReader
 from pipeline.query.trace_by_id import TraceLookup
+from pipeline.query.turns import Lane
 from pipeline.spans import schema
 from pipeline.store.catalog import Catalog
 from pipeline.store.catalog_feed import CatalogFeed
@@ -185,7 +186,7 @@ class Engine:
     def __init__(self, querier: SimulatedQuerier) -> None:
         self._querier = querier
 
-    async def run(self, work: Callable[[Any], T], *, prompt: bool = False) -> T:
+    async def run(self, work: Callable[[Any], T], *, lane: Lane = Lane.LONG) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, work, Statements(self._querier))
 
 
