@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from pipeline.query.questions import Questions
+from pipeline.query.turns import Lane
 from pipeline.serve.app import make_app
 from pipeline.serve.params import pipeline_of
 from pipeline.traceql.check import compiled
@@ -94,9 +95,9 @@ def test_every_kind_of_query_says_what_it_asks(
     async def test(questions: Questions, world: World) -> None:
         enter = questions.under_way.enter
 
-        async def noted(tenants: Any, kind: str, text: str) -> Any:
+        async def noted(tenants: Any, kind: str, text: str, lane: Lane) -> Any:
             told.append((kind, text))
-            return await enter(tenants, kind, text)
+            return await enter(tenants, kind, text, lane)
 
         questions.under_way.enter = noted  # type: ignore[method-assign]
         transport = httpx.ASGITransport(make_app(questions, world.settings))
