@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from pipeline.query.chunks import ROOT, Present
+from pipeline.query.chunks import MORE_KEYS_MAX, ROOT, Present
 from pipeline.query.engine import quoted
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.values import TYPE_NAMES
 from pipeline.spans import schema
+from pipeline.spans.few_values import Value
+from pipeline.spans.index import NO_SERVICE, OTHERS
 from pipeline.spans.schema import SERVICE_COLUMN
+from pipeline.store.manifest import ChunkEntry
 from pipeline.traceql.tree import KINDS, STATUSES
 
 
@@ -35,9 +38,6 @@ INTRINSICS = {
     "rootName": Expression("name", "string", ("name", "parent_span_id"), where=ROOT),
     "rootServiceName": Expression(quoted(SERVICE_COLUMN), "string", (SERVICE_COLUMN, "parent_span_id"), where=ROOT),
 }
-
-
-SERVICE_VALUES = Expression(quoted(SERVICE_COLUMN), "string", (SERVICE_COLUMN,))
 
 
 def expressions_of(of: Attribute | Intrinsic, present: Present) -> list[Expression]:
@@ -68,6 +68,24 @@ def _attribute(scope: str, key: str, present: Present) -> Iterator[Expression]:
             one_by_one = f"flatten(list_transform({quoted(more)}, lambda one: {elements.format('one')}))"
             flat = one_by_one if many else elements.format(quoted(more))
             yield Expression(f"unnest({flat})", name, (more,), parameters=(key,))
+
+
+def listed_in(each: Expression, entry: ChunkEntry) -> Iterable[Value] | None:
+    """All its values in a chunk, where the chunk's entry tells them; None where it does not."""
+    column, parsed = each.columns[0], schema.parse_column(each.columns[0])
+    if each.parameters:  # of a key in a map column
+        scope = column.removesuffix("_more")
+        told = len(entry.more_keys) < MORE_KEYS_MAX and f"{scope}.{each.parameters[0]}" not in entry.more_keys
+        return () if told else None
+    if parsed is None or each.where != "true":
+        return None
+    if column not in entry.attributes:
+        return ()
+    if each.sql != quoted(column):
+        return None
+    if column == SERVICE_COLUMN and entry.services.keys().isdisjoint((NO_SERVICE, OTHERS)):
+        return entry.services
+    return entry.values.get(column)
 
 
 def text(type_: str, value: Any) -> str:

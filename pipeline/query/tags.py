@@ -35,11 +35,12 @@ from pipeline.query.executor import BATCH_SPANS, batches
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.plan import condition_of
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
-from pipeline.query.tag_expressions import INTRINSICS, SERVICE_VALUES, Expression, expressions_of, text
+from pipeline.query.tag_expressions import INTRINSICS, Expression, expressions_of, listed_in, text
 from pipeline.query.tenant_spans import TenantSpans, TimeChunks, fitting
 from pipeline.query.turns import Lane
 from pipeline.spans import schema
-from pipeline.spans.index import NO_SERVICE, OTHERS, Services, add_services
+from pipeline.spans.few_values import Value
+from pipeline.spans.index import NO_SERVICE, Services, add_services
 from pipeline.spans.schema import SERVICE_COLUMN
 from pipeline.traceql import tree
 
@@ -371,15 +372,16 @@ def _map_keys(maps: pa.ChunkedArray) -> set[str]:
 # ---- values
 
 
-def _listed(each: Expression, refs: Sequence[ChunkRef]) -> tuple[list[str], list[ChunkRef]]:
+def _listed(each: Expression, refs: Sequence[ChunkRef]) -> tuple[list[Value], list[ChunkRef]]:
     """The values that the catalog's entries of chunks list, and the chunks of which they do not list all."""
-    listed, left = set[str](), list[ChunkRef]()
+    listed, left = set[Value](), list[ChunkRef]()
     for ref in refs:
-        if each == SERVICE_VALUES and ref.entry.services.keys().isdisjoint((NO_SERVICE, OTHERS)):
-            listed.update(ref.entry.services)
-        else:
+        values = listed_in(each, ref.entry)
+        if values is None:
             left.append(ref)
-    return sorted(listed), left
+        else:
+            listed.update(values)
+    return list(listed), left
 
 
 def _values_in(rows: pa.Table) -> list[Any]:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.spans import schema, tree
+from pipeline.spans.few_values import FewValues, Values
 from pipeline.spans.gather import Gather
 from pipeline.spans.index import NO_SERVICE, index_of
 from pipeline.store import trace_filter
@@ -58,6 +59,7 @@ class EncodedChunk:
     services: Services
     attributes: dict[str, int]
     more_keys: tuple[str, ...]
+    values: Values
 
 
 def encode_chunk(
@@ -76,6 +78,8 @@ def encode_chunk(
     distinct = schema.fixed_bytes(traces, "trace_id", 16)
     times = Times()
     times.add(spans, outlier)
+    few = FewValues()
+    few.add(spans)
     return EncodedChunk(
         parquet=_parquet(
             (rows.take(at, row_group_spans) for at in range(0, spans.num_rows, row_group_spans)), zstd_level
@@ -90,6 +94,7 @@ def encode_chunk(
         services=bounded(services[tenant], CHUNK_OPERATIONS_MAX),
         attributes=attributes[tenant],
         more_keys=more_keys(spans),
+        values=few.values(),
     )
 
 

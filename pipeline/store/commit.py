@@ -242,6 +242,7 @@ def _put_chunk(
         services=encoded.services,
         attributes=encoded.attributes,
         more_keys=encoded.more_keys,
+        values=encoded.values,
     )
 
 

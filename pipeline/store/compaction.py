@@ -308,6 +308,7 @@ class Compactor:
             services=made.services,
             attributes=made.attributes,
             more_keys=made.more_keys,
+            values=made.values,
             **made.times.of_entry(),
         )
         added = Added(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from pipeline.spans.few_values import Value, Values
 from topics.errors import FormatVersionError, MalformedRecordError
 
 T = TypeVar("T")
@@ -30,8 +31,9 @@ class ChunkEntry:
 
     bytes: of the chunk and the objects beside it. Times are of the spans, outliers left out (0 where all are outliers);
     outliers: (trace ID in hex, start) of spans whose start cannot be. services: service -> operation -> spans.
-    attributes: column -> spans that have it. more_keys: keys that stand in a map column, `scope.key`. damaged: whether
-    an edit says so; it does not stand in a manifest.
+    attributes: column -> spans that have it. values: column -> all its values, of some columns that have few.
+    more_keys: keys that stand in a map column, `scope.key`. damaged: whether an edit says so; it does not stand in a
+    manifest.
     """
 
     tenant: str
@@ -49,6 +51,7 @@ class ChunkEntry:
     services: Services = field(default_factory=dict)
     attributes: dict[str, int] = field(default_factory=dict)
     more_keys: tuple[str, ...] = ()
+    values: Values = field(default_factory=dict)
     damaged: bool = False
 
     @property
@@ -171,7 +174,7 @@ def edits_in_entry(entry: bytes) -> int | None:
 
 def chunk_values(chunk: ChunkEntry) -> dict[str, Any]:
     """An entry as it stands in a manifest."""
-    return {name: getattr(chunk, name) for name in _CHUNK}
+    return {name: getattr(chunk, name) for name in _CHUNK if name != "values" or chunk.values}
 
 
 def read_named(name: str, content: bytes, from_json: Callable[[bytes], T]) -> T:
@@ -184,10 +187,17 @@ def read_named(name: str, content: bytes, from_json: Callable[[bytes], T]) -> T:
 
 def chunk_from_values(read: dict[str, Any]) -> ChunkEntry:
     """The entry of values that stand in a manifest."""
-    values = {name: read[name] for name in _CHUNK}
+    values = {name: read[name] for name in _CHUNK if name != "values"}
     values["outliers"] = tuple((str(trace_id), int(start)) for trace_id, start in read["outliers"])
     values["more_keys"] = tuple(read["more_keys"])
+    values["values"] = {str(name): _few(of) for name, of in dict(read.get("values", {})).items()}  # not in old ones
     return ChunkEntry(**values)
+
+
+def _few(values: Any) -> tuple[Value, ...]:
+    if not isinstance(values, list) or not all(isinstance(one, str | int) for one in values):
+        raise ValueError(f"{str(values)[:40]} are no values")
+    return tuple(values)
 
 
 def manifest_prefix(topic: str, partition: int) -> str:

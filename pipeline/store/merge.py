@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.spans import dedup, fold, schema, tree, validate
+from pipeline.spans.few_values import FewValues, Values
 from pipeline.spans.gather import Gather
 from pipeline.spans.index import add_services, index_of
 from pipeline.store import chunk, trace_filter
@@ -55,6 +56,7 @@ class Merged:
     services: Services
     attributes: dict[str, int]
     more_keys: tuple[str, ...]
+    values: Values
 
 
 class Part:
@@ -200,6 +202,7 @@ class _Writing:
         self._services: dict[str, dict[str, dict[str, int]]] = {}
         self._attributes: dict[str, int] = {}
         self._more_keys: set[str] = set()
+        self._few = FewValues()
 
     def add(self, spans: pa.Table) -> None:
         """Whole traces, with IDs beyond those that were added before."""
@@ -213,6 +216,7 @@ class _Writing:
         future_s = self._layout.future_s_max
         self._times.add(spans, validate.is_outlier(start, now_unix_ns=self._now_unix_ns, future_s_max=future_s))
         self._more_keys.update(chunk.more_keys(spans))
+        self._few.add(spans)
         arranged = tree.arrange(spans)
         rows = pa.table({name: schema.column(spans, name) for name in self._columns})
         rows = schema.plain(Gather(rows.combine_chunks()).rows(arranged.order, self._columns))
@@ -237,6 +241,7 @@ class _Writing:
             services=self._services[self._tenant],
             attributes=self._attributes,
             more_keys=tuple(sorted(self._more_keys)[: chunk.MORE_KEYS_MAX]),
+            values=self._few.values(),
         )
 
 

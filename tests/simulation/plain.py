@@ -170,6 +170,7 @@ def encode_chunk(spans: pa.Table, *, row_group_spans: int, zstd_level: int, outl
         services={},
         attributes={},
         more_keys=(),
+        values={},
     )
 
 
@@ -210,6 +211,7 @@ def merge(parts: Sequence[PlainPart], *_: Any, folder: Path, pause: Callable[[],
         services={},
         attributes={},
         more_keys=(),
+        values={},
     )
 
 

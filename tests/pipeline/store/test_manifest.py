@@ -48,6 +48,9 @@ ENTRIES = st.builds(
     services=st.dictionaries(st.text(max_size=4), st.dictionaries(st.text(max_size=4), COUNTS, max_size=2), max_size=2),
     attributes=st.dictionaries(st.text(max_size=4), COUNTS, max_size=2),
     more_keys=st.lists(st.text(max_size=4), max_size=2).map(tuple),
+    values=st.dictionaries(
+        st.text(max_size=4), st.lists(st.text(max_size=4) | st.integers(-(2**63), 2**63 - 1)).map(tuple), max_size=2
+    ),
 )
 MANIFESTS = st.builds(
     Manifest,
@@ -153,7 +156,9 @@ def test_a_later_format_is_refused_with_a_sentence_and_anything_else_as_no_manif
         Manifest.from_json(later)
     with pytest.raises(FormatVersionError, match="upgrade"):
         read_chunk(sink.getvalue().to_pybytes())
-    for nonsense in (b"", b"{}", b"[]", b"null", b'{"format":1}', b'{"format":"x"}', b"\xff"):
+    golden, wrong = (GOLDEN / "manifest-1.json").read_bytes(), (b"1", b'{"a":"b"}', b'{"a":[[1]]}', b'{"a":[null]}')
+    few = [golden.replace(b'"more_keys":', b'"values":%b,"more_keys":' % one) for one in wrong]
+    for nonsense in (*few, b"", b"{}", b"[]", b"null", b'{"format":1}', b'{"format":"x"}', b"\xff"):
         with pytest.raises(MalformedRecordError):
             Manifest.from_json(nonsense)
 

@@ -90,6 +90,7 @@ def test_a_merged_chunk_is_laid_out_like_one_that_was_written_at_once(tmp_path: 
     assert traces.drop("services").equals(pq.read_table(pa.BufferReader(whole.traces)).drop("services"))
     assert (done.spans, done.traces_count, done.copies) == (whole.spans, whole.traces_count, 0)
     assert (done.services, done.attributes, done.more_keys) == (whole.services, whole.attributes, whole.more_keys)
+    assert done.values == whole.values
     assert done.times.of_entry() == {
         name: getattr(whole, name) for name in ("start_min_unix_ns", "start_max_unix_ns", "end_max_unix_ns", "outliers")
     }
