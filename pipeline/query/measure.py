@@ -6,7 +6,7 @@ Cells of several sources (chunks, batches of whole traces, tenants) are added up
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +36,13 @@ ZERO_BUCKET = 100_000
 LISTED_A_CELL = 32  # values in a list that take about as much memory as a cell
 CLOSE = 2048  # buckets in a row, which reach from 1 to 10^17
 DENSE_CELLS_MAX = 4_000_000  # of intervals and buckets that are counted at a time
+COUNTED_AT_ONCE = 1 << 18  # values
 # How many spans one stands for that a sampler kept, by the threshold in its trace state (`ot=th:`): of 56 bits, the
 # zeros at its end left out. 1 where there is none
 THRESHOLD = r"(?:^|,)\s*ot=(?:[^,;]*;)*th:([0-9a-f]{1,14})(?:[;,\s]|$)"
 _OF_56_BITS = "('0x' || rpad(regexp_extract(coalesce(trace_state, ''), ?, 1), 14, '0'))::BIGINT"
 WEIGHT = Sql(f"({float(2**56)} / ({2**56} - {_OF_56_BITS}))", (THRESHOLD,))
+DURATION = tree.Intrinsic("span:duration")
 EXACT_LOG2_MAX = 2**40  # log2 tells the next power of two of whole numbers up to here, and far beyond
 
 
@@ -126,7 +128,7 @@ def number_of(metric: tree.Metric, value: Value) -> Sql:
     """What is measured of a span, null where there is nothing. Durations of quantiles and histograms are in seconds;
     else that of the span alone, and others in nanoseconds.
     """
-    in_seconds = metric.of == tree.Intrinsic("span:duration") or metric.function in (
+    in_seconds = metric.of == DURATION or metric.function in (
         "quantile_over_time",
         "histogram_over_time",
     )
@@ -148,11 +150,7 @@ def _aggregates(metric: tree.Metric, value: Value, weight: Sql | None) -> list[S
         case "histogram_over_time":
             return [sql("{} AS bucket", _power_of_two(value)), spans]
         case "quantile_over_time":
-            lists = {"buckets": _log_bucket(number)} | ({} if weight is None else {"weights": weight})
-            each = [
-                sql(f"list({{}}) FILTER (WHERE {{}} IS NOT NULL) AS {name}", one, number) for name, one in lists.items()
-            ]
-            return [*each, sql("count({}) AS spans", number)]
+            return _listing(metric, value, number, weight)
         case "min_over_time" | "max_over_time":
             function = metric.function.removesuffix("_over_time")
             return [sql("count({}) AS spans", number), sql(f"{function}({{}}) AS value", number)]
@@ -160,6 +158,17 @@ def _aggregates(metric: tree.Metric, value: Value, weight: Sql | None) -> list[S
         counted = sql("coalesce(sum({}) FILTER ({} IS NOT NULL), 0) AS spans", weight, number)
         return [counted, sql("coalesce(fsum({} * {}), 0) AS value", number, weight)]
     return [sql("count({}) AS spans", number), sql("{} AS value", _sum(metric, value))]
+
+
+def _listing(metric: tree.Metric, value: Value, number: Sql, weight: Sql | None) -> list[Sql]:
+    """Of quantiles: the buckets of all values."""
+    if metric.of == DURATION and weight is None:  # each span has one, and none is negative
+        seconds, size = sql(f"({{}}::DOUBLE / {NS_PER_S})", value.of["duration"]), _size_bucket("{}")
+        bucket = sql(f"(CASE WHEN {{}} = 0 THEN 0 ELSE {size} END)::INTEGER", seconds, seconds)
+        return [sql("list({}) AS buckets", bucket), Sql("count(*) AS spans")]
+    lists = {"buckets": _log_bucket(number)} | ({} if weight is None else {"weights": weight})
+    each = [sql(f"list({{}}) FILTER (WHERE {{}} IS NOT NULL) AS {name}", one, number) for name, one in lists.items()]
+    return [*each, sql("count({}) AS spans", number)]
 
 
 def _sum(metric: tree.Metric, value: Value) -> Sql:
@@ -171,14 +180,18 @@ def _sum(metric: tree.Metric, value: Value) -> Sql:
             if type_ == "float":
                 parts.append(sql("coalesce(fsum({}), 0)", number_of(metric, one)))
             else:
-                per = NS_PER_S if type_ == "duration" and metric.of == tree.Intrinsic("span:duration") else 1
+                per = NS_PER_S if type_ == "duration" and metric.of == DURATION else 1
                 parts.append(sql(f"coalesce(sum({{}})::DOUBLE / {per}, 0)", value.of[type_]))
     return joined(" + ", parts) if parts else Sql("0::DOUBLE")
 
 
 def _log_bucket(number: Sql) -> Sql:
-    size = f"({ZERO_BUCKET} + ceil(ln(abs({{}})) / ln({GROWTH})))"
-    return sql(f"(CASE WHEN {{}} = 0 THEN 0 ELSE sign({{}}) * {size} END)::INTEGER", number, number, number)
+    signed = f"sign({{}}) * {_size_bucket('abs({})')}"
+    return sql(f"(CASE WHEN {{}} = 0 THEN 0 ELSE {signed} END)::INTEGER", number, number, number)
+
+
+def _size_bucket(size: str) -> str:
+    return f"({ZERO_BUCKET} + ceil(ln({size}) / ln({GROWTH})))"
 
 
 def _power_of_two(value: Value) -> Sql:
@@ -292,20 +305,18 @@ def _quantiles(
 ) -> SeriesTable:
     """The smallest bucket that at least the share q of the values does not exceed; 0 where there are none."""
     places, own = np.unique(of * intervals.points + cells.column("point").to_numpy(), return_inverse=True)
-    distinct, codes = _coded(_flat(cells, "buckets"))
-    weights = _flat(cells, "weights") if "weights" in cells.column_names else None
-    place_of = np.repeat(own.astype(np.int32), cells.column("spans").to_numpy())
+    distinct, codes = _coding(_flat(cells, "buckets"))
     at_once = max(1, DENSE_CELLS_MAX // len(distinct))
-    if at_once < len(places):
-        order = np.argsort(place_of, kind="stable")
-        place_of, codes, weights = place_of[order], codes[order], None if weights is None else weights[order]
+    several = at_once < len(places)
+    if several:
+        order = np.argsort(own, kind="stable")
+        cells, own = cells.take(order).combine_chunks(), own[order]
     values = np.zeros((len(groups), len(metric.quantiles), intervals.points))
     for first in range(0, len(places), at_once):
         some = places[first : first + at_once]
-        rows = slice(*np.searchsorted(place_of, [first, first + at_once])) if at_once < len(places) else slice(None)
-        cell = (place_of[rows] - first) * len(distinct) + codes[rows]
-        counts = np.bincount(cell, None if weights is None else weights[rows], len(some) * len(distinct))
-        below = counts.reshape(len(some), -1).cumsum(axis=1)
+        start, end = np.searchsorted(own, [first, first + at_once]) if several else (0, len(own))
+        counts = _counted(cells.slice(start, end - start), own[start:end] - first, codes, (len(some), len(distinct)))
+        below = counts.cumsum(axis=1)
         for number, q in enumerate(metric.quantiles):
             # A little less, as sums of weights are rounded: whole counts differ by more. The first value where q is 0
             rank = np.maximum(1, q * below[:, -1:]) * (1 - 1e-12)
@@ -320,15 +331,40 @@ def _flat(cells: pa.Table, name: str) -> npt.NDArray[Any]:
     return pc.list_flatten(cells.column(name).chunk(0)).to_numpy()
 
 
-def _coded(buckets: npt.NDArray[np.int32]) -> tuple[Ints, npt.NDArray[np.integer[Any]]]:
-    """Numbers in order, and which of them each is; those that lie close together come with what lies between them."""
+def _counted(cells: pa.Table, own: Ints, codes: Callable[[Ints], Ints], shape: tuple[int, int]) -> npt.NDArray[Any]:
+    """How often each code is in the lists of each place. own: each list's place.
+
+    Some lists at a time: what is made on the way stays in the processor's cache, and no page is new.
+    """
+    buckets = _flat(cells, "buckets")
+    weights = _flat(cells, "weights") if "weights" in cells.column_names else None
+    counts: npt.NDArray[Any] = np.zeros(shape, dtype=np.int64 if weights is None else np.float64)
+    flat = counts.reshape(-1)
+    lengths = cells.column("spans").to_numpy()
+    ends = np.cumsum(lengths)
+    at = 0
+    while at < len(ends):
+        first = int(ends[at] - lengths[at])
+        stop = max(at + 1, int(np.searchsorted(ends, first + COUNTED_AT_ONCE)))
+        rows = slice(first, int(ends[stop - 1]))
+        cell = np.repeat(own[at:stop] * shape[1], lengths[at:stop])
+        cell += codes(buckets[rows])
+        np.add.at(flat, cell, 1 if weights is None else weights[rows])
+        at = stop
+    return counts
+
+
+def _coding(buckets: npt.NDArray[np.int32]) -> tuple[Ints, Callable[[Ints], Ints]]:
+    """The numbers that are there, in order, and what tells which of them each is; those that lie close together come
+    with what lies between them.
+    """
     low, high = int(buckets.min()), int(buckets.max())
-    codes = np.subtract(buckets, low, dtype=np.int32)
     numbers = np.arange(low, high + 1)
     if len(numbers) <= CLOSE:
-        return numbers, codes
-    there = np.bincount(codes) > 0
-    return numbers[there], np.take(np.cumsum(there) - 1, codes)
+        return numbers, lambda some: some - low
+    there = np.bincount(buckets - low) > 0
+    places = np.cumsum(there) - 1
+    return numbers[there], lambda some: places[some - low]
 
 
 def _middle(bucket: npt.NDArray[np.int32]) -> Floats:

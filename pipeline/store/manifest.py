@@ -195,7 +195,7 @@ def chunk_from_values(read: dict[str, Any]) -> ChunkEntry:
 
 
 def _few(values: Any) -> tuple[Value, ...]:
-    if not isinstance(values, list) or not all(isinstance(one, str | int) for one in values):
+    if not isinstance(values, list | tuple) or not all(isinstance(one, str | int) for one in values):
         raise ValueError(f"{str(values)[:40]} are no values")
     return tuple(values)
 
