@@ -27,7 +27,6 @@ WHY_CHARACTERS = 200
 TRIES, AGAIN_S_MAX = 3, 0.2
 MORE_KEYS_MAX = 1000  # an entry that lists so many keys of map columns may not list all
 # SQL over rows of chunks. Columns are matched by name, since each chunk has its own
-_FROM_CHUNKS = "SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
 SERVICE_SQL = f"coalesce({quoted(schema.SERVICE_COLUMN)}, resource_more['service.name'].string)"
 ROOT = "parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0"
 # A negative duration is an end before its start: such a span is where it starts. Values: end, start, start
@@ -36,18 +35,26 @@ IN_RANGE = (
 )
 
 
-def rows_of(urls: Sequence[str]) -> str:
-    """SQL for all rows: of the chunks, whose list is the first value of the statement, and of the table `live`."""
-    return (_FROM_CHUNKS if urls else "") + "SELECT * FROM {live}"
+def rows_of(urls: Sequence[str], *, row_numbers: bool = False) -> str:
+    """SQL for all rows: of the chunks, whose list is the first value of the statement, and of the table `live`.
+
+    row_numbers: with the column `file_row_number`, null of live rows.
+    """
+    return _rows("*", urls, row_numbers=row_numbers)
 
 
-def rows_by_chunk(urls: Sequence[str]) -> str:
+def rows_by_chunk(urls: Sequence[str], *, row_numbers: bool = False) -> str:
     """The same with the column CHUNK_NUMBER, which `live` has: the place of a row's chunk in the list.
 
     Names are slower to group by.
     """
-    chunks = f"SELECT *, file_index AS {CHUNK_NUMBER} FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
-    return (chunks if urls else "") + "SELECT * FROM {live}"
+    return _rows(f"*, file_index AS {CHUNK_NUMBER}", urls, row_numbers=row_numbers)
+
+
+def _rows(selected: str, urls: Sequence[str], *, row_numbers: bool) -> str:
+    numbers, none = (", file_row_number = true", ", NULL::BIGINT AS file_row_number") if row_numbers else ("", "")
+    chunks = f"SELECT {selected} FROM read_parquet(?, union_by_name = true{numbers}) UNION ALL BY NAME "
+    return (chunks if urls else "") + f"SELECT *{none} FROM {{live}}"
 
 
 def numbered(rows: pa.Table, number: int) -> pa.Table:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.query.chunks import ChunkRef, by_cover
+from pipeline.query.chunks import ChunkRef, by_cover, rows_of
 from pipeline.query.comparison import Comparison, Counted, CountedSeries
 from pipeline.query.intervals import Intervals
 from pipeline.query.series import WORDS
@@ -30,10 +30,6 @@ from topics.errors import StoreUnavailableError
 MARKED_SPANS_MAX = 8_000_000  # whose marks are kept for the second pass
 LISTED_BYTES_MAX = 64 << 20  # rows of columns with many values: about 8 million, without a second pass
 PIECE_SPANS = 131_072  # of which the columns are in memory at a time, about
-FROM_CHUNK = (
-    "SELECT * FROM read_parquet(?, union_by_name = true, file_row_number = true) UNION ALL BY NAME "
-    "SELECT *, NULL::BIGINT AS file_row_number FROM {live}"
-)
 BEFORE = 1 << (POINT_BITS - 2)  # intervals before and after the first one, in which spans may start
 
 
@@ -219,7 +215,7 @@ class Counting:
         reader, marks = self._spans.reader, self._marks.get(ref.url)
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
-            text, values = self._marking(Sql(FROM_CHUNK, (urls,)), inside=inside)
+            text, values = self._marking(Sql(rows_of(urls, row_numbers=True), (urls,)), inside=inside)
             return (text, list(values)) if urls else ("SELECT 0 AS file_row_number WHERE false", [])
 
         marked = marks or reader.read([ref], statement, live=self._no_live)

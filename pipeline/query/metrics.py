@@ -46,6 +46,8 @@ from topics.errors import QueryTooLargeError
 
 BATCH_TRACES_MAX = 32_768
 EXAMPLES_OF, EXAMPLES_A_POINT = 20_000, 2
+# Not by how trace IDs begin: some are short ones behind zeros, others begin with the time
+SOME_ROWS = "(file_row_number < ? OR (file_row_number IS NULL AND hash(trace_id) % ?::UBIGINT = 0))"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,16 +292,19 @@ class _Measured:
         condition: Condition,
         of: Callable[[Sql, Sql], Sql],
         came: Came | None = None,
+        *,
+        row_numbers: bool = False,
     ) -> pa.Table | None:
         """What a statement says of each chunk and segment, of those that were asked for before out of the cache.
 
         of: from the rows and their chunk's number to a statement over aligned intervals. came: as ChunkCache.rows has
-        it.
+        it. row_numbers: as of rows_by_chunk.
         """
         first = self._intervals.aligned()[1]
 
         def statement(urls: list[str]) -> tuple[str, list[Any]]:
-            found = of(Sql(rows_by_chunk(urls), (urls,) if urls else ()), Sql(CHUNK_NUMBER))
+            rows = Sql(rows_by_chunk(urls, row_numbers=row_numbers), (urls,) if urls else ())
+            found = of(rows, Sql(CHUNK_NUMBER))
             return found.text, list(found.values)
 
         def placed(found: pa.Table) -> pa.Table:
@@ -326,7 +331,8 @@ class _Measured:
     def examples(self, matched: int) -> pa.Table | None:
         """Some of the spans, as Measure.examples gives them. matched: how many count, of all tenants.
 
-        Of many matches those of some traces are enough: chunks are sorted by trace, so the others are not read.
+        Of many matches those of some rows are enough: of a chunk the first ones, which are whole traces, begun at any
+        time; of live ones those of some traces.
         """
         if self._left is not None:
             return self._left
@@ -337,23 +343,23 @@ class _Measured:
             return None
         counts = condition.expression
         columns = sorted({*EXAMPLE, *compiled.columns, *condition.columns})
-        # A power of two, so that the statement stays the same while more and more spans match
+        # Powers of two, so that the statement stays the same while more and more spans match
         halvings = max(0, (matched // EXAMPLES_OF).bit_length() - 1)
         if halvings:
-            last = 1 << (64 - halvings)
-            counts = all_of([counts, Sql("trace_id < ?::BLOB", (last.to_bytes(8, "big"),))])
+            rows = (1 << max((ref.entry.spans for ref in refs), default=0).bit_length()) >> halvings
+            counts = all_of([counts, Sql(SOME_ROWS, (max(1, rows), 1 << halvings))])
         covered, others, rest = self._spans.by_cover(refs, self._intervals.starts_ns)
         aligned, within = self._aligned(present), all_of([self._intervals.holds(), counts])
 
         def of_others(urls: list[str]) -> tuple[str, list[Any]]:
-            found = compiled.examples(_source(urls), within, EXAMPLES_A_POINT)
+            found = compiled.examples(_source(urls, row_numbers=True), within, EXAMPLES_A_POINT)
             return found.text, list(found.values)
 
         def of_covered(source: Sql, number: Sql) -> Sql:
             return aligned.examples(source, counts, EXAMPLES_A_POINT, number)
 
         with self._step("exemplars"):
-            found = self._of_covered(covered, columns, condition, of_covered)
+            found = self._of_covered(covered, columns, condition, of_covered, row_numbers=True)
             tables = [] if found is None else [found]
             if others or rest.has_rows() or not tables:
                 tables.append(self._spans.read(others, of_others, columns, condition, within=rest))
@@ -417,8 +423,8 @@ def _within_memory(
             compiled = fewer
 
 
-def _source(urls: list[str]) -> Sql:
-    return Sql(rows_of(urls), (urls,) if urls else ())
+def _source(urls: list[str], *, row_numbers: bool = False) -> Sql:
+    return Sql(rows_of(urls, row_numbers=row_numbers), (urls,) if urls else ())
 
 
 def _cells_by_chunk(measure: Measure, where: Sql, source: Sql, number: Sql) -> Sql:

@@ -23,7 +23,7 @@ from pipeline.query.chunk_tasks import Task
 from pipeline.query.dask_cluster import DaskCluster
 from pipeline.query.executor import Executor, OwnThreads
 from pipeline.query.explained import Watch
-from pipeline.query.identifiers import Attribute
+from pipeline.query.identifiers import Intrinsic
 from pipeline.query.intervals import Intervals
 from pipeline.query.metrics import Metrics, MetricsQuestion
 from pipeline.query.search import Search, SearchQuestion
@@ -97,7 +97,7 @@ def questions_to(on: Asked, executor: Executor) -> list[Callable[[], Awaitable[A
         return sorted(zip(map(str, found.series.labels), map(str, values), strict=True)), sorted(found.reasons)
 
     async def values() -> Any:
-        found = await tags.values(TENANTS, Attribute(("span",), "code"), Among(EVERYTHING), 100)
+        found = await tags.values(TENANTS, Intrinsic("name"), Among(EVERYTHING), 100)  # no entry lists them
         return found.values, sorted(found.reasons)
 
     return [search, metric, values]

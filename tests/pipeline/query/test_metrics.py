@@ -20,7 +20,7 @@ from pipeline.traceql.check import check
 from pipeline.traceql.parser import parse
 from tests.pipeline.query.cuts import CELLS_MAX, HOW, PARTITIONS, TENANTS, Asked, Cut, ask, deduplicated, everywhere
 from tests.pipeline.query.test_traceql import SHOP
-from tests.pipeline.query.world import T0, stored
+from tests.pipeline.query.world import T0, OneSpan, stored, trace_id
 from topics.errors import QueryTooLargeError
 from topics.settings import Settings
 
@@ -63,6 +63,22 @@ def test_a_metric_is_the_same_wherever_spans_stand(world: Settings, how: str) ->
             assert answer.series.exemplars or isinstance(query, tree.MetricsMath) or query.second, text
 
     ask(world, SHOP, everywhere(3, how), question)
+
+
+@pytest.mark.parametrize("low", [True, False])
+def test_of_many_matches_some_are_shown_however_their_trace_ids_begin(
+    world: Settings, monkeypatch: pytest.MonkeyPatch, low: bool
+) -> None:
+    monkeypatch.setattr("pipeline.query.metrics.EXAMPLES_OF", 2)
+    alike = [number for number in range(200) if (trace_id(number)[0] < 128) == low][:8]
+
+    async def question(on: Asked) -> None:
+        query = check(parse("{} | rate()"), lambda _: None).body
+        assert not isinstance(query, tree.Pipeline)
+        answer = await on.metrics.measure(TENANTS, MetricsQuestion(query=query, intervals=ALL, exemplars=10))
+        assert answer.series.exemplars
+
+    ask(world, [[OneSpan(number, 1)] for number in alike], everywhere(8, "stored"), question)
 
 
 @pytest.mark.parametrize("text", ["{} | rate() by (name)", "{} | histogram_over_time(duration)"])
