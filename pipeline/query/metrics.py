@@ -6,6 +6,7 @@ batches, and what is left of each is added to the cells.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ from pipeline.traceql import tree
 from topics.errors import QueryTooLargeError
 
 BATCH_TRACES_MAX = 32_768
-EXAMPLES_OF, EXAMPLES_A_POINT = 20_000, 2
+EXAMPLES_OF, EXAMPLES_A_POINT, EXAMPLE_CHUNKS = 20_000, 2, 16
 # Not by how trace IDs begin: some are short ones behind zeros, others begin with the time
 SOME_ROWS = "(file_row_number < ? OR (file_row_number IS NULL AND hash(trace_id) % ?::UBIGINT = 0))"
 
@@ -331,8 +332,8 @@ class _Measured:
     def examples(self, matched: int) -> pa.Table | None:
         """Some of the spans, as Measure.examples gives them. matched: how many count, of all tenants.
 
-        Of many matches those of some rows are enough: of a chunk the first ones, which are whole traces, begun at any
-        time; of live ones those of some traces.
+        Of many matches those of some rows are enough: of some chunks the first ones, which are whole traces, begun at
+        any time; of live ones those of some traces.
         """
         if self._left is not None:
             return self._left
@@ -346,6 +347,7 @@ class _Measured:
         # Powers of two, so that the statement stays the same while more and more spans match
         halvings = max(0, (matched // EXAMPLES_OF).bit_length() - 1)
         if halvings:
+            refs = _some_of(refs)
             rows = (1 << max((ref.entry.spans for ref in refs), default=0).bit_length()) >> halvings
             counts = all_of([counts, Sql(SOME_ROWS, (max(1, rows), 1 << halvings))])
         covered, others, rest = self._spans.by_cover(refs, self._intervals.starts_ns)
@@ -421,6 +423,12 @@ def _within_memory(
             if fewer is None:
                 raise
             compiled = fewer
+
+
+def _some_of(refs: list[ChunkRef]) -> list[ChunkRef]:
+    """EXAMPLE_CHUNKS of many chunks, or up to some more; the same ones while few others come."""
+    share = 1 << max(0, (len(refs) // EXAMPLE_CHUNKS).bit_length() - 1)
+    return [ref for ref in refs if zlib.crc32(ref.entry.name.encode()) % share == 0] or refs
 
 
 def _source(urls: list[str], *, row_numbers: bool = False) -> Sql:
