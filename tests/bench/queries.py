@@ -18,7 +18,7 @@ from tests.bench.page import page_rows
 from tests.bench.processes import Measured, send_load, until
 from tests.bench.report import Report
 from tests.bench.rows import SEED, Bench, Figures
-from topics.settings import Settings
+from topics.settings import Settings, WorkerSettings
 
 WARM = 5  # a warm figure is the median of so many
 LIVE_S, LIVE_RATE = 60, 5_000.0
@@ -98,11 +98,20 @@ class QueryBench:
             report.measure("a panel refreshed", lambda: self._refresh(settings, began_s - 60, int(time.time()) + 60))
             with self._bench.process("serve", settings) as querier:
                 report.group("the page", lambda: page_rows(report, querier.url, receiver.url, SEED + 17))
+        self._crowd(report, settings)
+        report.measure("memory", lambda: {"peak memory, querier, any question": max(peaks)})
+
+    def _crowd(self, report: Report, settings: Settings) -> None:
+        """Beside a worker that seals as it does by default: what is live must find room in a querier."""
+        usual = settings.model_copy(
+            update={"worker": WorkerSettings(port=settings.worker.port, data_dir=settings.worker.data_dir)}
+        )
+        with self._bench.process("receive", usual) as receiver, self._bench.process("worker", usual) as worker:
+            until(lambda: worker.metric("spanstream_worker_lag_records") == 0, 120, "the worker has caught up")
             for number, kind in enumerate(BY):
-                with self._bench.process("serve", settings) as querier:
+                with self._bench.process("serve", usual) as querier:
                     seed = SEED + 19 + number
                     report.measure("a crowd", lambda: found_in_a_crowd(receiver, querier, seed, kind))  # noqa: B023
-        report.measure("memory", lambda: {"peak memory, querier, any question": max(peaks)})
 
     def _fill(self, settings: Settings) -> Figures:
         soon = settings.model_copy(update={"worker": settings.worker.model_copy(update={"seal_age_s": 15.0})})
