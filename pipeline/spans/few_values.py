@@ -23,7 +23,7 @@ class FewValues:
         self._many = set[str]()
 
     def add(self, spans: pa.Table) -> None:
-        """Some more of the chunk's rows. Off the GIL for the most part; 0.05 us a span."""
+        """Some more of the chunk's rows. Off the GIL for the most part; 0.1 to 0.15 us a span."""
         for name in spans.column_names:
             if name in self._many or schema.parse_column(name) is None:
                 continue
