@@ -153,6 +153,11 @@ def refs_of(entries: Iterable[ChunkEntry], horizons: Mapping[int, int]) -> list[
     return refs
 
 
+def all_more_keys(entry: ChunkEntry) -> tuple[str, ...] | None:
+    """The keys of a chunk's map columns; None where its entry may not list all."""
+    return None if len(entry.more_keys) >= MORE_KEYS_MAX else entry.more_keys
+
+
 @dataclass(frozen=True, slots=True)
 class Present:
     """Which columns exist in some chunks and live segments: what exists nowhere is not asked for."""
@@ -168,7 +173,7 @@ class Present:
         return cls(
             columns=live.union(*(ref.entry.attributes for ref in refs)),
             more_keys=frozenset(key for ref in refs for key in ref.entry.more_keys),
-            more_unknown=any(len(ref.entry.more_keys) >= MORE_KEYS_MAX for ref in refs)
+            more_unknown=any(all_more_keys(ref.entry) is None for ref in refs)
             or any(schema.more_column(scope) in live for scope in schema.SCOPES),
         )
 

@@ -150,7 +150,7 @@ def _aggregates(metric: tree.Metric, value: Value, weight: Sql | None) -> list[S
         case "histogram_over_time":
             return [sql("{} AS bucket", _power_of_two(value)), spans]
         case "quantile_over_time":
-            return _listing(metric, value, number, weight)
+            return _listing(metric, number, weight)
         case "min_over_time" | "max_over_time":
             function = metric.function.removesuffix("_over_time")
             return [sql("count({}) AS spans", number), sql(f"{function}({{}}) AS value", number)]
@@ -160,13 +160,11 @@ def _aggregates(metric: tree.Metric, value: Value, weight: Sql | None) -> list[S
     return [sql("count({}) AS spans", number), sql("{} AS value", _sum(metric, value))]
 
 
-def _listing(metric: tree.Metric, value: Value, number: Sql, weight: Sql | None) -> list[Sql]:
+def _listing(metric: tree.Metric, number: Sql, weight: Sql | None) -> list[Sql]:
     """Of quantiles: the buckets of all values."""
-    if metric.of == DURATION and weight is None:  # each span has one, and none is negative
-        seconds, size = sql(f"({{}}::DOUBLE / {NS_PER_S})", value.of["duration"]), _size_bucket("{}")
-        bucket = sql(f"(CASE WHEN {{}} = 0 THEN 0 ELSE {size} END)::INTEGER", seconds, seconds)
-        return [sql("list({}) AS buckets", bucket), Sql("count(*) AS spans")]
     lists = {"buckets": _log_bucket(number)} | ({} if weight is None else {"weights": weight})
+    if metric.of == DURATION:  # each span has one
+        return [*(sql(f"list({{}}) AS {name}", one) for name, one in lists.items()), Sql("count(*) AS spans")]
     each = [sql(f"list({{}}) FILTER (WHERE {{}} IS NOT NULL) AS {name}", one, number) for name, one in lists.items()]
     return [*each, sql("count({}) AS spans", number)]
 
@@ -186,12 +184,8 @@ def _sum(metric: tree.Metric, value: Value) -> Sql:
 
 
 def _log_bucket(number: Sql) -> Sql:
-    signed = f"sign({{}}) * {_size_bucket('abs({})')}"
-    return sql(f"(CASE WHEN {{}} = 0 THEN 0 ELSE {signed} END)::INTEGER", number, number, number)
-
-
-def _size_bucket(size: str) -> str:
-    return f"({ZERO_BUCKET} + ceil(ln({size}) / ln({GROWTH})))"
+    size = f"({ZERO_BUCKET} + ceil(ln(abs({{}})) / ln({GROWTH})))"
+    return sql(f"(CASE WHEN {{}} = 0 THEN 0 ELSE sign({{}}) * {size} END)::INTEGER", number, number, number)
 
 
 def _power_of_two(value: Value) -> Sql:

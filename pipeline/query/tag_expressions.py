@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from pipeline.query.chunks import MORE_KEYS_MAX, ROOT, Present
+from pipeline.query.chunks import ROOT, Present, all_more_keys
 from pipeline.query.engine import quoted
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.values import TYPE_NAMES
@@ -74,9 +74,8 @@ def listed_in(each: Expression, entry: ChunkEntry) -> Iterable[Value] | None:
     """All its values in a chunk, where the chunk's entry tells them; None where it does not."""
     column, parsed = each.columns[0], schema.parse_column(each.columns[0])
     if each.parameters:  # of a key in a map column
-        scope = column.removesuffix("_more")
-        told = len(entry.more_keys) < MORE_KEYS_MAX and f"{scope}.{each.parameters[0]}" not in entry.more_keys
-        return () if told else None
+        keys, key = all_more_keys(entry), f"{column.removesuffix('_more')}.{each.parameters[0]}"
+        return None if keys is None or key in keys else ()
     if parsed is None or each.where != "true":
         return None
     if column not in entry.attributes:

@@ -13,11 +13,11 @@ from pipeline.query import trace_rows
 from pipeline.query.blocks import LiveSegment
 from pipeline.query.chunk_cache import Came, ChunkCache
 from pipeline.query.chunks import (
-    MORE_KEYS_MAX,
     ChunkReader,
     ChunkRef,
     ForChunks,
     Present,
+    all_more_keys,
     by_cover,
     numbered,
     refs_of,
@@ -209,7 +209,7 @@ def fitting(refs: Sequence[ChunkRef], condition: Condition) -> list[ChunkRef]:
 def _why_not(entry: ChunkEntry, condition: Condition) -> str:
     """Why no row of a chunk can fulfil a condition; empty where one may."""
     service = condition.service
-    more_keys = None if len(entry.more_keys) >= MORE_KEYS_MAX else entry.more_keys
+    more_keys = all_more_keys(entry)
     all_named = more_keys is not None and f"resource.{SERVICE}" not in more_keys and OTHERS not in entry.services
     if service is not None and all_named and not any(map(service, entry.services)):
         return "has no span of such a service"

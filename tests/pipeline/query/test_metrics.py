@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.query import comparison, executor
@@ -63,6 +64,21 @@ def test_a_metric_is_the_same_wherever_spans_stand(world: Settings, how: str) ->
             assert answer.series.exemplars or isinstance(query, tree.MetricsMath) or query.second, text
 
     ask(world, SHOP, everywhere(3, how), question)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_quantiles_of_spans_that_end_before_they_start_are_below_zero(world: Settings, how: str) -> None:
+    async def question(on: Asked) -> list[float]:
+        query = check(parse("{} | quantile_over_time(duration, 0, 0.5, 1)"), lambda _: None).body
+        assert not isinstance(query, tree.Pipeline)
+        answer = await on.metrics.measure(TENANTS, MetricsQuestion(query=query, intervals=ALL))
+        assert answer.reasons == []
+        return sorted(float(values[0]) for values in answer.series.values)
+
+    records = [[OneSpan(number, 1, duration_ms=ms)] for number, ms in enumerate((-40, 0, 20))]
+    found = ask(world, records, everywhere(3, how), question)
+
+    assert np.allclose(found, [-0.04, 0.0, 0.02], rtol=0.01, atol=0)
 
 
 @pytest.mark.parametrize("low", [True, False])
