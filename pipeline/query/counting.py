@@ -21,10 +21,11 @@ import pyarrow.parquet as pq
 from pipeline.query.chunks import ChunkRef, by_cover, rows_of
 from pipeline.query.comparison import Comparison, Counted, CountedSeries
 from pipeline.query.intervals import Intervals
+from pipeline.query.marks import Marks, Presence
 from pipeline.query.series import WORDS
 from pipeline.query.sql import Sql, sql
 from pipeline.query.tenant_spans import TenantSpans
-from pipeline.query.value_counts import LOW_BITS, POINT_BITS, Cells, Column, Ints, Marks, Tally, ValueCounts
+from pipeline.query.value_counts import LOW_BITS, POINT_BITS, Cells, Column, Ints, Tally, ValueCounts
 from topics.errors import StoreUnavailableError
 
 MARKED_SPANS_MAX = 8_000_000  # whose marks are kept for the second pass
@@ -166,8 +167,9 @@ class Counting:
         names = list(counts.only or self._columns)
         self._add_chunks(counts, others, names, whole=False)
         live = live or self._live()
+        some = Presence(live.marks)
         with ThreadPoolExecutor(pa.cpu_count(), "count") as threads:  # one column a core
-            tallies = threads.map(partial(self._tally, counts, live.rows, live.marks), names)
+            tallies = threads.map(partial(self._tally, counts, live.rows, some), names)
             for name, tally in zip(names, tallies, strict=True):
                 counts.add(name, tally)
         counts.together()
@@ -238,7 +240,7 @@ class Counting:
         found = list[tuple[str, Tally | None]]()
         for first, rows in _pieces(file, names):
             self._spans.reader.session.check()
-            some = marks.slice(first, rows.num_rows)
+            some = Presence(marks.slice(first, rows.num_rows))
             found += ((name, self._tally(counts, rows, some, name)) for name in names)
         with self._adding:
             for name, tally in found:
@@ -262,14 +264,14 @@ class Counting:
         if sum(len(one.group) for one in self._marks.values()) + len(marks.group) <= MARKED_SPANS_MAX:
             self._marks[ref.url] = marks
 
-    def _tally(self, counts: ValueCounts, rows: pa.Table, marks: Marks, name: str) -> Tally | None:
+    def _tally(self, counts: ValueCounts, rows: pa.Table, some: Presence, name: str) -> Tally | None:
         counted = self._columns[name]
         if name in rows.column_names:
             values = rows.column(name)
             values = pc.fill_null(values, 0) if counted.type in WORDS else values
-            return counts.tally(name, values, marks, blank=bool(counted.scope) or counted.type in WORDS)
+            return counts.tally(name, values, some, blank=bool(counted.scope) or counted.type in WORDS)
         if counted.type in WORDS:
-            return counts.tally(name, pa.chunked_array([pa.repeat(pa.scalar(0, pa.int32()), rows.num_rows)]), marks)
+            return counts.tally(name, pa.chunked_array([pa.repeat(pa.scalar(0, pa.int32()), rows.num_rows)]), some)
         return None
 
     # ---- what is told

@@ -17,37 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query.coded import Coded
+from pipeline.query.marks import SIDES, Presence
 
 Ints = npt.NDArray[np.int64]
 FEW = 4096  # values of a column of which the intervals are counted in the first pass
 POINT_BITS = 26  # of an interval, in a cell's number; below it one bit for the side
 LOW_BITS = (1 << POINT_BITS) - 1
-SIDES = 2
 PILED, PILED_MIN = 2, 16_384  # cells lie beside what they are to be added to up to so many times as many, and some
+PILED_BYTES_MIN = 4 << 20  # the same of tallies
 SPARSE = 4  # cells are listed where there would be so many more of them than rows
-
-
-class Marks(NamedTuple):
-    """Of each row its group: interval and side in one number, `groups` where it does not count. low: interval of 0."""
-
-    group: npt.NDArray[np.int32]
-    low: int
-    groups: int
-
-    @classmethod
-    def of(cls, table: pa.Table, rows: int) -> Marks:
-        """table: `file_row_number`, `selected`, `point` of those of the rows that count."""
-        at = table.column("file_row_number").to_numpy()
-        point = table.column("point").to_numpy()
-        low = int(point.min()) if len(point) else 0
-        groups = SIDES * (int(point.max()) - low + 1) if len(point) else 0
-        group = np.full(rows, groups, dtype=np.int32)
-        group[at] = (point - low) * SIDES + table.column("selected").to_numpy()
-        return cls(group, low, groups)
-
-    def slice(self, first: int, count: int) -> Marks:
-        """Of some of the rows; they have few of the intervals where rows are sorted by time."""
-        return self._replace(group=self.group[first : first + count])
 
 
 class Cells(NamedTuple):
@@ -73,6 +51,11 @@ class Cells(NamedTuple):
             return several[0]
         numbers = np.concatenate([np.zeros(0, dtype=np.int64), *(one.numbers for one in several)])
         counts = np.concatenate([np.zeros(0, dtype=np.int64), *(one.counts for one in several)])
+        return cls.summed(numbers, counts)
+
+    @classmethod
+    def summed(cls, numbers: Ints, counts: Ints) -> Cells:
+        """Of numbers that may be there several times."""
         return cls._added_by_place(numbers, counts) or cls._added_in_order(numbers, counts)
 
     @classmethod
@@ -115,6 +98,7 @@ class Tally(NamedTuple):
     """What some rows of a column come to: the codes of its own values by interval and side, and all together.
 
     few: intervals are counted; else all stand in interval 0. rows: where intervals are not counted, if they are listed.
+    once: each value is there once.
     """
 
     values: pa.Array
@@ -124,6 +108,12 @@ class Tally(NamedTuple):
     there: Cells
     few: bool
     rows: Rows | None = None
+    once: bool = True
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes beside its rows."""
+        return int(self.values.nbytes) + self.codes.nbytes + self.low_bits.nbytes + self.counts.nbytes
 
     def pointed(self) -> Rows:
         """Its rows, listed or counted."""
@@ -148,20 +138,25 @@ class Column:
     def with_tally(self, tally: Tally) -> Column:
         """With further rows. To find out which values are new takes as long as to look at all: it is done seldom."""
         found = replace(self, waiting=(*self.waiting, tally))
-        new = sum(len(one.values) for one in found.waiting)
-        return found._joined() if new > PILED * len(self.values) + PILED_MIN else found
+        new = sum(one.nbytes for one in found.waiting)
+        return found._joined() if new > PILED * self.nbytes + PILED_BYTES_MIN else found
+
+    @property
+    def has_few(self) -> bool:
+        """As far as it is known: few values each, all together may be many."""
+        return self.few and all(one.few for one in self.waiting)
 
     def _joined(self) -> Column:
         """With one dictionary. Its own values come first, so that their codes stay."""
         if not self.waiting:
             return self
         values = [held for held in (self.values, *(one.values for one in self.waiting)) if len(held)]
-        if len(values) == 1:  # each once already
+        if len(values) == 1 and all(one.once for one in self.waiting):
             coded = pa.DictionaryArray.from_arrays(np.arange(len(values[0]), dtype=np.int32), values[0])
         else:
             coded = pa.concat_arrays(values or [self.values]).dictionary_encode()
         of_all, first = coded.indices.to_numpy().astype(np.int64), len(self.values)
-        few = self.few and all(one.few for one in self.waiting) and len(coded.dictionary) <= FEW
+        few = self.has_few and len(coded.dictionary) <= FEW
         cells, there, rows = self.cells, self.there, self.rows
         if self.few and not few:
             rows = None if rows is None else tuple(map(_rows_of, cells))
@@ -169,6 +164,7 @@ class Column:
         for one in self.waiting:
             codes = of_all[first : first + len(one.values)]
             new = Cells(codes[one.codes] << POINT_BITS | one.low_bits, one.counts)
+            new = new if one.once else Cells.summed(*new)
             cells = _piled(cells, new if few or not one.few else _without_points(new))
             there = _piled(there, one.there)
             if rows is not None and not few:
@@ -271,25 +267,22 @@ def _piled(parts: tuple[Cells, ...], new: Cells) -> tuple[Cells, ...]:
     return (Cells.added(parts),) if sum(others) > PILED * first + PILED_MIN else parts
 
 
-def tallied(coded: Coded, marks: Marks, base: int, *, listed: bool = False) -> Tally:
-    """One pass over the rows; those that do not count, or have no value, have numbers of their own."""
-    (values, codes), (group, low, groups) = coded, marks
-    none, few, shift = len(values), len(values) <= FEW, (low - base) << 1
-    by, size = (group, groups) if few else (np.where(group < groups, group & 1, SIDES).astype(np.int32), SIDES)
-    width = size + 1
-    wide = codes.astype(np.int64) if (none + 1) * width >= np.iinfo(np.int32).max else codes
-    numbers, counts = Cells.tallied(wide * wide.dtype.type(width) + by, (none + 1) * width)
+def tallied(coded: Coded, presence: Presence, base: int, *, listed: bool = False) -> Tally:
+    """One pass over the rows."""
+    (values, codes, group, once), (_, low, groups) = coded, presence.marks
+    few, shift = len(values) <= FEW, (low - base) << 1
+    by, width = (group, groups) if few else (group & 1, SIDES)
+    wide = codes.astype(np.int64) if len(values) * width >= np.iinfo(np.int32).max else codes
+    numbers, counts = Cells.tallied(wide * wide.dtype.type(width) + by, len(values) * width)
     found, at = np.divmod(numbers, width)
-    kept = (at < size) & (found < none)
-    found, at, counts = found[kept], at[kept], counts[kept]
     if few:
         sums = np.bincount(at, counts).astype(np.int64)
         groups_there = np.flatnonzero(sums)
-        return Tally(values, found, at + shift, counts, Cells(groups_there + shift, sums[groups_there]), few)
-    inside = np.flatnonzero((codes < none) & (group < groups))
-    groups_there, sums = Cells.tallied(group[inside], groups)
-    rows = Rows(codes[inside], group[inside] + np.int32(shift)) if listed else None
-    return Tally(values, found, at, counts, Cells(groups_there + shift, sums), few, rows)
+        there = Cells(groups_there + shift, sums[groups_there])
+        return Tally(values, found, at + shift, counts, there, few, once=once)
+    groups_there, sums = Cells.tallied(group, groups)
+    rows = Rows(codes, group + np.int32(shift)) if listed else None
+    return Tally(values, found, at, counts, Cells(groups_there + shift, sums), few, rows, once)
 
 
 def _rows_of(cells: Cells) -> Rows:
@@ -319,14 +312,13 @@ class ValueCounts:
         """One that can be added to."""
         return ValueCounts(self.base, self.only, dict(self.columns))
 
-    def tally(self, name: str, values: pa.ChunkedArray, marks: Marks, *, blank: bool = True) -> Tally | None:
-        """What some rows of a column, with nulls, come to; changes nothing. blank: whether an empty text is a value."""
-        coded = Coded.of(values) if blank else Coded.of(values).without("")
-        if not len(coded.values):
-            return None
-        if (known := self.only.get(name)) is not None:
-            coded = coded.among(known)
-        return tallied(coded, marks, self.base, listed=bool(self.listed_bytes_max))
+    def tally(self, name: str, values: pa.ChunkedArray, presence: Presence, *, blank: bool = True) -> Tally | None:
+        """What some rows of a column come to; changes nothing. blank: whether an empty text is a value."""
+        known, column = self.only.get(name), self.columns.get(name)
+        coded = Coded.of(values, presence, once=column is None or column.has_few)
+        coded = coded if blank else coded.without("")
+        coded = coded if known is None else coded.among(known)._replace(once=True)
+        return tallied(coded, presence, self.base, listed=bool(self.listed_bytes_max)) if len(coded.codes) else None
 
     def add(self, name: str, tally: Tally | None) -> None:
         """Some rows of a column."""

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.query.coded import Coded
-from pipeline.query.value_counts import FEW, POINT_BITS, Cells, Marks, ValueCounts
+from pipeline.query.marks import Marks, Presence
+from pipeline.query.value_counts import FEW, POINT_BITS, Cells, ValueCounts
 
 BASE = -100
 
@@ -27,7 +28,7 @@ def marks(side: list[int], point: list[int]) -> Marks:
 
 
 def add(counts: ValueCounts, name: str, values: pa.ChunkedArray, marked: Marks, *, blank: bool = True) -> None:
-    counts.add(name, counts.tally(name, values, marked, blank=blank))
+    counts.add(name, counts.tally(name, values, Presence(marked), blank=blank))
 
 
 def cells_of(cells: tuple[Cells, ...]) -> dict[tuple[int, int, int], int]:
@@ -186,22 +187,43 @@ def test_rows_that_are_listed_have_the_intervals_of_any_values(distinct: int, ro
     ],
 )
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_column_is_its_values_and_a_code_a_row(values: list[object], kind: pa.DataType, first: int) -> None:
+@pytest.mark.parametrize("left_out", [None, 2])
+def test_a_column_is_its_values_and_a_code_a_row_that_counts(
+    values: list[object], kind: pa.DataType, first: int, left_out: int | None
+) -> None:
     column = pa.chunked_array([pa.array(values, kind)]).slice(first)
+    sides = [-1 if row == left_out else row % 2 for row in range(len(column))]
 
-    coded = Coded.of(column)
+    coded = Coded.of(column, Presence(marks(sides, [0] * len(sides))))
 
-    known = [*coded.values.to_pylist(), None]
-    assert None not in known[:-1]
+    known = coded.values.to_pylist()
+    assert None not in known
     assert len(set(known)) == len(known)
-    assert [known[code] for code in coded.codes.tolist()] == column.to_pylist()
+    expected = [(value, side) for value, side in zip(column.to_pylist(), sides, strict=True) if value is not None]
+    told = [(known[code], side) for code, side in zip(coded.codes.tolist(), coded.group.tolist(), strict=True)]
+    assert told == [(value, side) for value, side in expected if side >= 0]
 
 
-def test_values_of_texts_that_come_in_several_dictionaries_are_one() -> None:
+@pytest.mark.parametrize("once", [True, False])
+def test_values_of_texts_that_come_in_several_dictionaries_are_one_where_it_is_asked_for(once: bool) -> None:
     pieces = [pa.array(values, pa.string()).dictionary_encode() for values in (["a", None, "b"], ["b", "c", None])]
 
-    coded = Coded.of(pa.chunked_array(pieces))
+    coded = Coded.of(pa.chunked_array(pieces), Presence(marks([0, 0, 0, 1, 1, 1], [0] * 6)), once=once)
 
-    known = [*coded.values.to_pylist(), None]
-    assert [known[code] for code in coded.codes.tolist()] == ["a", None, "b", "b", "c", None]
-    assert coded.among(pa.array(["c", "z"])).codes.tolist() == [2, 2, 2, 2, 0, 2]
+    known = coded.values.to_pylist()
+    assert len(known) == (3 if once else 4)
+    assert [known[code] for code in coded.codes.tolist()] == ["a", "b", "b", "c"]
+    assert coded.group.tolist() == [0, 0, 1, 1]
+    some = coded.among(pa.array(["c", "z", "a"]))
+    assert some.codes.tolist() == [2, 0]
+    assert some.group.tolist() == [0, 1]
+
+
+def test_columns_that_lack_a_value_in_the_same_rows_share_the_list_of_the_others() -> None:
+    presence = Presence(marks([0, 1, -1, 0], [0] * 4))
+    one, other = pa.array([None, 2, 3, 4]), pa.array(["", "b", None, None])
+
+    assert presence.of(one) is presence.of(pa.array([None, 6, 7, 8]))
+    assert presence.of(one).group.tolist() == [1, 0]
+    assert presence.of(other).group.tolist() == [0, 1]
+    assert presence.of(pa.array([1, 2, 3, 4])).group.tolist() == [0, 1, 0]
