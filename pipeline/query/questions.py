@@ -35,7 +35,7 @@ from pipeline.query.settled import settled
 from pipeline.query.snapshot import Horizons, Snapshots, Tail
 from pipeline.query.spread import executor_of
 from pipeline.query.statement import Statement
-from pipeline.query.tags import Among, Range, TagAnswer, TagCatalog, Tags
+from pipeline.query.tags import Among, FoundServices, Range, TagAnswer, TagCatalog, Tags
 from pipeline.query.tags import Heard as HeardTags
 from pipeline.query.tail import TailReader
 from pipeline.query.tenant_sql import SqlAnswer, TenantSql
@@ -53,7 +53,7 @@ from topics.spans_by_trace import TENANT_HEADER
 from topics.topic import full_name, is_missing
 
 IO_THREADS = 8
-Answered = TypeVar("Answered", FoundTrace, SearchAnswer, MetricsAnswer, TagAnswer)
+Answered = TypeVar("Answered", FoundTrace, SearchAnswer, MetricsAnswer, TagAnswer, FoundServices)
 _TABLE = re.compile(r"[a-z]{1,40}")
 WAIT_S = 1.0
 SOON_S = 2.0
@@ -184,20 +184,20 @@ class Questions:
         """One trace by its ID (16 bytes)."""
         traces = self._ready().traces
         async with self.under_way.turn(tenants, "trace", trace_id.hex(), Lane.TRACE):
-            return await self._settled(lambda: traces.find(tenants, trace_id, start_ns, end_ns))
+            return await self._settled(partial(traces.find, tenants, trace_id, start_ns, end_ns))
 
     async def part_of(self, tenants: Sequence[str], found: FoundTrace, asked: TraceFilter) -> FoundTrace:
         """The wanted spans of a found trace."""
         text = f"{found.trace_id.hex()}: {text_of(asked.condition)}"
-        async with self.under_way.turn(tenants, "part of a trace", text):
-            return await self._engine.run(lambda session: filtered(session, found, asked))
+        ask = partial(self._engine.run, lambda session: filtered(session, found, asked))
+        return await self._in_lane(tenants, "part of a trace", text, ask)
 
     async def search(
         self, tenants: Sequence[str], question: SearchQuestion, heard: Heard | None = None
     ) -> SearchAnswer:
         """Traces by TraceQL or tags; `heard` is told what is found so far."""
         search = self._ready().search
-        ask = partial(search.find, tenants, question, heard)
+        ask = partial(self._settled, partial(search.find, tenants, question, heard))
         return await self._in_lane(tenants, "search", _searched(question), ask, lane_of(question))
 
     async def metrics(
@@ -205,7 +205,7 @@ class Questions:
     ) -> MetricsAnswer:
         """What spans come to over time; `heard` is told what is measured so far."""
         metrics = self._ready().metrics
-        ask = partial(metrics.measure, tenants, question, heard)
+        ask = partial(self._settled, partial(metrics.measure, tenants, question, heard))
         return await self._in_lane(tenants, "metrics", text_of(question.query), ask)
 
     async def _in_lane(
@@ -219,7 +219,7 @@ class Questions:
         """Few questions know how much they will read: they begin as short ones, and where they are not, again."""
         try:
             async with self.under_way.turn(tenants, kind, text, lane):
-                return await self._settled(lambda: ask(lane=lane))
+                return await ask(lane=lane)
         except QueryTooLargeError:
             if lane is not Lane.SHORT:
                 raise
@@ -250,7 +250,7 @@ class Questions:
     ) -> TagAnswer:
         """Attribute keys by scope; `heard` is told what is found so far."""
         tags = self._ready().tags
-        ask = partial(tags.names, tenants, scopes, among, limit, heard)
+        ask = partial(self._settled, partial(tags.names, tenants, scopes, among, limit, heard))
         return await self._in_lane(tenants, "tag names", f"{', '.join(scopes)}{_among(among)}", ask)
 
     async def tag_values(
@@ -263,15 +263,14 @@ class Questions:
     ) -> TagAnswer:
         """Values of a tag; `heard` is told those that are found so far."""
         tags = self._ready().tags
-        ask = partial(tags.values, tenants, of, among, limit, heard)
+        ask = partial(self._settled, partial(tags.values, tenants, of, among, limit, heard))
         return await self._in_lane(tenants, "tag values", f"{_tag(of)}{_among(among)}", ask)
 
     async def services(self, tenants: Sequence[str], within: Range) -> tuple[dict[str, dict[str, int]], list[str]]:
         """Service -> operation -> spans; and why it may not be complete."""
-        tags = self._ready().tags
-        async with self.under_way.turn(tenants, "services", ""):
-            ask = partial(tags.services, tenants, within)
-            return await settled(self._ready().snapshots, ask, lambda answer: answer[1])
+        ask = partial(self._settled, partial(self._ready().tags.services, tenants, within))
+        found = await self._in_lane(tenants, "services", "", ask)
+        return found.operations, found.reasons
 
     async def where(self, found: FoundTrace, *, everything: bool) -> dict[str, Any]:
         """Where each part of a found trace stands: partition, offsets, live segment or manifest, chunk and bucket.
@@ -405,8 +404,8 @@ class Questions:
         telemetry.ENGINE_BYTES.set(self._engine.nbytes())
         telemetry.COPIES_BYTES.set(self._engine.copied_bytes())
 
-    async def _settled(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
-        return await settled(self._ready().snapshots, ask, lambda answer: answer.reasons)
+    async def _settled(self, ask: Callable[..., Awaitable[Answered]], **lane: Lane) -> Answered:
+        return await settled(self._ready().snapshots, partial(ask, **lane), lambda answer: answer.reasons)
 
     # ---- opening
 

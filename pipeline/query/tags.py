@@ -1,8 +1,8 @@
 """Tag names, tag values, services: what there is to ask for.
 
 Names come from the catalog and the live segments: with a range, from the chunks that overlap it; with a condition, from
-the spans that fulfil it. Values and counts come from the rows: with a range, from spans that overlap it; services of
-chunks that lie in the range from the catalog.
+the spans that fulfil it. Values and counts come from the rows: with a range, from spans that overlap it. Of chunks that
+lie in the range, the catalog knows the values of columns that have few.
 """
 
 from __future__ import annotations
@@ -73,6 +73,13 @@ class TagValue(NamedTuple):
 
     type: str
     value: str
+
+
+class FoundServices(NamedTuple):
+    """operations: service -> operation -> spans; reasons: why some may be missing."""
+
+    operations: dict[str, dict[str, int]]
+    reasons: list[str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -232,8 +239,8 @@ class Tags:
                 came(each, _values_in(of_whole))
         return refs
 
-    async def services(self, tenants: Sequence[str], within: Range) -> tuple[dict[str, dict[str, int]], list[str]]:
-        """Service -> operation -> spans, and why it may not be complete.
+    async def services(self, tenants: Sequence[str], within: Range, *, lane: Lane = Lane.LONG) -> FoundServices:
+        """How many spans there are of each operation.
 
         A copy of a stored span counts until the worker has reached and dropped it; a late one until compaction.
         """
@@ -252,14 +259,15 @@ class Tags:
             for tenant in tenants:
                 entries = self._catalog.chunks_for(tenant, *within) if within is not None else []
                 refs = refs_of(entries, snapshot.horizons)
+                session.open([ref.wanted for ref in refs])
                 statement = partial(_services_sql, within=within)
                 rows = reader.read(refs, statement, live=_service_rows(snapshot, tenant))
                 for row in rows.to_pylist():
                     add_services(total, {"": {row["service"]: {row["name"]: row["spans"]}}})
 
-        await self._engine.run(work)
+        await self._engine.run(work, lane=lane)
         check_found(reasons, found=bool(total))
-        return total.get("", {}), reasons
+        return FoundServices(total.get("", {}), reasons)
 
     def _totals(self, tenants: Sequence[str]) -> Services:
         """What is stored, counted, of these tenants together."""

@@ -23,6 +23,13 @@ pytestmark = pytest.mark.integration
 TENANT = "single-tenant"
 RANGE = {"start": str(T0 // 10**9 - 10), "end": str(T0 // 10**9 + 100)}
 IN_CHUNK, LIVE = "{ span.in = `chunk` }", "{ span.fresh = true }"
+
+
+def of_partition(partition: int, count: int) -> list[int]:
+    """Some traces that stand on a partition."""
+    return [n for n in range(1, 100) if partition_of(trace_id(n), PARTITIONS) == partition][:count]
+
+
 QUESTIONS = (
     ("/api/search", {"q": IN_CHUNK}),
     ("/api/search", {"q": LIVE}),
@@ -34,12 +41,9 @@ QUESTIONS = (
     ("/api/v2/search/tags", {}),
     ("/api/v2/search/tag/span.in/values", {}),
     ("/api/v2/search/tag/span.in/values", {"q": "{ duration > 10ms }"}),
+    ("/api/services", {}),
+    (f"/api/v2/traces/{trace_id(of_partition(0, 1)[0]).hex()}", {"q": IN_CHUNK}),
 )
-
-
-def of_partition(partition: int, count: int) -> list[int]:
-    """Some traces that stand on a partition."""
-    return [n for n in range(1, 100) if partition_of(trace_id(n), PARTITIONS) == partition][:count]
 
 
 def two_spans(trace: int, *attributes: tuple[str, Value]) -> list[OneSpan]:
@@ -96,8 +100,10 @@ def test_a_short_question_waits_for_no_long_one(store_settings: StoreSettings, t
                     await asyncio.sleep(0.01)
 
                 short = await client.get("/api/search", params={**RANGE, "q": LIVE})
+                part = await client.get(f"/api/v2/traces/{trace_id(of_partition(1, 1)[0]).hex()}", params={"q": LIVE})
 
                 assert len(short.json()["traces"]) == 2
+                assert part.json()["trace"]["resourceSpans"]
                 assert not long.done()
                 for _, leave in held:
                     leave()
