@@ -30,6 +30,11 @@ def cells(buckets: st.SearchStrategy[int]) -> st.SearchStrategy[list[Cell]]:
     return st.lists(split, min_size=1, max_size=8)
 
 
+def number_of(bucket: int) -> float:
+    """A number in the middle of a bucket."""
+    return 0.0 if bucket == 0 else math.copysign(GROWTH ** (abs(bucket) - ZERO_BUCKET - 0.5), bucket)
+
+
 def expected(given_cells: list[Cell], label: str, point: int, q: float, *, weighted: bool) -> float:
     found = sorted(
         (bucket, weight if weighted else 1.0)
@@ -43,23 +48,24 @@ def expected(given_cells: list[Cell], label: str, point: int, q: float, *, weigh
     for bucket, weight in found:
         below += weight
         if below >= rank - 1e-9:
-            return 0.0 if bucket == 0 else math.copysign(GROWTH ** (abs(bucket) - ZERO_BUCKET - 0.5), bucket)
+            return number_of(bucket)
     raise AssertionError
 
 
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("dense", "at_once"), [(measure.DENSE_CELLS_MAX, measure.COUNTED_AT_ONCE), (3000, 5), (1, 1)])
 @settings(deadline=None)
 @given(cells(NEAR) | cells(FAR))
 def test_quantiles_are_those_of_sorted_values(
-    dense: int, at_once: int, weighted: bool, given_cells: list[Cell]
+    dense: int, at_once: int, weighted: bool, kind: pa.DataType, given_cells: list[Cell]
 ) -> None:
     points, labels, buckets, weights = (list(column) for column in zip(*given_cells, strict=True))
     table = pa.table(
         {
             "point": pa.array(points, pa.int64()),
             "l0_string": pa.array(labels),
-            "buckets": pa.array(buckets, pa.list_(pa.int32())),
+            "numbers": pa.array([[number_of(one) for one in each] for each in buckets], pa.list_(kind)),
             **({"weights": pa.array(weights, pa.list_(pa.float64()))} if weighted else {}),
             "spans": pa.array([len(one) for one in buckets], pa.int64()),
         }
