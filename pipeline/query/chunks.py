@@ -15,7 +15,7 @@ from pipeline import telemetry
 from pipeline.query.copies import Wanted
 from pipeline.query.engine import Session, quoted
 from pipeline.spans import schema
-from pipeline.store.manifest import ChunkEntry
+from pipeline.store.manifest import MORE_KEYS_MAX, ChunkEntry
 from topics.errors import OvertakenError, StoreUnavailableError
 
 ForChunks = Callable[[list[str]], tuple[str, list[Any]]]  # from chunks' URLs (possibly none) to SQL and its values
@@ -25,7 +25,6 @@ OF_STORE = ("HTTP Error", "IO Error")  # in the engine's sentence; other errors 
 GONE = re.compile(r"\b404\b")  # in the engine's sentence, and in that of a whole object
 WHY_CHARACTERS = 200
 TRIES, AGAIN_S_MAX = 3, 0.2
-MORE_KEYS_MAX = 1000  # an entry that lists so many keys of map columns may not list all
 # SQL over rows of chunks. Columns are matched by name, since each chunk has its own
 SERVICE_SQL = f"coalesce({quoted(schema.SERVICE_COLUMN)}, resource_more['service.name'].string)"
 ROOT = "parent_row IS NULL AND coalesce(octet_length(outside_parent_span_id), 0) = 0"

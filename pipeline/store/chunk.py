@@ -19,7 +19,7 @@ from pipeline.spans.few_values import FewValues, Values
 from pipeline.spans.gather import Gather
 from pipeline.spans.index import NO_SERVICE, index_of
 from pipeline.store import trace_filter
-from pipeline.store.manifest import Services
+from pipeline.store.manifest import MORE_KEYS_MAX, Services
 from pipeline.store.own_rows import only_own
 from pipeline.store.totals import CHUNK_OPERATIONS_MAX, bounded
 from topics.errors import DamagedChunkError, FormatVersionError
@@ -27,7 +27,6 @@ from topics.errors import DamagedChunkError, FormatVersionError
 FORMAT = 1
 FORMAT_KEY = b"spanstream.format"
 OUTLIERS_MAX = 1000  # of one chunk's entry; with more of them the chunk counts as of all times
-MORE_KEYS_MAX = 1000  # of map columns, in a chunk's entry
 NOT_STORED = ("tenant", "record_offset", "parent_span_id")
 # Times too: zstd finds more in plain ones than in delta-packed ones, and DuckDB reads BYTE_STREAM_SPLIT of floats only.
 PLAIN = (

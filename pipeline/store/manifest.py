@@ -18,6 +18,7 @@ T = TypeVar("T")
 FORMAT = 1
 OFFSET_DIGITS = 20
 ENTRY_BYTES_MAX = 500_000  # half of what a Kafka broker takes by default: thousands of tenants make long manifests
+MORE_KEYS_MAX = 1000  # an entry that lists so many keys of map columns may not list all
 MANIFEST_NAME = re.compile(r"manifests/(?P<topic>[^/]+)/(?P<partition>\d+)/(?P<first>\d{20})\.json")
 
 CHUNK_OBJECT = re.compile(r"chunks/[^/]+/[^/]+/(?P<topic>[^/]+)/(?P<partition>\d+)/(?P<first>\d{20})-\d{20}-[^/]+")

@@ -19,7 +19,7 @@ from pipeline.spans.few_values import FewValues, Values
 from pipeline.spans.gather import Gather
 from pipeline.spans.index import add_services, index_of
 from pipeline.store import chunk, trace_filter
-from pipeline.store.manifest import Services
+from pipeline.store.manifest import MORE_KEYS_MAX, Services
 from pipeline.store.totals import CHUNK_OPERATIONS_MAX, bounded
 from topics.errors import DamagedChunkError, FormatVersionError
 
@@ -240,7 +240,7 @@ class _Writing:
             times=self._times,
             services=self._services[self._tenant],
             attributes=self._attributes,
-            more_keys=tuple(sorted(self._more_keys)[: chunk.MORE_KEYS_MAX]),
+            more_keys=tuple(sorted(self._more_keys)[:MORE_KEYS_MAX]),
             values=self._few.values(),
         )
 
