@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -74,7 +75,7 @@ class CountsCache:
 
 
 class Counting:
-    """One tenant's spans. where: of chunks whose rows all lie in the range; holds: that a row does."""
+    """One tenant's spans, counted once. where: of chunks whose rows all lie in the range; holds: that a row does."""
 
     def __init__(
         self, spans: TenantSpans, comparison: Comparison, intervals: Intervals, where: Sql, cache: CountsCache
@@ -91,64 +92,83 @@ class Counting:
         self._marks: dict[str, Marks] = {}
         self._adding = threading.Lock()
         self._no_live = pa.table({})
+        self._threads = ThreadPoolExecutor(pa.cpu_count(), "count")
 
     def series(self, refs: Sequence[ChunkRef], columns: Sequence[str]) -> list[CountedSeries]:
         """Of each column and side the most frequent values, and all values together. columns: that conditions read."""
         self._read = sorted(columns)
         self._no_live = self._spans.no_live(self._read)
         whole, others = by_cover(refs, self._intervals.starts_ns)
-        covered = {ref.url: ref for ref in whole}
         statement = repr((self._marking(Sql("")), sorted(self._columns)))
+        with self._threads:
+            with self._step("values in chunks that lie within the range"):
+                kept = self._known(statement, whole)
+                counts, done = self._with_new(kept, whole)
+            with self._step("values in the other chunks and live rows"):
+                more = ValueCounts(counts.base)
+                live = self._add_others(more, others)
+            with self._step("the most frequent values, and when they are"):
+                total = counts.with_most_of(more, self._comparison.shown_max, self._threads.map)
+                many = {name: column for name, column in total.columns.items() if not column.few}
+                chosen = dict(zip(many, self._threads.map(self._most_frequent, many.values()), strict=True))
+                few = self._intervals_of(chosen, counts, kept, whole, done)
+                self._cache.put(statement, Kept(frozenset(done), counts, few))
+                some = few.copy()
+                if chosen:
+                    self._add_others(some, others, live)
+                columns_told = (
+                    (self._columns[name], column, some.columns.get(name, column))
+                    for name, column in total.columns.items()
+                )
+                return [one for told in self._threads.map(self._told, columns_told) for one in told]
+
+    def _step(self, name: str) -> AbstractContextManager[None]:
+        return self._spans.reader.session.step(name)
+
+    def _known(self, statement: str, whole: Sequence[ChunkRef]) -> Kept:
+        """What chunks came to when they were asked last."""
         kept = self._cache.get(statement)
         if (
             kept is None
-            or not kept.urls <= covered.keys()
+            or not kept.urls <= {ref.url for ref in whole}
             or abs(kept.counts.base + BEFORE - self._first) > BEFORE // 2
         ):
             nothing = ValueCounts(self._first - BEFORE)
             kept = Kept(frozenset(), nothing, nothing.copy())
         self._base = kept.counts.base
-        new = [ref for url, ref in covered.items() if url not in kept.urls]
         if self._spans.reader.session.watch is not None:
-            self._spans.reader.session.watch.kept([ref for url, ref in covered.items() if url in kept.urls])
+            self._spans.reader.session.watch.kept([ref for ref in whole if ref.url in kept.urls])
+        return kept
+
+    def _with_new(self, kept: Kept, whole: Sequence[ChunkRef]) -> tuple[ValueCounts, set[str]]:
+        """With the chunks that came since, and the URLs of all that are counted."""
         counts, done = kept.counts.copy(), set(kept.urls)
         if not done:
             counts.listed_bytes_max = LISTED_BYTES_MAX
-        done |= self._add_chunks(counts, new, list(self._columns), whole=True)
-        counts.together()
-        more = ValueCounts(counts.base)
-        live = self._add_others(more, others)
-        total = counts.with_most_of(more, self._comparison.shown_max)
-        chosen = {
-            name: column.values.take(self._most_frequent(column))
-            for name, column in total.columns.items()
-            if not column.few
-        }
+        done |= self._add_chunks(
+            counts, [ref for ref in whole if ref.url not in kept.urls], list(self._columns), whole=True
+        )
+        counts.together(self._threads.map)
+        return counts, done
+
+    def _intervals_of(
+        self, chosen: dict[str, pa.Array], counts: ValueCounts, kept: Kept, whole: Sequence[ChunkRef], done: set[str]
+    ) -> ValueCounts:
+        """The intervals of chosen values in chunks: of rows that are listed, else from another look at the chunks."""
         few = ValueCounts(counts.base, chosen)
         if counts.listed_bytes_max:
-            few.columns = {
-                name: counts.columns[name].intervals_of(values)
-                for name, values in chosen.items()
-                if name in counts.columns
-            }
+            names = [name for name in chosen if name in counts.columns]
+            found = self._threads.map(lambda name: counts.columns[name].intervals_of(chosen[name]), names)
+            few.columns = dict(zip(names, found, strict=True))
             counts.unlist()
-        else:
-            few.columns = {
-                name: known
-                for name, values in chosen.items()
-                if (known := kept.few.columns.get(name)) is not None and known.values.equals(values)
-            }
-            new_to = {name: new if name in few.columns else list(covered.values()) for name in chosen}
-            few = self._second(few, new_to, done)
-        self._cache.put(statement, Kept(frozenset(done), counts, few))
-        some = few.copy()
-        if chosen:
-            self._add_others(some, others, live)
-        return [
-            one
-            for name, column in total.columns.items()
-            for one in self._told(self._columns[name], column, some.columns.get(name, column))
-        ]
+            return few
+        few.columns = {
+            name: known
+            for name, values in chosen.items()
+            if (known := kept.few.columns.get(name)) is not None and known.values.equals(values)
+        }
+        new = [ref for ref in whole if ref.url not in kept.urls]
+        return self._second(few, {name: new if name in few.columns else list(whole) for name in chosen}, done)
 
     def _second(self, few: ValueCounts, sources: dict[str, list[ChunkRef]], done: set[str]) -> ValueCounts:
         """The intervals of chosen values."""
@@ -159,7 +179,7 @@ class Counting:
             by_names.setdefault(tuple(of_this), []).append(ref)
         for names, refs in by_names.items():
             self._add_chunks(found, refs, names, whole=True)
-        found.together()
+        found.together(self._threads.map)
         return found
 
     def _add_others(self, counts: ValueCounts, others: Sequence[ChunkRef], live: Marked | None = None) -> Marked:
@@ -167,12 +187,10 @@ class Counting:
         names = list(counts.only or self._columns)
         self._add_chunks(counts, others, names, whole=False)
         live = live or self._live()
-        some = Presence(live.marks)
-        with ThreadPoolExecutor(pa.cpu_count(), "count") as threads:  # one column a core
-            tallies = threads.map(partial(self._tally, counts, live.rows, some), names)
-            for name, tally in zip(names, tallies, strict=True):
-                counts.add(name, tally)
-        counts.together()
+        tallies = self._threads.map(partial(self._tally, counts, live.rows, Presence(live.marks)), names)
+        for name, tally in zip(names, tallies, strict=True):
+            counts.add(name, tally)
+        counts.together(self._threads.map)
         return live
 
     def _live(self) -> Marked:
@@ -199,17 +217,17 @@ class Counting:
     ) -> set[str]:
         """The URLs of those that could be read. One chunk a core: columns side by side would wait for the longest."""
         done, under_way = set[str](), deque[tuple[ChunkRef, Future[Marks]]]()
-        threads = ThreadPoolExecutor(cores := pa.cpu_count(), "count")
         try:
             for ref in refs:
                 if (begun := self._begun(ref, inside=not whole)) is not None:
-                    under_way.append((ref, threads.submit(self._count, counts, names, *begun)))
-                if len(under_way) > cores:
+                    under_way.append((ref, self._threads.submit(self._count, counts, names, *begun)))
+                if len(under_way) > pa.cpu_count():
                     done |= self._ended(*under_way.popleft())
             while under_way:
                 done |= self._ended(*under_way.popleft())
         finally:
-            threads.shutdown(cancel_futures=True)
+            for _, waiting in under_way:
+                waiting.cancel()
         return done
 
     def _begun(self, ref: ChunkRef, *, inside: bool) -> tuple[str | pa.Buffer, pa.Table | Marks] | None:
@@ -280,17 +298,20 @@ class Counting:
         codes = [column.most_frequent(side, self._comparison.shown_max) for side in (0, 1)]
         return pc.unique(pa.concat_arrays(codes))
 
-    def _told(self, counted: Counted, column: Column, few: Column) -> Iterator[CountedSeries]:
-        """column: says which values; few: has their intervals."""
+    def _told(self, one: tuple[Counted, Column, Column]) -> list[CountedSeries]:
+        """Of a column, that says which values, and of one that has their intervals."""
+        counted, column, few = one
+        found = list[CountedSeries]()
         cells, there = Cells.added(few.cells), Cells.added(column.there)
         for side in (0, 1):
             codes = column.most_frequent(side, self._comparison.shown_max)
             values = column.values.take(codes)
             places = pc.fill_null(pc.index_in(values, value_set=few.values), -1).to_pylist()
             for place, value in zip(places, values.to_pylist(), strict=True):
-                yield CountedSeries(counted, bool(side), value, self._points(cells, place, side))
+                found.append(CountedSeries(counted, bool(side), value, self._points(cells, place, side)))
             if len(codes):
-                yield CountedSeries(counted, bool(side), None, self._points(there, 0, side))
+                found.append(CountedSeries(counted, bool(side), None, self._points(there, 0, side)))
+        return found
 
     def _points(self, cells: Cells, code: int, side: int) -> Ints:
         first, last = np.searchsorted(cells.numbers, [code << POINT_BITS, (code + 1) << POINT_BITS])

@@ -7,7 +7,7 @@ are listed as long as there is room (`listed_bytes_max`), or from a second pass 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from pipeline.query.coded import Coded
 from pipeline.query.marks import SIDES, Presence
 
 Ints = npt.NDArray[np.int64]
+Map = Callable[..., Iterable[Any]]  # the builtin, or that of threads
 FEW = 4096  # values of a column of which the intervals are counted in the first pass
 POINT_BITS = 26  # of an interval, in a cell's number; below it one bit for the side
 LOW_BITS = (1 << POINT_BITS) - 1
@@ -337,17 +338,15 @@ class ValueCounts:
         self.listed_bytes_max = self._listed_bytes = 0
         self.columns = {name: column.unlisted() for name, column in self.columns.items()}
 
-    def with_most_of(self, other: ValueCounts, count: int) -> ValueCounts:
-        """With others, of which the columns are added up; as Column.with_most_of has it."""
-        both = {
-            name: column.with_most_of(other.columns[name], count) if name in other.columns else column
-            for name, column in self.columns.items()
-        }
-        return replace(self, columns=other.columns | both)
+    def with_most_of(self, other: ValueCounts, count: int, each: Map = map) -> ValueCounts:
+        """With others, of which the columns are added up; as Column.with_most_of has it. each: of threads, the same."""
+        names = self.columns.keys() & other.columns.keys()
+        both = each(lambda name: self.columns[name].with_most_of(other.columns[name], count), names)
+        return replace(self, columns=self.columns | other.columns | dict(zip(names, both, strict=True)))
 
-    def together(self) -> None:
-        """Add up what came so far."""
-        self.columns = {name: column.together() for name, column in self.columns.items()}
+    def together(self, each: Map = map) -> None:
+        """Add up what came so far. each: of threads, the same."""
+        self.columns = dict(zip(self.columns, each(Column.together, self.columns.values()), strict=True))
 
     @property
     def nbytes(self) -> int:
