@@ -122,7 +122,8 @@ class Comparison:
             some = self.counted[first : first + self.at_once]
             shown = [sql(f"{{}} AS v{at}", one.value) for at, one in enumerate(some)]
             rows = sql(
-                "SELECT {} AS selected, {} AS point, " + ", ".join(["{}"] * len(shown)) + " FROM ({}) WHERE {}",
+                "SELECT * FROM (SELECT {} AS selected, {} AS point, " + ", ".join(["{}"] * len(shown)) + " FROM ({}) "
+                "WHERE {}) WHERE " + " OR ".join(f"v{at} IS NOT NULL" for at in range(len(shown))),
                 self.selected,
                 self.number,
                 *shown,

@@ -296,7 +296,7 @@ class Counting:
 
     def _most_frequent(self, column: Column) -> pa.Array:
         codes = [column.most_frequent(side, self._comparison.shown_max) for side in (0, 1)]
-        return pc.unique(pa.concat_arrays(codes))
+        return column.values.take(pc.unique(pa.concat_arrays(codes)))
 
     def _told(self, one: tuple[Counted, Column, Column]) -> list[CountedSeries]:
         """Of a column, that says which values, and of one that has their intervals."""

@@ -7,7 +7,7 @@ are listed as long as there is room (`listed_bytes_max`), or from a second pass 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -25,8 +25,9 @@ FEW = 4096  # values of a column of which the intervals are counted in the first
 POINT_BITS = 26  # of an interval, in a cell's number; below it one bit for the side
 LOW_BITS = (1 << POINT_BITS) - 1
 PILED, PILED_MIN = 2, 16_384  # cells lie beside what they are to be added to up to so many times as many, and some
-PILED_BYTES_MIN = 4 << 20  # the same of tallies
+PILED_BYTES_MIN = 16 << 20  # the same of tallies
 SPARSE = 4  # cells are listed where there would be so many more of them than rows
+SPARSE_SUMS = 8  # or than cells to be added up: to sort these takes longer
 
 
 class Cells(NamedTuple):
@@ -48,15 +49,13 @@ class Cells(NamedTuple):
     def added(cls, several: Iterable[Cells]) -> Cells:
         """All of them together."""
         several = list(several)
-        if len(several) == 1:
-            return several[0]
-        numbers = np.concatenate([np.zeros(0, dtype=np.int64), *(one.numbers for one in several)])
-        counts = np.concatenate([np.zeros(0, dtype=np.int64), *(one.counts for one in several)])
-        return cls.summed(numbers, counts)
+        return several[0] if len(several) == 1 else cls.summed(several)
 
     @classmethod
-    def summed(cls, numbers: Ints, counts: Ints) -> Cells:
-        """Of numbers that may be there several times."""
+    def summed(cls, several: Sequence[Cells]) -> Cells:
+        """The same where one of them may have a number several times."""
+        numbers = np.concatenate([np.zeros(0, dtype=np.int64), *(one.numbers for one in several)])
+        counts = np.concatenate([np.zeros(0, dtype=np.int64), *(one.counts for one in several)])
         return cls._added_by_place(numbers, counts) or cls._added_in_order(numbers, counts)
 
     @classmethod
@@ -67,7 +66,7 @@ class Cells(NamedTuple):
         codes, low_bits = numbers >> POINT_BITS, numbers & LOW_BITS
         low = low_bits.min()
         width, high = int(low_bits.max() - low) + 1, int(codes.max()) + 1
-        if high * width > SPARSE * len(numbers) + FEW:
+        if high * width > SPARSE_SUMS * len(numbers) + FEW:
             return None
         sums = np.bincount(codes * width + (low_bits - low), counts, high * width)
         found = np.flatnonzero(sums)
@@ -157,22 +156,23 @@ class Column:
         else:
             coded = pa.concat_arrays(values or [self.values]).dictionary_encode()
         of_all, first = coded.indices.to_numpy().astype(np.int64), len(self.values)
-        few = self.has_few and len(coded.dictionary) <= FEW
+        most = max([FEW, *map(len, values)])  # of chosen values there may be more
+        few = self.has_few and len(coded.dictionary) <= most
         cells, there, rows = self.cells, self.there, self.rows
         if self.few and not few:
             rows = None if rows is None else tuple(map(_rows_of, cells))
             cells = tuple(map(_without_points, cells))
+        new = list[Cells]()
         for one in self.waiting:
             codes = of_all[first : first + len(one.values)]
-            new = Cells(codes[one.codes] << POINT_BITS | one.low_bits, one.counts)
-            new = new if one.once else Cells.summed(*new)
-            cells = _piled(cells, new if few or not one.few else _without_points(new))
+            cell = Cells(codes[one.codes] << POINT_BITS | one.low_bits, one.counts)
+            new.append(cell if few or not one.few else _without_points(cell))
             there = _piled(there, one.there)
             if rows is not None and not few:
                 listed = one.pointed()
                 rows = (*rows, listed._replace(codes=codes.astype(np.int32)[listed.codes]))
             first += len(one.values)
-        return Column(coded.dictionary, cells, there, few, rows=rows)
+        return Column(coded.dictionary, _piled(cells, Cells.summed(new)), there, few, rows=rows)
 
     def unlisted(self) -> Column:
         """Without its rows."""
@@ -268,10 +268,10 @@ def _piled(parts: tuple[Cells, ...], new: Cells) -> tuple[Cells, ...]:
     return (Cells.added(parts),) if sum(others) > PILED * first + PILED_MIN else parts
 
 
-def tallied(coded: Coded, presence: Presence, base: int, *, listed: bool = False) -> Tally:
+def tallied(coded: Coded, presence: Presence, base: int, *, few: bool, listed: bool = False) -> Tally:
     """One pass over the rows."""
     (values, codes, group, once), (_, low, groups) = coded, presence.marks
-    few, shift = len(values) <= FEW, (low - base) << 1
+    shift = (low - base) << 1
     by, width = (group, groups) if few else (group & 1, SIDES)
     wide = codes.astype(np.int64) if len(values) * width >= np.iinfo(np.int32).max else codes
     numbers, counts = Cells.tallied(wide * wide.dtype.type(width) + by, len(values) * width)
@@ -319,7 +319,10 @@ class ValueCounts:
         coded = Coded.of(values, presence, once=column is None or column.has_few)
         coded = coded if blank else coded.without("")
         coded = coded if known is None else coded.among(known)._replace(once=True)
-        return tallied(coded, presence, self.base, listed=bool(self.listed_bytes_max)) if len(coded.codes) else None
+        if not len(coded.codes):
+            return None
+        few = known is not None or len(coded.values) <= FEW
+        return tallied(coded, presence, self.base, few=few, listed=bool(self.listed_bytes_max))
 
     def add(self, name: str, tally: Tally | None) -> None:
         """Some rows of a column."""

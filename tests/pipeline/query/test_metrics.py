@@ -233,3 +233,25 @@ def test_compare_counts_fewer_attributes_at_once_where_memory_does_not_do(
 
     assert ask(world, SHOP, everywhere(3, "mixed"), question) == expected
     assert refused
+
+
+@pytest.mark.parametrize("listed_bytes_max", [0, 1 << 20])
+def test_compare_counts_columns_of_many_values_like_those_of_few(
+    world: Settings, monkeypatch: pytest.MonkeyPatch, listed_bytes_max: int
+) -> None:
+    async def question(on: Asked) -> list[Any]:
+        query = check(parse("{} | compare({ status = error })"), lambda _: None).body
+        assert not isinstance(query, tree.Pipeline)
+        asked = MetricsQuestion(query=query, intervals=ALL)
+        first, again = [(await on.metrics.measure(TENANTS, asked)).series for _ in range(2)]
+        assert first.labels == again.labels
+        assert np.array_equal(first.values, again.values)
+        return [first.labels, first.values.tolist()]
+
+    for how in HOW:
+        expected = ask(world, SHOP, everywhere(3, how), question)
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.query.value_counts.FEW", 1)
+            patch.setattr("pipeline.query.counting.LISTED_BYTES_MAX", listed_bytes_max)
+
+            assert ask(world, SHOP, everywhere(3, how), question) == expected
