@@ -117,7 +117,11 @@ class Counting:
                 if chosen:
                     self._add_others(some, others, live)
                 columns_told = (
-                    (self._columns[name], column, some.columns.get(name, column))
+                    (
+                        self._columns[name],
+                        column,
+                        column if column.few else some.columns.get(name, column.without_rows()),
+                    )
                     for name, column in total.columns.items()
                 )
                 return [one for told in self._threads.map(self._told, columns_told) for one in told]

@@ -178,6 +178,10 @@ class Column:
         """Without its rows."""
         return replace(self, rows=None, waiting=tuple(one._replace(rows=None) for one in self.waiting))
 
+    def without_rows(self) -> Column:
+        """One to which nothing came."""
+        return Column(self.values.slice(0, 0))
+
     def intervals_of(self, values: pa.Array) -> Column:
         """The intervals of some values, added up: of a column with few, or of which all rows are listed."""
         rows = tuple(map(_rows_of, self.cells)) if self.few else self.rows

@@ -255,3 +255,21 @@ def test_compare_counts_columns_of_many_values_like_those_of_few(
             patch.setattr("pipeline.query.counting.LISTED_BYTES_MAX", listed_bytes_max)
 
             assert ask(world, SHOP, everywhere(3, how), question) == expected
+
+
+def test_compare_tells_no_intervals_of_values_whose_chunks_became_unreadable_before_they_were_read_again(
+    world: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def question(on: Asked) -> SeriesTable:
+        query = check(parse("{} | compare({ status = error })"), lambda _: None).body
+        assert not isinstance(query, tree.Pipeline)
+        return (await on.metrics.measure(TENANTS, MetricsQuestion(query=query, intervals=ALL))).series
+
+    monkeypatch.setattr("pipeline.query.value_counts.FEW", 1)
+    monkeypatch.setattr("pipeline.query.counting.LISTED_BYTES_MAX", 0)
+    monkeypatch.setattr("pipeline.query.counting.Counting._second", lambda _self, few, _sources, _done: few)
+
+    found = ask(world, SHOP, everywhere(3, "stored"), question)
+
+    assert found.labels
+    assert np.nansum(found.values) > 0  # how many have a value at all is known
