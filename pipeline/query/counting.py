@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.query.chunks import ChunkRef, by_cover, rows_of
-from pipeline.query.comparison import Comparison, Counted, CountedSeries
+from pipeline.query.comparison import Comparison, CountedSeries
 from pipeline.query.intervals import Intervals
 from pipeline.query.marks import Marks, Presence
 from pipeline.query.series import WORDS
@@ -116,15 +116,8 @@ class Counting:
                 some = few.copy()
                 if chosen:
                     self._add_others(some, others, live)
-                columns_told = (
-                    (
-                        self._columns[name],
-                        column,
-                        column if column.few else some.columns.get(name, column.without_rows()),
-                    )
-                    for name, column in total.columns.items()
-                )
-                return [one for told in self._threads.map(self._told, columns_told) for one in told]
+                told = self._threads.map(partial(self._told, some), total.columns, total.columns.values())
+                return [series for each in told for series in each]
 
     def _step(self, name: str) -> AbstractContextManager[None]:
         return self._spans.reader.session.step(name)
@@ -302,10 +295,10 @@ class Counting:
         codes = [column.most_frequent(side, self._comparison.shown_max) for side in (0, 1)]
         return column.values.take(pc.unique(pa.concat_arrays(codes)))
 
-    def _told(self, one: tuple[Counted, Column, Column]) -> list[CountedSeries]:
-        """Of a column, that says which values, and of one that has their intervals."""
-        counted, column, few = one
-        found = list[CountedSeries]()
+    def _told(self, some: ValueCounts, name: str, column: Column) -> list[CountedSeries]:
+        """column: says which values; some: has the intervals of those of columns with many."""
+        few = column if column.few else some.columns.get(name, column.without_rows())
+        counted, found = self._columns[name], list[CountedSeries]()
         cells, there = Cells.added(few.cells), Cells.added(column.there)
         for side in (0, 1):
             codes = column.most_frequent(side, self._comparison.shown_max)

@@ -259,7 +259,6 @@ class Tags:
             for tenant in tenants:
                 entries = self._catalog.chunks_for(tenant, *within) if within is not None else []
                 refs = refs_of(entries, snapshot.horizons)
-                session.open([ref.wanted for ref in refs])
                 statement = partial(_services_sql, within=within)
                 rows = reader.read(refs, statement, live=_service_rows(snapshot, tenant))
                 for row in rows.to_pylist():

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.query.coded import Coded
-from pipeline.query.marks import SIDES, Presence
+from pipeline.query.marks import SIDES, Marks, Presence
 
 Ints = npt.NDArray[np.int64]
 Map = Callable[..., Iterable[Any]]  # the builtin, or that of threads
@@ -272,9 +272,9 @@ def _piled(parts: tuple[Cells, ...], new: Cells) -> tuple[Cells, ...]:
     return (Cells.added(parts),) if sum(others) > PILED * first + PILED_MIN else parts
 
 
-def tallied(coded: Coded, presence: Presence, base: int, *, few: bool, listed: bool = False) -> Tally:
+def tallied(coded: Coded, marks: Marks, base: int, *, few: bool, listed: bool = False) -> Tally:
     """One pass over the rows."""
-    (values, codes, group, once), (_, low, groups) = coded, presence.marks
+    (values, codes, group, once), (_, low, groups) = coded, marks
     shift = (low - base) << 1
     by, width = (group, groups) if few else (group & 1, SIDES)
     wide = codes.astype(np.int64) if len(values) * width >= np.iinfo(np.int32).max else codes
@@ -326,7 +326,7 @@ class ValueCounts:
         if not len(coded.codes):
             return None
         few = known is not None or len(coded.values) <= FEW
-        return tallied(coded, presence, self.base, few=few, listed=bool(self.listed_bytes_max))
+        return tallied(coded, presence.marks, self.base, few=few, listed=bool(self.listed_bytes_max))
 
     def add(self, name: str, tally: Tally | None) -> None:
         """Some rows of a column."""

@@ -210,6 +210,13 @@ def test_points_that_are_told_on_the_way_are_those_of_the_answer(
     assert not told["{} | rate() by (name) | topk(1)"]
 
 
+async def compared(on: Asked) -> SeriesTable:
+    """What errors have in common, over all spans."""
+    query = check(parse("{} | compare({ status = error })"), lambda _: None).body
+    assert not isinstance(query, tree.Pipeline)
+    return (await on.metrics.measure(TENANTS, MetricsQuestion(query=query, intervals=ALL))).series
+
+
 def test_compare_counts_fewer_attributes_at_once_where_memory_does_not_do(
     world: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,9 +229,7 @@ def test_compare_counts_fewer_attributes_at_once_where_memory_does_not_do(
         return real(spans, refs, statement, *rest, **more)
 
     async def question(on: Asked) -> list[Any]:
-        query = check(parse("{} | compare({ status = error })"), lambda _: None).body
-        assert not isinstance(query, tree.Pipeline)
-        series = (await on.metrics.measure(TENANTS, MetricsQuestion(query=query, intervals=ALL))).series
+        series = await compared(on)
         return [series.labels, series.values.tolist()]
 
     expected = ask(world, SHOP, everywhere(3, "mixed"), question)
@@ -240,10 +245,7 @@ def test_compare_counts_columns_of_many_values_like_those_of_few(
     world: Settings, monkeypatch: pytest.MonkeyPatch, listed_bytes_max: int
 ) -> None:
     async def question(on: Asked) -> list[Any]:
-        query = check(parse("{} | compare({ status = error })"), lambda _: None).body
-        assert not isinstance(query, tree.Pipeline)
-        asked = MetricsQuestion(query=query, intervals=ALL)
-        first, again = [(await on.metrics.measure(TENANTS, asked)).series for _ in range(2)]
+        first, again = [await compared(on) for _ in range(2)]
         assert first.labels == again.labels
         assert np.array_equal(first.values, again.values)
         return [first.labels, first.values.tolist()]
@@ -260,16 +262,11 @@ def test_compare_counts_columns_of_many_values_like_those_of_few(
 def test_compare_tells_no_intervals_of_values_whose_chunks_became_unreadable_before_they_were_read_again(
     world: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def question(on: Asked) -> SeriesTable:
-        query = check(parse("{} | compare({ status = error })"), lambda _: None).body
-        assert not isinstance(query, tree.Pipeline)
-        return (await on.metrics.measure(TENANTS, MetricsQuestion(query=query, intervals=ALL))).series
-
     monkeypatch.setattr("pipeline.query.value_counts.FEW", 1)
     monkeypatch.setattr("pipeline.query.counting.LISTED_BYTES_MAX", 0)
     monkeypatch.setattr("pipeline.query.counting.Counting._second", lambda _self, few, _sources, _done: few)
 
-    found = ask(world, SHOP, everywhere(3, "stored"), question)
+    found = ask(world, SHOP, everywhere(3, "stored"), compared)
 
     assert found.labels
     assert np.nansum(found.values) > 0  # how many have a value at all is known
