@@ -169,32 +169,36 @@ def test_what_is_new_is_told_on_the_way_and_all_of_it_in_the_end(tempo: Any, tmp
 
 
 class SlowMetrics(Questions):
-    """Has measured the newest points first, then more; then it waits until it is let on."""
+    """Has measured the newest points, then nothing new, then more; each time it waits until its caller has heard it."""
 
-    go_on: asyncio.Event
+    messages: list[list[int]]
 
     async def metrics(
         self, tenants: Sequence[str], question: MetricsQuestion, heard: HeardSeries | None = None
     ) -> MetricsAnswer:
         answer = await super().metrics(tenants, question)
         assert heard is not None
-        for first in (8, 8, 3):
-            heard(SoFar(answer.series, first))
-            await self.go_on.wait()
-            self.go_on.clear()
+        for first, with_points in ((8, 1), (8, 1), (3, 2)):
+            await self._tell(heard, SoFar(answer.series, first), with_points)
         return answer
+
+    async def _tell(self, heard: HeardSeries, found: SoFar, with_points: int) -> None:
+        """Until so many messages have had points, and two have come after this one: the second was made after it."""
+        before = len(self.messages)
+        heard(found)
+        await wait_until_async(
+            lambda: len([one for one in self.messages if one]) >= with_points and len(self.messages) >= before + 2
+        )
 
 
 def test_newest_points_are_told_on_the_way_and_all_of_them_in_the_end(tempo: Any, tmp_path: Path) -> None:
     async def test(querier: Querier, questions: Questions) -> None:
         assert isinstance(questions, SlowMetrics)
-        questions.go_on = asyncio.Event()
-        heard = list[list[int]]()
+        questions.messages = heard = list[list[int]]()
         request = tempo.QueryRangeRequest(query="{} | rate()", start=T0, end=T0 + 9 * 10**9, step=10**9)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{querier.http_port}") as channel:
             async for one in tempo.StreamingQuerierStub(channel).MetricsQueryRange(request):
                 heard.append([point.timestamp_ms // 1000 - S for each in one.series for point in each.samples])
-                questions.go_on.set()
         assert [points for points in heard if points] == [[8, 9], [3, 4, 5, 6, 7], list(range(10))]
 
     with_querier(ports(tmp_path, grpc_every_s=0.02), SPANS, test, SlowMetrics)
