@@ -95,7 +95,10 @@ class LiveSegment(NamedTuple):
 
 
 def _selected(spans: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-    return spans if columns is None else spans.select([name for name in columns if name in spans.column_names])
+    if columns is None:
+        return spans
+    there = set(spans.column_names)
+    return spans.select([name for name in columns if name in there])
 
 
 def arrived(first: int, last: int, spans: int, losses: tuple[Loss, ...], ipc: bytes) -> LiveSegment:

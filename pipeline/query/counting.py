@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pipeline.query.chunk_columns import opened, pieces
 from pipeline.query.chunks import ChunkRef, by_cover, rows_of
 from pipeline.query.comparison import Comparison, CountedSeries
 from pipeline.query.intervals import Intervals
@@ -31,7 +31,6 @@ from topics.errors import StoreUnavailableError
 
 MARKED_SPANS_MAX = 8_000_000  # whose marks are kept for the second pass
 LISTED_BYTES_MAX = 64 << 20  # rows of columns with many values: about 8 million, without a second pass
-PIECE_SPANS = 131_072  # of which the columns are in memory at a time, about
 BEFORE = 1 << (POINT_BITS - 2)  # intervals before and after the first one, in which spans may start
 
 
@@ -248,12 +247,10 @@ class Counting:
         """All of a chunk, or nothing; in a thread of its own. Raises what comes of one that cannot be read,
         QueryTimeoutError.
         """
-        footer = pq.read_metadata(source)
-        texts = [name for name in footer.schema.names if name in names and self._columns[name].type == "string"]
-        file = pq.ParquetFile(source, metadata=footer, read_dictionary=texts, memory_map=True)
-        marks = marked if isinstance(marked, Marks) else Marks.of(marked, footer.num_rows)
+        file = opened(source, {name for name in names if self._columns[name].type == "string"})
+        marks = marked if isinstance(marked, Marks) else Marks.of(marked, file.metadata.num_rows)
         found = list[tuple[str, Tally | None]]()
-        for first, rows in _pieces(file, names):
+        for first, rows in pieces(file, names):
             self._spans.reader.session.check()
             some = Presence(marks.slice(first, rows.num_rows))
             found += ((name, self._tally(counts, rows, some, name)) for name in names)
@@ -317,15 +314,3 @@ class Counting:
         found = np.zeros(self._intervals.points, dtype=np.int64)
         found[((numbers[mine] & LOW_BITS) >> 1) + self._base - self._first] = counts[mine]
         return found
-
-
-def _pieces(file: pq.ParquetFile, names: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-    """The number of the first row, and some rows with those of the columns that there are."""
-    there = set(file.schema_arrow.names)
-    columns = [name for name in names if name in there]
-    count = max(1, min(file.num_row_groups, round(file.metadata.num_rows / PIECE_SPANS)))
-    first = 0
-    for groups in np.array_split(np.arange(file.num_row_groups), count):
-        found = file.read_row_groups(groups.tolist(), columns=columns, use_threads=False)
-        yield first, found
-        first += found.num_rows

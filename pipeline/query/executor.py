@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
-from pipeline.query.chunks import ChunkReader, ChunkRef, ForChunks
+from pipeline import telemetry
+from pipeline.query.chunks import ChunkReader, ChunkRef, ForChunks, numbered
+from topics.errors import StoreUnavailableError
 
 BATCH_SPANS = 2_000_000  # of chunks that are asked at once: each row of the answer has its chunk's number
 
 
+class OfChunk(Protocol):
+    """What makes the rows of one chunk without the engine, of some columns."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """What it reads."""
+
+    def of_chunk(self, source: str | pa.Buffer, check: Callable[[], None]) -> pa.Table:
+        """source: of ChunkReader.source; check: is called now and then, and may raise. Raises what comes of a chunk
+        that cannot be read. For several threads at once.
+        """
+
+
+class ChunkRows(NamedTuple):
+    """What makes the rows of chunks: a statement with the column CHUNK_NUMBER; plain: makes the same without that."""
+
+    statement: ForChunks
+    plain: OfChunk | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A statement whose rows have the column CHUNK_NUMBER, as ChunkReader.read takes it. live: no rows."""
+    """A statement whose rows have the column CHUNK_NUMBER, as ChunkReader.read takes it. live: no rows.
+
+    plain: as of ChunkRows.
+    """
 
     statement: ForChunks
     live: pa.Table
+    plain: OfChunk | None = None
 
 
 class Executor(Protocol):
@@ -47,15 +75,45 @@ class OwnThreads:
     ) -> Generator[tuple[list[ChunkRef], pa.Table]]:
         """As Executor says."""
         for some in batches(refs, BATCH_SPANS):
-            rows = reader.read(some, asked.statement, live=asked.live)
+            tables = [None] * len(some) if asked.plain is None else _plain(reader, some, asked.plain)
+            found = [(ref, table) for ref, table in zip(some, tables, strict=True) if table is not None]
+            if found:
+                rows = pa.concat_tables(numbered(table, at) for at, (_, table) in enumerate(found))
+                yield [ref for ref, _ in found], rows
+            if left := [ref for ref, table in zip(some, tables, strict=True) if table is None]:
+                yield left, reader.read(left, asked.statement, live=asked.live)  # which says why not, or tries again
             reader.session.let_go(ref.url for ref in some)
-            yield some, rows
 
     def looked(self) -> None:
         """Nothing is needed."""
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _plain(reader: ChunkReader, refs: Sequence[ChunkRef], plain: OfChunk) -> list[pa.Table | None]:
+    """The rows of each chunk, None where it cannot be read; one thread a core. Raises QueryTimeoutError,
+    QueryTooLargeError.
+    """
+    session, began_s = reader.session, time.monotonic()
+    session.open([ref.wanted for ref in refs])
+    copied = session.files([ref.wanted for ref in refs], fetch=True)
+
+    def of_chunk(ref: ChunkRef) -> pa.Table | None:
+        try:
+            return plain.of_chunk(reader.source(ref), session.check) if reader.can_read(ref) else None
+        except (pa.ArrowException, OSError, StoreUnavailableError):
+            return None
+
+    with ThreadPoolExecutor(min(pa.cpu_count(), len(refs)), "plain") as threads:
+        tables = list(threads.map(of_chunk, refs))
+    session.release_memory()
+    telemetry.CHUNKS_OPENED.inc(len(refs))
+    if session.watch is not None:
+        rows = sum(table.num_rows for table in tables if table is not None)
+        session.watch.statement(f"without the engine: {', '.join(plain.columns)}", time.monotonic() - began_s, rows)
+        session.watch.read(refs, len(copied))
+    return tables
 
 
 def batches(refs: Sequence[ChunkRef], spans_max: int) -> list[list[ChunkRef]]:

@@ -24,6 +24,7 @@ from pipeline.query.chunks import (
     CHUNK_NUMBER,
     ChunkReader,
     ChunkRef,
+    ForChunks,
     Present,
     check_found,
     rows_by_chunk,
@@ -33,13 +34,15 @@ from pipeline.query.comparison import Comparison, CountedSeries, compared
 from pipeline.query.conditions import Condition
 from pipeline.query.counting import Counting, CountsCache
 from pipeline.query.engine import Engine, Session
+from pipeline.query.executor import ChunkRows
 from pipeline.query.explained import SNAPSHOT_STEP, Watch
 from pipeline.query.fields import FieldSql, needs_trace
 from pipeline.query.intervals import Intervals
 from pipeline.query.measure import EXAMPLE, Measure, exemplars_of, longest, series_of, too_many
+from pipeline.query.plain_cells import PlainCells
 from pipeline.query.series import SeriesTable, Side, after, calculated
 from pipeline.query.snapshot import Snapshot, Snapshots
-from pipeline.query.sql import Sql, all_of, sql
+from pipeline.query.sql import TRUE, Sql, all_of, sql
 from pipeline.query.tenant_spans import UINT64_MAX, Covered, TenantSpans, TimeChunks
 from pipeline.query.turns import Lane
 from pipeline.traceql import tree
@@ -275,7 +278,8 @@ class _Measured:
         columns = sorted(aligned.columns | condition.columns)
         newest_first = sorted(covered.refs, key=lambda ref: -ref.start_bound_unix_ns)
         with self._step("cells of chunks and live segments that lie within the range"):
-            of = partial(_cells_by_chunk, aligned, condition.expression)
+            plain = PlainCells.of(aligned, present) if condition.sql == TRUE.text else None
+            of = ChunkRows(_by_chunk(partial(_cells_by_chunk, aligned, condition.expression)), plain)
             told = came if self._heard is not None else None
             found = self._of_covered(Covered(newest_first, covered.live), columns, condition, of, told)
         return None if found is None else aligned.added(found)
@@ -291,22 +295,14 @@ class _Measured:
         covered: Covered,
         columns: Sequence[str],
         condition: Condition,
-        of: Callable[[Sql, Sql], Sql],
+        of: ChunkRows,
         came: Came | None = None,
-        *,
-        row_numbers: bool = False,
     ) -> pa.Table | None:
-        """What a statement says of each chunk and segment, of those that were asked for before out of the cache.
+        """The rows of each chunk and segment, of those that were asked for before out of the cache.
 
-        of: from the rows and their chunk's number to a statement over aligned intervals. came: as ChunkCache.rows has
-        it. row_numbers: as of rows_by_chunk.
+        of: with aligned intervals; came: as ChunkCache.rows has it.
         """
         first = self._intervals.aligned()[1]
-
-        def statement(urls: list[str]) -> tuple[str, list[Any]]:
-            rows = Sql(rows_by_chunk(urls, row_numbers=row_numbers), (urls,) if urls else ())
-            found = of(rows, Sql(CHUNK_NUMBER))
-            return found.text, list(found.values)
 
         def placed(found: pa.Table) -> pa.Table:
             return found.set_column(
@@ -314,7 +310,7 @@ class _Measured:
             )
 
         tell = None if came is None else lambda found, left: came(placed(found), left)
-        found = self._spans.of_each(self._cache, covered, statement, columns, condition, tell)
+        found = self._spans.of_each(self._cache, covered, of, columns, condition, tell)
         return None if found is None else placed(found)
 
     def _rows_decide(self) -> bool:
@@ -361,7 +357,8 @@ class _Measured:
             return aligned.examples(source, counts, EXAMPLES_A_POINT, number)
 
         with self._step("exemplars"):
-            found = self._of_covered(covered, columns, condition, of_covered, row_numbers=True)
+            of = ChunkRows(_by_chunk(of_covered, row_numbers=True))
+            found = self._of_covered(covered, columns, condition, of)
             tables = [] if found is None else [found]
             if others or rest.has_rows() or not tables:
                 tables.append(self._spans.read(others, of_others, columns, condition, within=rest))
@@ -433,6 +430,17 @@ def _some_of(refs: list[ChunkRef]) -> list[ChunkRef]:
 
 def _source(urls: list[str], *, row_numbers: bool = False) -> Sql:
     return Sql(rows_of(urls, row_numbers=row_numbers), (urls,) if urls else ())
+
+
+def _by_chunk(of: Callable[[Sql, Sql], Sql], *, row_numbers: bool = False) -> ForChunks:
+    """of: from the rows and their chunk's number to a statement. row_numbers: as of rows_by_chunk."""
+
+    def statement(urls: list[str]) -> tuple[str, list[Any]]:
+        rows = Sql(rows_by_chunk(urls, row_numbers=row_numbers), (urls,) if urls else ())
+        found = of(rows, Sql(CHUNK_NUMBER))
+        return found.text, list(found.values)
+
+    return statement
 
 
 def _cells_by_chunk(measure: Measure, where: Sql, source: Sql, number: Sql) -> Sql:

@@ -19,23 +19,19 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.query import plan, summary, trace_rows
+from pipeline.query import candidates, plan, summary, trace_rows
 from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.chunks import (
-    CHUNK_NUMBER,
-    IN_RANGE,
     ChunkReader,
     ChunkRef,
     Present,
     check_found,
-    rows_by_chunk,
-    rows_of,
 )
 from pipeline.query.conditions import TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
+from pipeline.query.executor import ChunkRows
 from pipeline.query.explained import SNAPSHOT_STEP, Watch
 from pipeline.query.order import NEWEST, Order
 from pipeline.query.plan import SpanSet
@@ -45,7 +41,6 @@ from pipeline.query.summary import Pick, TraceSummary
 from pipeline.query.tenant_spans import UINT64_MAX, TenantSpans, TimeChunks
 from pipeline.query.trace_rows import TraceRows
 from pipeline.query.turns import Lane
-from pipeline.spans import schema
 from pipeline.traceql import tree
 
 GROUP_CHUNKS_MIN, GROUP_CHUNKS_MAX = 16, 256
@@ -228,7 +223,7 @@ class _Run:
         return self._newest(pick) if self._question.order == NEWEST else self._of_all(pick)
 
     def _of_all(self, pick: Pick) -> list[TraceSummary]:
-        pending = Candidates()
+        pending = candidates.Candidates()
         for refs, _ in self._groups():
             with self._step("traces with a row that may match"):
                 pending.add(self._candidates(refs, with_live=not pending.groups))
@@ -245,7 +240,7 @@ class _Run:
     def _newest(self, pick: Pick) -> list[TraceSummary]:
         wanted, limit = pick.limit, self._question.limit
         groups = self._groups()
-        pending = Candidates()
+        pending = candidates.Candidates()
         found: list[TraceSummary] = []
         size = self._first_batch(wanted)
         unread = UINT64_MAX  # no span of the groups not yet read starts later
@@ -299,40 +294,42 @@ class _Run:
         columns = sorted({"trace_id", "start_unix_ns", "duration_ns", *condition.columns})
         within = None if self._anchored else (question.start_ns, question.end_ns)
         if not refs and not self._spans_min:
-            return self._live_candidates(columns, within) if with_live else _no_candidates()
+            return self._live_candidates(columns, within) if with_live else candidates.none()
         if question.query is not None and condition.sql == TRUE.text:
-            statement = partial(_every_trace_sql, question=question, spans_min=self._spans_min)
-            live = None if with_live else Snapshot()
-            return self._spans.read(refs, statement, columns, condition, traces=True, within=live)
+            rows = self._spans.live_that_may_fit(columns, condition, None if with_live else Snapshot())
+            range_ns = question.start_ns, question.end_ns
+            live = candidates.traces_of(rows, range_ns)
+            statement = partial(candidates.traces_sql, range_ns=range_ns, spans_min=self._spans_min)
+            return self._spans.read_traces(refs, statement, live)
         covered, others, rest = self._spans.by_cover(refs, within)
         if not with_live:
             covered, rest = covered._replace(live=[]), Snapshot()
-        direct = partial(_candidate_sql, condition=condition, within=within)
-        tables = [_no_candidates()]
+        direct = partial(candidates.rows_sql, condition=condition, within=within)
+        tables = [candidates.none()]
         if others or rest.has_rows():
             tables.append(self._spans.read(others, direct, columns, condition, within=rest))
-        by_chunk = partial(_candidates_by_chunk_sql, condition=condition)
-        found = self._spans.of_each(self._cache, covered, by_chunk, columns, condition)
+        by_chunk = partial(candidates.by_chunk_sql, condition=condition)
+        found = self._spans.of_each(self._cache, covered, ChunkRows(by_chunk), columns, condition)
         tables += [] if found is None else [found]
-        return _latest_first(pa.concat_tables(tables))
+        return candidates.latest_first(pa.concat_tables(tables))
 
     def _live_candidates(self, columns: list[str], within: tuple[int, int] | None) -> pa.Table:
         """The engine looks at what the condition reads; which traces those rows are of is found beside it."""
         condition = self._condition
         live = self._spans.live_that_may_fit(columns, condition)
         if not live.num_rows:
-            return _no_candidates()
+            return candidates.none()
+        live = live.combine_chunks()
         inside = np.ones(live.num_rows, dtype=bool) if within is None else plan.overlap(live, within)
         if condition.sql != TRUE.text:
             numbered = live.select(sorted(condition.columns)).append_column(AT, pa.array(np.arange(live.num_rows)))
             text = f"SELECT {AT} FROM {{live}} WHERE {condition.sql}"
             fitting = self._spans.reader.session.sql(text, condition.values, live=numbered).column(AT).to_numpy()
-            hits = pa.array(fitting[inside[fitting]])
+            hits = fitting[inside[fitting]]
         else:
-            hits = pa.array(np.flatnonzero(inside))
-        found = pa.table({name: live.column(name).take(hits) for name in ("trace_id", "start_unix_ns")})
-        found = found.group_by("trace_id").aggregate([("start_unix_ns", "min")])
-        return _latest_first(found.rename_columns(["trace_id", "start"]))
+            hits = np.flatnonzero(inside)
+        found = live.select(["trace_id", "start_unix_ns"])
+        return candidates.first_starts(found if len(hits) == live.num_rows else found.take(pa.array(hits)))
 
     def _first_batch(self, wanted: int) -> int:
         """How many candidates to look at first.
@@ -394,90 +391,3 @@ class _Run:
         if self._live_rows is None:
             self._live_rows = self._spans.live(summary.COLUMNS)
         return self._live_rows
-
-
-def _latest_first(candidates: pa.Table) -> pa.Table:
-    return candidates.sort_by([("start", "descending"), ("trace_id", "ascending")])
-
-
-def _no_candidates() -> pa.Table:
-    return pa.table({"trace_id": pa.array([], pa.binary()), "start": pa.array([], pa.uint64())})
-
-
-def _candidate_sql(urls: list[str], *, condition: Condition, within: tuple[int, int] | None) -> tuple[str, list[Any]]:
-    """within: the range that the rows overlap; None: they may be anywhere."""
-    text = (
-        f"SELECT trace_id, min(start_unix_ns) AS start FROM ({rows_of(urls)}) "
-        f"WHERE {'true' if within is None else IN_RANGE} AND {condition.sql} GROUP BY trace_id"
-    )
-    values = [] if within is None else [within[1], within[0], within[0]]
-    return text, ([urls] if urls else []) + values + condition.values
-
-
-def _candidates_by_chunk_sql(urls: list[str], *, condition: Condition) -> tuple[str, list[Any]]:
-    text = (
-        f"SELECT trace_id, min(start_unix_ns) AS start, {CHUNK_NUMBER} FROM ({rows_by_chunk(urls)}) "
-        f"WHERE {condition.sql} GROUP BY ALL"
-    )
-    return text, ([urls] if urls else []) + condition.values
-
-
-def _every_trace_sql(urls: list[str], *, question: SearchQuestion, spans_min: int) -> tuple[str, list[Any]]:
-    """Where rows alone say nothing, a row a trace does: who is too much, a decision over the whole trace leaves out.
-
-    spans_min: of all that is read, which then must be all rows of a trace.
-    """
-    stored = (
-        "SELECT trace_id, start_min_unix_ns, start_min_unix_ns <= ?::UBIGINT AND end_max_unix_ns >= ?::UBIGINT, "
-        "span_count FROM read_parquet(?) UNION ALL "
-    )
-    live = f"SELECT trace_id, start_unix_ns, {IN_RANGE}, 1 FROM {{live}}"
-    text = (
-        "SELECT trace_id, min(started) AS start "
-        f"FROM ({stored if urls else ''}{live}) AS t(trace_id, started, inside, spans) GROUP BY trace_id "
-        f"HAVING bool_or(inside) AND sum(spans) >= {int(spans_min)} ORDER BY start DESC, trace_id"
-    )
-    end_ns, start_ns = question.end_ns, question.start_ns
-    return text, [*([end_ns, start_ns, urls] if urls else []), end_ns, start_ns, start_ns]
-
-
-class Candidates:
-    """Traces with a matching span, taken latest first, each once. 24 bytes a trace."""
-
-    def __init__(self) -> None:
-        self._runs: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]] = []
-        self._at: list[int] = []
-        self._taken: set[bytes] = set()
-
-    @property
-    def groups(self) -> int:
-        """How many groups were added."""
-        return len(self._runs)
-
-    @property
-    def taken(self) -> int:
-        """How many traces were taken."""
-        return len(self._taken)
-
-    def add(self, table: pa.Table) -> None:
-        """table: trace_id, start; latest first."""
-        self._runs.append((table.column("start").to_numpy(), schema.bytes_of(table.column("trace_id"), 16)))
-        self._at.append(0)
-
-    def latest(self) -> int:
-        """The start of the next one; -1 where none is left."""
-        starts = [int(run[0][at]) for run, at in zip(self._runs, self._at, strict=True) if at < len(run[0])]
-        return max(starts, default=-1)
-
-    def take(self, count: int, *, floor: int) -> list[bytes]:
-        """Up to `count` of the latest that start at `floor` or later and were not taken before."""
-        batch: list[bytes] = []
-        while len(batch) < count and (latest := self.latest()) >= max(floor, 0):
-            for number, (starts, ids) in enumerate(self._runs):
-                while self._at[number] < len(starts) and starts[self._at[number]] == latest:
-                    trace_id = ids[self._at[number]].tobytes()
-                    self._at[number] += 1
-                    if trace_id not in self._taken:
-                        self._taken.add(trace_id)
-                        batch.append(trace_id)
-        return batch

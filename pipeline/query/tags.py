@@ -31,7 +31,7 @@ from pipeline.query.chunks import (
 )
 from pipeline.query.conditions import Condition
 from pipeline.query.engine import Engine, Session, quoted
-from pipeline.query.executor import BATCH_SPANS, batches
+from pipeline.query.executor import BATCH_SPANS, ChunkRows, batches
 from pipeline.query.identifiers import Attribute, Intrinsic
 from pipeline.query.plan import condition_of
 from pipeline.query.snapshot import Snapshot, Snapshots, filtered
@@ -234,7 +234,7 @@ class Tags:
             whole = partial(_values_by_chunk_sql, each=each, condition=condition, limit=limit)
             told = (lambda rows, _left, each=each: came(each, _values_in(rows))) if gradually else None
             some = covered._replace(refs=left)
-            of_whole = spans.of_each(self._cache, some, whole, sorted(columns), condition, told)
+            of_whole = spans.of_each(self._cache, some, ChunkRows(whole), sorted(columns), condition, told)
             if of_whole is not None:
                 came(each, _values_in(of_whole))
         return refs

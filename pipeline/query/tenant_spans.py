@@ -25,7 +25,7 @@ from pipeline.query.chunks import (
     told_damage,
 )
 from pipeline.query.conditions import SERVICE, Condition
-from pipeline.query.executor import Asked
+from pipeline.query.executor import Asked, ChunkRows
 from pipeline.query.explained import Watch
 from pipeline.query.snapshot import Snapshot
 from pipeline.query.trace_rows import TraceRows
@@ -140,27 +140,31 @@ class TenantSpans:
         columns: Sequence[str],
         condition: Condition,
         *,
-        traces: bool = False,
         within: Snapshot | None = None,
     ) -> pa.Table:
         """A statement over chunks and those live rows, with `columns`, that may fulfil a condition.
 
-        statement, traces: as ChunkReader.read takes them; within: of the live rows, these alone.
+        statement: as ChunkReader.read takes it; within: of the live rows, these alone.
         """
-        self._opened(refs, traces=traces)
+        self._opened(refs)
         live = self.live_that_may_fit(columns, condition, within)
-        return self.reader.read(refs, statement, traces=traces, live=live)
+        return self.reader.read(refs, statement, live=live)
+
+    def read_traces(self, refs: Sequence[ChunkRef], statement: ForChunks, live: pa.Table) -> pa.Table:
+        """A statement over the objects with a row a trace in the place of chunks. live: such rows of what is live."""
+        self._opened(refs, traces=True)
+        return self.reader.read(refs, statement, traces=True, live=live)
 
     def of_each(
         self,
         cache: ChunkCache,
         covered: Covered,
-        statement: ForChunks,
+        of: ChunkRows,
         columns: Sequence[str],
         condition: Condition,
         came: Came | None = None,
     ) -> pa.Table | None:
-        """What a statement with CHUNK_NUMBER gives for each chunk and segment, out of the cache where it is known.
+        """The rows of each chunk and segment, out of the cache where they are known.
 
         columns, condition: as `read` takes them; came: as ChunkCache.rows has it.
         """
@@ -169,7 +173,7 @@ class TenantSpans:
             f"live {segment.serial}": partial(self.snapshot.of_segment, segment, columns, fits, condition.needs)
             for segment in covered.live
         }
-        asked = Asked(statement, numbered(self.no_live(columns), 0))
+        asked = Asked(of.statement, numbered(self.no_live(columns), 0), of.plain)
         return cache.rows(covered.refs, asked, self.reader, live=rows, opened=self._opened, came=came)
 
     def _opened(self, refs: Sequence[ChunkRef], *, traces: bool = False) -> None:

@@ -126,8 +126,8 @@ def type_of(name: str) -> pa.DataType:
 
 def column(spans: pa.Table, name: str) -> pa.ChunkedArray:
     """A column, or nulls of its type where the table does not have it."""
-    if name in spans.column_names:
-        return spans.column(name)
+    if (at := spans.schema.get_field_index(name)) >= 0:
+        return spans.column(at)
     return pa.chunked_array([pa.nulls(spans.num_rows, type_of(name))])
 
 
