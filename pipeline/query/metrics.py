@@ -49,7 +49,7 @@ from pipeline.traceql import tree
 from topics.errors import QueryTooLargeError
 
 BATCH_TRACES_MAX = 32_768
-EXAMPLES_OF, EXAMPLES_A_POINT, EXAMPLE_CHUNKS = 20_000, 2, 16
+EXAMPLES_OF, EXAMPLES_A_POINT, EXAMPLE_CHUNKS = 20_000, 2, 8
 # Not by how trace IDs begin: some are short ones behind zeros, others begin with the time
 SOME_ROWS = "(file_row_number < ? OR (file_row_number IS NULL AND hash(trace_id) % ?::UBIGINT = 0))"
 
