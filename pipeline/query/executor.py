@@ -14,6 +14,8 @@ from pipeline import telemetry
 from pipeline.query.chunks import ChunkReader, ChunkRef, ForChunks, numbered
 from topics.errors import StoreUnavailableError
 
+# What comes of a damaged chunk: it may lack columns, or have nulls where there are none
+UNREADABLE = (pa.ArrowException, OSError, LookupError, ValueError, TypeError, StoreUnavailableError)
 BATCH_SPANS = 2_000_000  # of chunks that are asked at once: each row of the answer has its chunk's number
 
 
@@ -102,7 +104,7 @@ def _plain(reader: ChunkReader, refs: Sequence[ChunkRef], plain: OfChunk) -> lis
     def of_chunk(ref: ChunkRef) -> pa.Table | None:
         try:
             return plain.of_chunk(reader.source(ref), session.check) if reader.can_read(ref) else None
-        except (pa.ArrowException, OSError, StoreUnavailableError):
+        except UNREADABLE:
             return None
 
     with ThreadPoolExecutor(min(pa.cpu_count(), len(refs)), "plain") as threads:

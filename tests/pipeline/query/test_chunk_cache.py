@@ -43,6 +43,16 @@ def statement(urls: list[str]) -> tuple[str, list[Any]]:
     return f"SELECT v, {CHUNK_NUMBER} FROM ({rows_by_chunk(urls)})", [urls] if urls else []
 
 
+class Plain:
+    """Reads them without the engine."""
+
+    columns = ("v",)
+
+    def of_chunk(self, source: str | pa.Buffer, check: Callable[[], None]) -> pa.Table:
+        check()
+        return pq.ParquetFile(source).read(columns=list(self.columns))
+
+
 def no_parquet(file: Path) -> None:
     """Nothing of it can be read."""
     file.write_bytes(b"no parquet")
@@ -57,9 +67,14 @@ def damaged_page(file: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [no_parquet, damaged_page])
+@pytest.mark.parametrize("plain", [None, Plain()], ids=["by the engine", "plain"])
 @pytest.mark.parametrize("spans_at_once", [executor.BATCH_SPANS, 1], ids=["together", "one by one"])
 def test_each_chunk_keeps_its_own_rows_beside_one_that_cannot_be_read(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spans_at_once: int, damage: Callable[[Path], None]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    spans_at_once: int,
+    damage: Callable[[Path], None],
+    plain: Plain | None,
 ) -> None:
     monkeypatch.setattr(executor, "BATCH_SPANS", spans_at_once)
     refs = [ref(number) for number in range(4)]
@@ -76,7 +91,7 @@ def test_each_chunk_keeps_its_own_rows_beside_one_that_cannot_be_read(
         reader = ChunkReader(session, reasons)
 
         def values(of: list[ChunkRef]) -> list[int]:
-            found = cache.rows(of, Asked(statement, NO_LIVE), reader, opened=asked.append)
+            found = cache.rows(of, Asked(statement, NO_LIVE, plain), reader, opened=asked.append)
             assert found is not None
             return found.column("v").to_pylist()
 
