@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
+import pyarrow as pa
 import zstandard
 from google.protobuf import json_format
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
@@ -27,7 +28,10 @@ from agents.load.blocks import Template
 from agents.rekey import rekeyed
 from pipeline.partition.batch import SourceRecord, SpanLimits, Wanted, prepare
 from pipeline.partition.window import Window
+from pipeline.query.chunk_columns import UNREADABLE
 from pipeline.query.engine import Engine
+from pipeline.query.intervals import Intervals
+from pipeline.query.plain_cells import Grouped, PlainCells
 from pipeline.receive.request import Form, parse_body, unpack
 from pipeline.spans.parsed import ParseLimits
 from pipeline.spans.wire import CutLimits, cut_by_trace
@@ -53,6 +57,9 @@ SPAN = SpanLimits(
 )
 REFUSED = (MalformedRequestError, RequestTooLargeError)
 RECORDS_AT_ONCE = 8
+QUANTILES = PlainCells(
+    (Grouped("resource.service.name", "string", ""), Grouped("kind", "kind", 0)), Intervals(0, 10**9, 1), listed=True
+)
 ENGINE_BYTES_MAX = 64 << 20  # what it has read of chunks is kept as long as this allows
 EVERY_VALUE = "SELECT bit_xor(hash(COLUMNS(*))) FROM read_parquet(?, union_by_name = true)"
 EDGES = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff" * 9 + b"\x01", b"\xff" * 10, b"\xed\xa0\x80", b"{", b"[" * 300)
@@ -129,6 +136,7 @@ class Hostile:
             "inlet": self._inlet,
             "chunk": self._chunk,
             "asked_chunk": self._asked_chunk,
+            "counted_chunk": self._counted_chunk,
             "manifest": self._manifest,
         }
 
@@ -202,6 +210,14 @@ class Hostile:
             return type(error).__name__
         finally:
             path.unlink()
+        return "read"
+
+    def _counted_chunk(self, rng: random.Random) -> str:
+        """As a querier makes cells of its columns; what is refused, the engine is asked for."""
+        try:
+            QUANTILES.of_chunk(pa.py_buffer(mutated(self.seeds.chunk, rng)), lambda: None)
+        except UNREADABLE as error:
+            return type(error).__name__
         return "read"
 
     @cached_property

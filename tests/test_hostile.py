@@ -34,6 +34,7 @@ COUNTS = {
     "inlet": 100,
     "chunk": 500,
     "asked_chunk": 500,
+    "counted_chunk": 500,
     "manifest": 3000,
 }
 IDLE = 1050

@@ -8,11 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+# What comes of a damaged chunk: its columns' names may be no text, some may lack, or have nulls where there are none
+UNREADABLE = (pa.ArrowException, OSError, LookupError, ValueError, TypeError)
 PIECE_SPANS = 131_072  # of which the columns are in memory at a time, about
 
 
 def opened(source: str | pa.Buffer, texts: Collection[str]) -> pq.ParquetFile:
-    """A chunk's file. texts: columns that come with a dictionary a row group. Raises pa.ArrowException, OSError."""
+    """A chunk's file. texts: columns that come with a dictionary a row group. Raises what is UNREADABLE."""
     try:
         return pq.ParquetFile(source, read_dictionary=list(texts), memory_map=True)
     except KeyError:  # it does not have all of them

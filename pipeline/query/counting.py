@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.query.chunk_columns import opened, pieces
+from pipeline.query.chunk_columns import UNREADABLE, opened, pieces
 from pipeline.query.chunks import ChunkRef, by_cover, rows_of
 from pipeline.query.comparison import Comparison, CountedSeries
 from pipeline.query.intervals import Intervals
@@ -263,7 +263,7 @@ class Counting:
         """Its URL, where it could be read."""
         try:
             marks = counted.result()
-        except (pa.ArrowException, OSError) as exc:
+        except UNREADABLE as exc:
             self._spans.reader.leave_out(ref, str(exc))
             return set()
         self._spans.reader.session.let_go([ref.url])

@@ -11,11 +11,10 @@ from typing import NamedTuple, Protocol
 import pyarrow as pa
 
 from pipeline import telemetry
+from pipeline.query.chunk_columns import UNREADABLE
 from pipeline.query.chunks import ChunkReader, ChunkRef, ForChunks, numbered
 from topics.errors import StoreUnavailableError
 
-# What comes of a damaged chunk: it may lack columns, or have nulls where there are none
-UNREADABLE = (pa.ArrowException, OSError, LookupError, ValueError, TypeError, StoreUnavailableError)
 BATCH_SPANS = 2_000_000  # of chunks that are asked at once: each row of the answer has its chunk's number
 
 
@@ -104,7 +103,7 @@ def _plain(reader: ChunkReader, refs: Sequence[ChunkRef], plain: OfChunk) -> lis
     def of_chunk(ref: ChunkRef) -> pa.Table | None:
         try:
             return plain.of_chunk(reader.source(ref), session.check) if reader.can_read(ref) else None
-        except UNREADABLE:
+        except (*UNREADABLE, StoreUnavailableError):
             return None
 
     with ThreadPoolExecutor(min(pa.cpu_count(), len(refs)), "plain") as threads:

@@ -20,8 +20,9 @@ SHARES = {  # of 1000; an input of records and inlet is RECORDS_AT_ONCE records
     "compressed": 150,
     "records": 5,
     "inlet": 15,
-    "chunk": 20,
-    "asked_chunk": 20,
+    "chunk": 15,
+    "asked_chunk": 15,
+    "counted_chunk": 10,
     "manifest": 45,
 }
 PORTIONS = 4

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import uuid
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline.query import comparison, executor
+from pipeline.query.chunks import ChunkReader, ChunkRef
 from pipeline.query.intervals import Intervals
 from pipeline.query.metrics import MetricsQuestion, SoFar
 from pipeline.query.series import SeriesTable
@@ -270,3 +273,34 @@ def test_compare_tells_no_intervals_of_values_whose_chunks_became_unreadable_bef
 
     assert found.labels
     assert np.nansum(found.values) > 0  # how many have a value at all is known
+
+
+def test_a_chunk_whose_columns_names_are_damaged_is_left_out_by_compare_and_asked_of_the_engine_by_others(
+    world: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def question(on: Asked) -> list[tuple[dict[Any, float], list[str]]]:
+        found = []
+        for text in ("{} | compare({ status = error })", "{} | count_over_time() by (name)"):
+            query = check(parse(text), lambda _: None).body
+            assert not isinstance(query, tree.Pipeline)
+            answer = await on.metrics.measure(TENANTS, MetricsQuestion(query=query, intervals=ALL))
+            labels = [tuple(label.value for label in one) for one in answer.series.labels]
+            found.append((dict(zip(labels, answer.series.values[:, 0].tolist(), strict=True)), answer.reasons))
+        return found
+
+    real = ChunkReader.source
+
+    def damaged(reader: ChunkReader, ref: ChunkRef) -> pa.Buffer:
+        source = real(reader, ref)
+        content = Path(source).read_bytes() if isinstance(source, str) else bytes(source)
+        return pa.py_buffer(content.replace(b"service.name", b"\xffervice.name"))
+
+    (_, nothing), expected = ask(world, SHOP, everywhere(3, "stored"), question)
+    monkeypatch.setattr(ChunkReader, "source", damaged)
+    (compared_, reasons), counted = ask(world, SHOP, everywhere(3, "stored"), question)
+
+    assert nothing == []
+    assert compared_ == {}
+    assert reasons
+    assert all("cannot be read" in one for one in reasons)
+    assert counted == expected
