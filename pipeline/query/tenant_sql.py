@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.query.chunks import ChunkRef, refs_of, told_damage
-from pipeline.query.engine import stand_back
+from pipeline.query.engine import UNREADABLE, stand_back
 from pipeline.query.sandbox import BASE_COLUMNS, TenantRows, sandbox
 from pipeline.query.snapshot import Snapshot, Snapshots
 from pipeline.query.statement import Statement
@@ -32,6 +32,7 @@ from topics.settings import QuerierSettings, StoreSettings
 T = TypeVar("T")
 BATCH_ROWS = 2048
 INTERRUPT_EVERY_S = 0.05
+OF_A_CHUNK = ".parquet'"  # in the engine's sentence; what it calls an invalid input may be the caller's as well
 
 
 class ChunksByTime(Protocol):
@@ -220,6 +221,7 @@ def _told(exc: Exception) -> SpanstreamError:
         return QueryTimeoutError(TIMEOUT)
     if isinstance(exc, duckdb.PermissionException):
         return BadQuestionError("invalid SQL: only the views spans and traces can be read")
-    if isinstance(exc, duckdb.IOException | duckdb.HTTPException) or type(exc) is duckdb.Error:  # a damaged page
-        return StoreUnavailableError(f"reading chunks: {text}")
+    if type(exc) in UNREADABLE and (type(exc) is not duckdb.InvalidInputException or OF_A_CHUNK in text):
+        why, _, _ = text.partition("\n\nLINE ")  # of the views' statement, which nobody wrote
+        return StoreUnavailableError(f"reading chunks: {why}")
     return BadQuestionError(f"invalid SQL: {text}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import duckdb
 import pytest
 
@@ -10,9 +12,11 @@ from pipeline.query.sandbox import BASE_COLUMNS, TenantRows, sandbox
 from pipeline.query.snapshot import Snapshot
 from pipeline.query.statement import statement_of
 from pipeline.query.tenant_sql import TenantSql
+from pipeline.store.objects import ObjectStore
 from tests.pipeline.query.cuts import HOUR_NS, TENANTS, Asked, ask, everywhere
 from tests.pipeline.query.test_answers import SHOP
 from tests.pipeline.query.world import T0, OneSpan, rows, span_id, stored
+from topics.errors import StoreUnavailableError
 from topics.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -75,3 +79,28 @@ def test_a_sandbox_reads_and_writes_no_other_chunk_whatever_statement_it_runs(wo
         with pytest.raises(duckdb.Error):
             inside.execute(refused)
     inside.close()
+
+
+def flipped(content: bytes) -> bytes:
+    """All but its ends."""
+    return content[:8] + bytes(255 - byte for byte in content[8:-8]) + content[-8:]
+
+
+def zeroed_pages(content: bytes) -> bytes:
+    """The footer is whole."""
+    pages = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    return content[:4] + bytes(pages - 4) + content[pages:]
+
+
+@pytest.mark.parametrize("damage", [lambda _: b"garbage", lambda content: content[:-9], flipped, zeroed_pages])
+def test_a_damaged_chunk_is_not_taken_for_wrong_sql(world: Settings, damage: Callable[[bytes], bytes]) -> None:
+    async def question(asked: Asked) -> None:
+        store = ObjectStore(asked.settings.store)
+        for entry in (entry for manifest in asked.stored.manifests for entry in manifest.chunks):
+            content = store.get(entry.bucket, entry.name)
+            assert content is not None
+            store.put(entry.bucket, entry.name, damage(content), "application/vnd.apache.parquet")
+        with pytest.raises(StoreUnavailableError, match="reading chunks"):
+            await rows_of(asked, "SELECT * FROM spans")
+
+    ask(world, SHOP_ONCE, everywhere(3, "stored"), question)
