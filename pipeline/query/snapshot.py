@@ -416,9 +416,12 @@ class Snapshots:
             self._asking_again = None
 
     def close(self) -> None:
-        """Ask Kafka no more."""
+        """Ask Kafka no more, and end the snapshots under way: their threads end next."""
         if self._asking_again is not None:
             self._asking_again.cancel()
+        for shared in (self._current, self._next):
+            if shared is not None and shared.task is not None:
+                shared.task.cancel()
 
     async def _read_tails(
         self,

@@ -27,6 +27,7 @@ from tests.pipeline.query.world import (
     rows,
     trace_id,
 )
+from tests.waiting import wait_until_async
 from topics.errors import FormatVersionError, MalformedRecordError, StoreUnavailableError
 from topics.partitioner import partition_of
 from topics.settings import QuerierSettings, Settings
@@ -211,6 +212,32 @@ def test_when_the_worker_has_dropped_it_the_bucket_is_listed_and_the_worker_aske
         assert offsets(snapshot) == [6, 7, 8, 9]
         assert snapshot.reasons == []
         assert world.server.asked == ["want=0:3", "want=0:6"]
+
+    in_world(test)
+
+
+def test_a_snapshot_that_nobody_waits_for_any_more_ends_with_the_querier() -> None:
+    """Its threads are gone then: it would fail where nobody sees it."""
+
+    async def test(world: World) -> None:
+        world.hold(6, (6, 9))
+        begun, go_on = threading.Event(), threading.Event()
+
+        def refresh(_partition: int) -> None:
+            begun.set()
+            assert go_on.wait(10)
+
+        world.stored.refresh = refresh  # type: ignore[method-assign]
+        asking = asyncio.create_task(world.snapshots.take())
+        await wait_until_async(begun.is_set)
+        asking.cancel()
+        world.snapshots.close()
+        go_on.set()
+
+        assert world.snapshots._current is not None
+        assert world.snapshots._current.task is not None
+        with pytest.raises(asyncio.CancelledError):
+            await world.snapshots._current.task
 
     in_world(test)
 
