@@ -100,14 +100,20 @@ def _plain(reader: ChunkReader, refs: Sequence[ChunkRef], plain: OfChunk) -> lis
     session.open([ref.wanted for ref in refs])
     copied = session.files([ref.wanted for ref in refs], fetch=True)
 
-    def of_chunk(ref: ChunkRef) -> pa.Table | None:
+    def source(ref: ChunkRef) -> str | pa.Buffer | None:
         try:
-            return plain.of_chunk(reader.source(ref), session.check) if reader.can_read(ref) else None
-        except (*UNREADABLE, StoreUnavailableError):
+            return reader.source(ref) if reader.can_read(ref) else None
+        except StoreUnavailableError:
+            return None
+
+    def of_chunk(content: str | pa.Buffer | None) -> pa.Table | None:
+        try:
+            return None if content is None else plain.of_chunk(content, session.check)
+        except UNREADABLE:
             return None
 
     with ThreadPoolExecutor(min(pa.cpu_count(), len(refs)), "plain") as threads:
-        tables = list(threads.map(of_chunk, refs))
+        tables = list(threads.map(of_chunk, map(source, refs)))  # a session belongs to the thread that asks
     session.release_memory()
     telemetry.CHUNKS_OPENED.inc(len(refs))
     if session.watch is not None:
