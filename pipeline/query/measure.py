@@ -28,7 +28,6 @@ from pipeline.traceql.names import name_text
 from topics.errors import QueryTooLargeError
 
 Ints = npt.NDArray[np.int64]
-Buckets = npt.NDArray[np.integer[Any]]
 NS_PER_S = 10**9
 EXAMPLE = ("trace_id", "span_id", "start_unix_ns", "duration_ns")
 # Quantiles: a number's bucket is of the powers of GROWTH. Its number has the number's sign and, beyond ZERO_BUCKET
@@ -220,7 +219,6 @@ def series_of(metric: tree.Metric, tables: Sequence[pa.Table], intervals: Interv
         cells = cells.filter(some).combine_chunks()
     if not cells.num_rows:
         return in_order([], np.zeros((0, intervals.points)), intervals.times_ns)
-    cells = _with_weights(cells)
     groups, of = labels_of(metric, cells)
     if len(groups) * intervals.points * max(1, len(metric.quantiles)) > values_max:
         raise too_many(values_max)
@@ -299,7 +297,7 @@ def _quantiles(
     """The smallest bucket that at least the share q of the values does not exceed; 0 where there are none."""
     places, own = np.unique(of * intervals.points + cells.column("point").to_numpy(), return_inverse=True)
     cells = _with_buckets(cells)
-    distinct, codes = coding(_flat(cells, "buckets"))
+    distinct, codes = _coding(_flat(cells, "buckets"))
     at_once = max(1, DENSE_CELLS_MAX // len(distinct))
     several = at_once < len(places)
     if several:
@@ -315,21 +313,9 @@ def _quantiles(
             # A little less, as sums of weights are rounded: whole counts differ by more. The first value where q is 0
             rank = np.maximum(1, q * below[:, -1:]) * (1 - 1e-12)
             at = np.minimum((below < rank).sum(axis=1), len(distinct) - 1)
-            values[some // intervals.points, number, some % intervals.points] = middle(distinct[at])
+            values[some // intervals.points, number, some % intervals.points] = _middle(distinct[at])
     labels = [(*group, Label("p", "float", float(q))) for group in groups for q in metric.quantiles]
     return in_order(labels, values.reshape(len(labels), intervals.points), intervals.times_ns)
-
-
-def _with_weights(cells: pa.Table) -> pa.Table:
-    """Where some sources tell how many values each number stands for, those of the others stand for themselves."""
-    if "weights" not in cells.column_names or not cells.column("weights").null_count:
-        return cells
-    lacking = cells.column("weights").is_null()
-    rest = cells.filter(lacking).combine_chunks()
-    numbers = rest.column("numbers").chunk(0)
-    ones = type(numbers).from_arrays(numbers.offsets, np.ones(len(numbers.values)))
-    rest = rest.set_column(rest.column_names.index("weights"), "weights", ones)
-    return pa.concat_tables([cells.filter(pc.invert(lacking)), rest], promote_options="permissive").combine_chunks()
 
 
 def _with_buckets(cells: pa.Table) -> pa.Table:
@@ -338,14 +324,13 @@ def _with_buckets(cells: pa.Table) -> pa.Table:
     buckets = np.empty(len(numbers), dtype=np.int32)
     for first in range(0, len(numbers), COUNTED_AT_ONCE):
         rows = slice(first, first + COUNTED_AT_ONCE)
-        buckets[rows] = log_buckets(numbers[rows])
-    ends = np.cumsum(pc.list_value_length(cells.column("numbers")).to_numpy())
+        buckets[rows] = _log_buckets(numbers[rows])
+    ends = np.cumsum(cells.column("spans").to_numpy())
     lists = pa.LargeListArray.from_arrays(np.concatenate(([0], ends)), buckets)
     return cells.drop_columns("numbers").append_column("buckets", lists)
 
 
-def log_buckets(numbers: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-    """The number of each one's bucket."""
+def _log_buckets(numbers: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
     with np.errstate(divide="ignore"):
         sizes = np.ceil(np.log(np.abs(numbers)) * numbers.dtype.type(1 / math.log(GROWTH))) + ZERO_BUCKET
     buckets = np.copysign(sizes, numbers)
@@ -358,7 +343,7 @@ def _flat(cells: pa.Table, name: str) -> npt.NDArray[Any]:
     return pc.list_flatten(cells.column(name).chunk(0)).to_numpy()
 
 
-def _counted(cells: pa.Table, own: Ints, codes: Callable[[Buckets], Ints], shape: tuple[int, int]) -> npt.NDArray[Any]:
+def _counted(cells: pa.Table, own: Ints, codes: Callable[[Ints], Ints], shape: tuple[int, int]) -> npt.NDArray[Any]:
     """How often each code is in the lists of each place. own: each list's place.
 
     Some lists at a time: what is made on the way stays in the processor's cache, and no page is new.
@@ -367,7 +352,7 @@ def _counted(cells: pa.Table, own: Ints, codes: Callable[[Buckets], Ints], shape
     weights = _flat(cells, "weights") if "weights" in cells.column_names else None
     counts: npt.NDArray[Any] = np.zeros(shape, dtype=np.int64 if weights is None else np.float64)
     flat = counts.reshape(-1)
-    lengths = pc.list_value_length(cells.column("buckets")).to_numpy()
+    lengths = cells.column("spans").to_numpy()
     ends = np.cumsum(lengths)
     at = 0
     while at < len(ends):
@@ -381,7 +366,7 @@ def _counted(cells: pa.Table, own: Ints, codes: Callable[[Buckets], Ints], shape
     return counts
 
 
-def coding(buckets: Buckets) -> tuple[Ints, Callable[[Buckets], Ints]]:
+def _coding(buckets: npt.NDArray[np.int32]) -> tuple[Ints, Callable[[Ints], Ints]]:
     """The numbers that are there, in order, and what tells which of them each is; those that lie close together come
     with what lies between them.
     """
@@ -394,7 +379,7 @@ def coding(buckets: Buckets) -> tuple[Ints, Callable[[Buckets], Ints]]:
     return numbers[there], lambda some: places[some - low]
 
 
-def middle(bucket: Buckets) -> Floats:
+def _middle(bucket: npt.NDArray[np.int32]) -> Floats:
     """A number of the bucket that is at most 1 % from each other one."""
     size = GROWTH ** (np.abs(bucket).astype(np.float64) - ZERO_BUCKET - 0.5)
     return np.where(bucket == 0, 0.0, np.sign(bucket) * size)
