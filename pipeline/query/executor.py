@@ -76,14 +76,18 @@ class OwnThreads:
     ) -> Generator[tuple[list[ChunkRef], pa.Table]]:
         """As Executor says."""
         for some in batches(refs, BATCH_SPANS):
-            tables = [None] * len(some) if asked.plain is None else _plain(reader, some, asked.plain)
-            found = [(ref, table) for ref, table in zip(some, tables, strict=True) if table is not None]
-            if found:
-                rows = pa.concat_tables(numbered(table, at) for at, (_, table) in enumerate(found))
-                yield [ref for ref, _ in found], rows
-            if left := [ref for ref, table in zip(some, tables, strict=True) if table is None]:
-                yield left, reader.read(left, asked.statement, live=asked.live)  # which says why not, or tries again
+            left, parts = some, list[tuple[list[ChunkRef], pa.Table]]()
+            if asked.plain is not None:
+                tables = _plain(reader, some, asked.plain)
+                found = [(ref, table) for ref, table in zip(some, tables, strict=True) if table is not None]
+                left = [ref for ref, table in zip(some, tables, strict=True) if table is None]
+                if found:
+                    rows = pa.concat_tables(numbered(table, at) for at, (_, table) in enumerate(found))
+                    parts.append(([ref for ref, _ in found], rows))
+            if left:  # of which the engine says why not, or tries again
+                parts.append((left, reader.read(left, asked.statement, live=asked.live)))
             reader.session.let_go(ref.url for ref in some)
+            yield from parts
 
     def looked(self) -> None:
         """Nothing is needed."""

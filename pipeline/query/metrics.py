@@ -278,7 +278,7 @@ class _Measured:
         columns = sorted(aligned.columns | condition.columns)
         newest_first = sorted(covered.refs, key=lambda ref: -ref.start_bound_unix_ns)
         with self._step("cells of chunks and live segments that lie within the range"):
-            plain = PlainCells.of(aligned, present) if condition.sql == TRUE.text else None
+            plain = PlainCells.of(aligned) if condition.sql == TRUE.text else None
             of = ChunkRows(_by_chunk(partial(_cells_by_chunk, aligned, condition.expression)), plain)
             told = came if self._heard is not None else None
             found = self._of_covered(Covered(newest_first, covered.live), columns, condition, of, told)

@@ -15,16 +15,16 @@ import pyarrow as pa
 
 from pipeline.query import fields
 from pipeline.query.chunk_columns import opened, pieces
-from pipeline.query.chunks import Present
 from pipeline.query.conditions import SERVICE
 from pipeline.query.intervals import Intervals
 from pipeline.query.measure import DURATION, NS_PER_S, Measure
-from pipeline.query.values import TYPE_NAMES
+from pipeline.query.value_counts import Cells
+from pipeline.query.values import Value
 from pipeline.spans import schema
 from pipeline.traceql import tree
 
 GROUPS_MAX = 2  # attributes: the product of their values and of the intervals fits into 64 bits
-SPARSE, FEW = 4, 1 << 16  # cells for each row up to which they are counted by place, and so many in any case
+NUMBERS_OF_16_BITS = 1 << 16  # they are put in order in a tenth of the time
 COUNTED = ("rate", "count_over_time")
 Ints = npt.NDArray[np.int64]
 
@@ -37,16 +37,14 @@ class Grouped(NamedTuple):
     missing: str | int | None
 
     @classmethod
-    def of(cls, node: tree.Field, present: Present) -> Grouped | None:
-        """None where the values do not stand in one column, just so."""
+    def of(cls, node: tree.Field, value: Value) -> Grouped | None:
+        """None where the values do not stand in one column, just so. value: what the compiler makes of it."""
         if isinstance(node, tree.Intrinsic) and node.name in ("span:name", "span:status", "span:kind"):
             _, column, type_ = fields.PLAIN[node.name]
             return cls(column, type_, "" if type_ == "string" else 0)
         if not isinstance(node, tree.Attribute) or node.parent or node.scope not in schema.ROW_SCOPES:
             return None
-        types = (*TYPE_NAMES, *(f"{one}[]" for one in TYPE_NAMES))
-        there = [one for one in types if present.has(schema.column_name(node.scope, node.name, one))]
-        if there != ["string"] or present.has_more(node.scope, node.name):
+        if set(value.of) != {"string"}:  # with arrays, or keys of a map column, there are other types
             return None
         missing = "" if (node.scope, node.name) == ("resource", SERVICE) else None
         return cls(schema.column_name(node.scope, node.name, "string"), "string", missing)
@@ -74,11 +72,11 @@ class PlainCells(NamedTuple):
     listed: bool
 
     @classmethod
-    def of(cls, measure: Measure, present: Present) -> PlainCells | None:
+    def of(cls, measure: Measure) -> PlainCells | None:
         """None where the engine has to look at the rows."""
         metric = measure.metric
         listed = metric.function == "quantile_over_time" and metric.of == DURATION
-        groups = [Grouped.of(node, present) for node in metric.by]
+        groups = [Grouped.of(node, value) for node, value in zip(metric.by, measure.groups, strict=True)]
         if measure.weight is not None or len(groups) > GROUPS_MAX or not (listed or metric.function in COUNTED):
             return None
         known = tuple(one for one in groups if one is not None)
@@ -112,41 +110,26 @@ class PlainCells(NamedTuple):
             cell = cell * len(of_this) + codes
             values.append(of_this)
             sizes.append(len(of_this))
-        cells = _Cells.of(cell, int(np.prod(sizes, dtype=np.float64)))
+        size = int(np.prod(sizes, dtype=np.float64))
+        cells = Cells.tallied(cell, size)
         *places, at = _unravelled(cells.numbers, sizes)
         table = {"point": pa.array(at + low)}
         for number, (one, held, place) in enumerate(zip(self.groups, values, reversed(places), strict=True)):
             table[f"l{number}_{one.type}"] = held.take(pa.array(place))
         if self.listed:
             seconds = (rows.column("duration_ns").to_numpy() / NS_PER_S).astype(np.float32)
-            table["numbers"] = cells.lists(cell, seconds)
+            table["numbers"] = _lists(cells, cell, size, seconds)
         return pa.table(table | {"spans": pa.array(cells.counts)})
 
 
-class _Cells(NamedTuple):
-    """The numbers that cells have, each once, in order, and of how many rows each is. size: they lie below it."""
-
-    numbers: Ints
-    counts: Ints
-    size: int
-
-    @classmethod
-    def of(cls, cell: Ints, size: int) -> _Cells:
-        """cell: of each row."""
-        if size <= SPARSE * len(cell) + FEW:
-            counts = np.bincount(cell, minlength=1)
-            numbers = np.flatnonzero(counts)
-            return cls(numbers, counts[numbers], size)
-        return cls(*np.unique(cell, return_counts=True), size)
-
-    def lists(self, cell: Ints, values: npt.NDArray[np.float32]) -> pa.Array:
-        """Of each cell the values of its rows."""
-        if self.size <= FEW:  # numbers of 16 bits are sorted in a tenth of the time
-            order = np.argsort(cell.astype(np.uint16), kind="stable")
-        else:
-            order = np.argsort(np.searchsorted(self.numbers, cell), kind="stable")
-        ends = np.concatenate(([0], np.cumsum(self.counts))).astype(np.int32)
-        return pa.ListArray.from_arrays(pa.array(ends), pa.array(values[order]))
+def _lists(cells: Cells, cell: Ints, size: int, values: npt.NDArray[np.float32]) -> pa.Array:
+    """Of each cell the values of its rows. cell: of each row; size: they lie below it."""
+    if size <= NUMBERS_OF_16_BITS:
+        order = np.argsort(cell.astype(np.uint16), kind="stable")
+    else:
+        order = np.argsort(np.searchsorted(cells.numbers, cell), kind="stable")
+    ends = np.concatenate(([0], np.cumsum(cells.counts))).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values[order]))
 
 
 def _unravelled(numbers: Ints, sizes: Sequence[int]) -> list[Ints]:

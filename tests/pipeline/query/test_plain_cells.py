@@ -69,11 +69,11 @@ def measure_of(text: str, intervals: Intervals = INTERVALS[0], *, extrapolate: b
 
 @pytest.mark.parametrize("text", NOT_PLAIN)
 def test_what_the_columns_alone_do_not_tell_is_left_to_the_engine(text: str) -> None:
-    assert PlainCells.of(measure_of(text), PRESENT) is None
+    assert PlainCells.of(measure_of(text)) is None
 
 
 def test_spans_that_stand_for_others_are_left_to_the_engine() -> None:
-    assert PlainCells.of(measure_of("{} | rate()", extrapolate=True), PRESENT) is None
+    assert PlainCells.of(measure_of("{} | rate()", extrapolate=True)) is None
 
 
 texts = st.none() | st.sampled_from(["", "a", "b", "GET /\N{SNOWMAN}"])
@@ -120,7 +120,7 @@ def test_cells_are_those_of_the_engine(
     engine: Engine, tmp_path: Path, text: str, spans: list[dict[str, Any]], intervals: Intervals, lacking: str
 ) -> None:
     measure = measure_of(text, intervals)
-    plain = PlainCells.of(measure, PRESENT)
+    plain = PlainCells.of(measure)
     assert plain is not None
     path = written(tmp_path / f"{uuid.uuid4()}.parquet", spans, lacking)  # the engine keeps what it knows of a file
     none = pa.table({name: pa.array([], pa.string()) for name in (SERVICE, METHOD)})
@@ -143,7 +143,7 @@ def test_many_values_of_two_groups_are_counted_without_a_place_for_each_pair(tmp
     }
     pq.write_table(pa.table(table), tmp_path / "chunk.parquet")
     measure = measure_of(PLAIN[-1], Intervals(999, 1500, 1))
-    plain = PlainCells.of(measure, PRESENT)
+    plain = PlainCells.of(measure)
     assert plain is not None
 
     found = plain.of_chunk(str(tmp_path / "chunk.parquet"), lambda: None).to_pylist()
