@@ -1,7 +1,8 @@
 """Spans as they arrive: at each turn the rows that came since the turn before, those that a filter holds of.
 
 Which rows are new is told by the offsets of their records, so a span is shown once. Rows that were stored in a chunk
-between two turns are no more among the live ones: they are not shown, and the turn says so.
+between two turns are no more after H: their owner is asked for them once more, and where it has let them go the turn
+says so.
 """
 
 from __future__ import annotations
@@ -66,12 +67,14 @@ class LiveTail:
 
     async def next(self) -> Arrived:
         """What came since the turn before; the first turn only finds out where the topic ends."""
-        snapshot = await self._snapshots.take()
-        before, self._seen = self._seen, {p: view.reached for p, view in snapshot.partitions.items()}
+        snapshot, before = await self._snapshots.take(), self._seen
+        if before and (stored := _stored_since(snapshot, before)):
+            snapshot = await self._snapshots.reaching_back(snapshot, stored)
+        self._seen = {p: view.reached for p, view in snapshot.partitions.items()}
         reasons = list(snapshot.reasons)
         if before is None:
             return Arrived(reasons=reasons)
-        if any(view.horizon > before.get(p, view.horizon) for p, view in snapshot.partitions.items()):
+        if _stored_since(snapshot, before):
             reasons.append(GAP)
         if not snapshot.has_rows_from(before):
             return Arrived(reasons=reasons)
@@ -91,6 +94,11 @@ class LiveTail:
         found = session.sql(statement, condition.values, live=rows).to_pylist()
         matched = found[0]["matched"] if found else 0
         return Arrived(spans=[_span(row) for row in found], matched=matched, arrived=rows.num_rows, reasons=reasons)
+
+
+def _stored_since(snapshot: Snapshot, before: dict[int, int]) -> dict[int, int]:
+    """The partitions with rows below H that were not looked at, and where those begin."""
+    return {p: before[p] for p, view in snapshot.partitions.items() if view.horizon > before.get(p, view.horizon)}
 
 
 def _span(row: dict[str, Any]) -> TailSpan:

@@ -331,6 +331,20 @@ class Snapshots:
         ends, answers = await asyncio.gather(self._ends([partition], snapshot.reasons), self._ask(horizons, trace_id))
         return await self._completed(snapshot, ends, horizons, answers, trace_id)
 
+    async def reaching_back(self, snapshot: Snapshot, since: Mapping[int, int]) -> Snapshot:
+        """The snapshot, of these partitions with the rows from since[partition] on, which lies below their H.
+
+        Owners hold what is stored for worker.drop_grace_s. `horizon` stays H where they have it no more.
+        """
+        views = dict(snapshot.partitions)
+        for partition, answer in (await self._live.segments(since)).items():
+            first = since[partition]
+            if not answer.cut and _reached(answer, first) >= views[partition].horizon:
+                views[partition] = PartitionView(
+                    partition=partition, horizon=first, url=answer.url, reached=answer.next, live=answer.segments
+                )
+        return replace(snapshot, partitions=views)
+
     def horizons(self, partitions: Iterable[int]) -> dict[int, int]:
         """H of each partition as the catalog knows it; 0 where nothing is stored."""
         held = self._catalog.horizons()

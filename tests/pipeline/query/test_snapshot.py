@@ -14,15 +14,14 @@ import pytest
 from pipeline.query.live import LiveClient
 from pipeline.query.owners import Owners
 from pipeline.query.snapshot import Snapshot, Snapshots
-from pipeline.store.manifest import Manifest
 from tests.pipeline.query.world import (
-    T0,
     TENANT,
     Held,
     LiveServer,
     MemoryStored,
     MemoryTail,
     OneSpan,
+    a_manifest,
     otlp,
     rows,
     trace_id,
@@ -64,20 +63,6 @@ class World:
         segments = [(a, b, rows({o: [self.span(o)] for o in range(a, b + 1)})) for a, b in bounds]
         held = self.server.held[0] = Held(low=low, next=bounds[-1][1] + 1, segments=segments)
         return held
-
-    def manifest(self, first: int, last: int) -> Manifest:
-        return Manifest(
-            topic="spans_by_trace",
-            partition=0,
-            partitions=1,
-            first=first,
-            last=last,
-            token="t",
-            worker="",
-            written_unix_ns=T0,
-            record_time_min_unix_ns=T0,
-            record_time_max_unix_ns=T0,
-        )
 
 
 def in_world(test: Callable[[World], Awaitable[T]], records: int = 10, settings: Settings | None = None) -> T:
@@ -138,7 +123,7 @@ def test_kafka_is_asked_at_once_where_the_topic_ends_and_who_owns_it() -> None:
 def test_without_an_owner_all_is_read_from_kafka_at_once() -> None:
     async def test(world: World) -> None:
         world.owners[0] = "http://127.0.0.1:9"
-        world.stored.manifests = [world.manifest(0, 3)]
+        world.stored.manifests = [a_manifest(0, 0, 3)]
 
         snapshot = await world.snapshots.take()
 
@@ -168,7 +153,7 @@ def test_a_copy_of_a_span_whose_first_record_was_lost_counts_though_it_was_left_
         world.tail.log[0][9] = otlp([world.span(0)])
         first = offsets(await world.snapshots.take())
         del world.tail.log[0][0]
-        world.stored.manifests = [replace(world.manifest(0, 1), losses=((0, 0),))]
+        world.stored.manifests = [replace(a_manifest(0, 0, 1), losses=((0, 0),))]
 
         second = offsets(await world.snapshots.take())
 
@@ -181,7 +166,7 @@ def test_a_copy_of_a_span_whose_first_record_was_lost_counts_though_it_was_left_
 def test_rows_are_cut_by_their_offset_not_by_whole_segments() -> None:
     async def test(world: World) -> None:
         world.hold(0, (0, 9))
-        world.stored.manifests = [world.manifest(0, 5)]
+        world.stored.manifests = [a_manifest(0, 0, 5)]
 
         assert offsets(await world.snapshots.take()) == [6, 7, 8, 9]
 
@@ -191,7 +176,7 @@ def test_rows_are_cut_by_their_offset_not_by_whole_segments() -> None:
 def test_a_gap_in_the_catalog_ends_what_counts_as_stored() -> None:
     async def test(world: World) -> None:
         world.hold(0, (0, 9))
-        world.stored.manifests = [world.manifest(0, 1), world.manifest(4, 6)]
+        world.stored.manifests = [a_manifest(0, 0, 1), a_manifest(0, 4, 6)]
 
         snapshot = await world.snapshots.take()
 
@@ -204,7 +189,7 @@ def test_a_gap_in_the_catalog_ends_what_counts_as_stored() -> None:
 def test_when_the_worker_has_dropped_it_the_bucket_is_listed_and_the_worker_asked_again() -> None:
     async def test(world: World) -> None:
         world.hold(6, (6, 9))
-        world.stored.manifests, world.stored.late = [world.manifest(0, 2)], [world.manifest(3, 5)]
+        world.stored.manifests, world.stored.late = [a_manifest(0, 0, 2)], [a_manifest(0, 3, 5)]
 
         snapshot = await world.snapshots.take()
 
@@ -306,7 +291,7 @@ def test_what_kafka_deleted_is_named_as_lost() -> None:
 def test_what_kafka_deleted_but_the_bucket_names_is_not_lost() -> None:
     async def test(world: World) -> None:
         world.tail.low[0] = 4
-        world.stored.late = [world.manifest(0, 5)]
+        world.stored.late = [a_manifest(0, 0, 5)]
 
         snapshot = await world.snapshots.take()
 

@@ -295,6 +295,22 @@ class MemoryStored:
         return total.get("", {})
 
 
+def a_manifest(partition: int, first: int, last: int) -> Manifest:
+    """One that names no chunk: nothing of these offsets was new."""
+    return Manifest(
+        topic="spans_by_trace",
+        partition=partition,
+        partitions=1,
+        first=first,
+        last=last,
+        token="t",
+        worker="",
+        written_unix_ns=T0,
+        record_time_min_unix_ns=T0,
+        record_time_max_unix_ns=T0,
+    )
+
+
 def stored(
     settings: Settings, partition: int, first: int, last: int, spans: pa.Table, topic: str = "spans_by_trace"
 ) -> Manifest:

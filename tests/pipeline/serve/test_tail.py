@@ -11,14 +11,15 @@ import httpx
 import orjson
 import pytest
 
-from pipeline.query.live_tail import Arrived
+from pipeline.query.live_tail import GAP, Arrived
 from pipeline.query.questions import Questions
 from pipeline.serve import tail_events
 from pipeline.serve.params import pipeline_of
 from pipeline.traceql.check import compiled
-from tests.pipeline.query.world import OneSpan, span_id
-from tests.pipeline.serve.api import World, settings_of, with_api, with_questions
+from tests.pipeline.query.world import Held, OneSpan, a_manifest, rows, span_id
+from tests.pipeline.serve.api import PARTITIONS, World, settings_of, with_api, with_questions
 from topics.errors import KafkaUnavailableError, OverloadedError
+from topics.partitioner import partition_of
 
 OLD, GOOD = OneSpan(1, 1), OneSpan(2, 2, name="good", duration_ms=30)
 BAD = OneSpan(3, 3, name="x" * 1000, status=2, start_ms=5, kind=3)
@@ -62,6 +63,40 @@ def test_a_filter_decides_and_what_is_too_much_is_counted(tmp_path: Path) -> Non
 
     assert [span.span_id for span in turn.spans] == [span_id(16), span_id(15), span_id(14)]
     assert (turn.arrived, turn.matched) == (8, 7)
+
+
+def test_what_is_stored_between_two_turns_is_told_once_as_long_as_its_owner_holds_it(tmp_path: Path) -> None:
+    partition = partition_of(GOOD.trace_id, PARTITIONS)
+
+    def store(world: World, number: int, low: int) -> None:
+        """A span comes and is stored at once; the owner lets go what lies below `low`."""
+        came = {offset: [replace(GOOD, id=offset + 2)] for offset in range(low, number + 1)}
+        world.send([replace(GOOD, id=number + 2)])
+        world.stored.manifests.append(a_manifest(partition, number, number))
+        segments = [(offset, offset, rows({offset: spans})) for offset, spans in came.items()]
+        world.server.held[partition] = Held(low=low, next=number + 1, segments=segments)
+
+    async def test(questions: Questions, world: World) -> list[Arrived]:
+        tail = tail_of(questions)
+        turns = [await anext(tail)]
+        store(world, 0, low=0)
+        turns += [await anext(tail), await anext(tail)]
+        store(world, 1, low=0)
+        turns += [await anext(tail)]
+        store(world, 2, low=3)
+        return [*turns, await anext(tail), await anext(tail)]
+
+    def owned(world: World) -> None:
+        world.owners[partition], world.server.held[partition] = world.server.url, Held()
+
+    first, one, silent, two, gone, after = with_questions(settings_of(tmp_path, live_tail_every_s=0.01), owned, test)
+
+    assert [span.span_id for turn in (first, one, silent, two) for span in turn.spans] == [span_id(2), span_id(3)]
+    assert not any(turn.reasons for turn in (first, one, silent, two, after))
+    assert (gone.spans, gone.reasons) == (
+        [],
+        ["some spans were stored before they could be shown here; a search finds them"],
+    )
 
 
 def test_tails_end_when_told_to_and_no_more_are_open_than_may(tmp_path: Path) -> None:
