@@ -11,8 +11,19 @@ import pyarrow as pa
 from pipeline.query import plan
 from pipeline.query.chunks import CHUNK_NUMBER, IN_RANGE, rows_by_chunk, rows_of
 from pipeline.query.conditions import Condition
-from pipeline.query.tenant_spans import UINT64_MAX
 from pipeline.spans import schema
+
+Ints = npt.NDArray[np.int64]
+ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio: takes apart what differs in few bits
+NO_TRACES = pa.table(
+    {
+        "trace_id": pa.array([], pa.binary()),
+        "start": pa.array([], pa.uint64()),
+        "ended": pa.array([], pa.uint64()),
+        "spans": pa.array([], pa.int64()),
+        CHUNK_NUMBER: pa.array([], pa.uint64()),
+    }
+)
 
 
 def first_starts(rows: pa.Table) -> pa.Table:
@@ -21,19 +32,60 @@ def first_starts(rows: pa.Table) -> pa.Table:
 
 
 def traces_of(rows: pa.Table, range_ns: tuple[int, int] | None) -> pa.Table:
-    """A row a trace: its first start, whether a span overlaps the range, and how many spans there are.
+    """A row a trace: its first start, whether a span overlaps the range, and how many spans there are."""
+    inside = np.ones(rows.num_rows, dtype=bool) if range_ns is None else plan.overlap(rows, range_ns)
+    return _by_trace(rows.column("trace_id"), rows.column("start_unix_ns"), inside, np.ones(rows.num_rows, np.int64))
 
-    By codes, which takes half as long as grouping by ID.
+
+def joined(stored: pa.Table, live: pa.Table, range_ns: tuple[int, int], spans_min: int) -> pa.Table:
+    """Where rows alone say nothing, a row a trace does: who is too much, a decision over the whole trace leaves out.
+
+    stored: rows of traces_sql; live: of traces_of; spans_min: of all that is read, which then must be all rows of a
+    trace. Traces of which a part overlaps the range, latest first.
     """
-    coded = rows.column("trace_id").combine_chunks().dictionary_encode()
-    codes, traces = coded.indices.to_numpy(), len(coded.dictionary)
-    start, inside = np.full(traces, UINT64_MAX, dtype=np.uint64), np.ones(traces, dtype=bool)
-    np.minimum.at(start, codes, rows.column("start_unix_ns").to_numpy())
-    if range_ns is not None:
-        inside[:] = False
-        inside[codes[plan.overlap(rows, range_ns)]] = True
-    spans = np.bincount(codes, minlength=traces)
-    return pa.table({"trace_id": coded.dictionary, "start": start, "inside": inside, "spans": spans})
+    started, ended = (stored.column(name).to_numpy() for name in ("start", "ended"))
+    overlap = pa.array((started <= range_ns[1]) & (ended >= range_ns[0]))
+    stored = stored.append_column("inside", overlap).select(live.column_names).cast(live.schema)
+    ids, start, inside, spans = pa.concat_tables([stored, live]).columns
+    found = _by_trace(ids, start, inside.to_numpy(), spans.to_numpy())
+    fitting = found.column("inside").to_numpy() & (found.column("spans").to_numpy() >= spans_min)
+    return latest_first(found.select(["trace_id", "start"]).filter(pa.array(fitting)))
+
+
+def _by_trace(
+    trace_ids: pa.ChunkedArray, start: pa.ChunkedArray, inside: npt.NDArray[np.bool_], spans: Ints
+) -> pa.Table:
+    """Least starts, whether any is inside, and the sums of spans."""
+    ids = schema.bytes_of(trace_ids, 16)
+    order, firsts = side_by_side(ids)
+    least = start.to_numpy()[order]
+    if len(order):
+        least = np.minimum.reduceat(least, firsts)
+        inside, spans = np.logical_or.reduceat(inside[order], firsts), np.add.reduceat(spans[order], firsts)
+    found = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(firsts), [None, pa.py_buffer(ids[order[firsts]])])
+    return pa.table({"trace_id": found, "start": least, "inside": inside, "spans": spans})
+
+
+def side_by_side(ids: npt.NDArray[np.uint8]) -> tuple[Ints, Ints]:
+    """An order in which equal ones of these IDs, of shape (n, 16), stand side by side; where each begins in it.
+
+    By a mix of both halves, a fifth of the time of a dictionary; by the halves where two IDs are mixed alike.
+    """
+    halves = np.ascontiguousarray(ids).view(np.uint64)
+    mixed = halves[:, 0] * ODD ^ halves[:, 1]
+    order = np.argsort(mixed)
+    new = _differ(halves[order])
+    if np.count_nonzero(new) != np.count_nonzero(_differ(mixed[order, None])):
+        order = np.lexsort(halves.T)
+        new = _differ(halves[order])
+    return order, np.flatnonzero(new)
+
+
+def _differ(rows: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Of each row, whether it is another than the one before."""
+    new = np.ones(len(rows), dtype=bool)
+    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    return new
 
 
 def latest_first(found: pa.Table) -> pa.Table:
@@ -65,21 +117,13 @@ def by_chunk_sql(urls: list[str], *, condition: Condition) -> tuple[str, list[An
     return text, ([urls] if urls else []) + condition.values
 
 
-def traces_sql(urls: list[str], *, range_ns: tuple[int, int], spans_min: int) -> tuple[str, list[Any]]:
-    """Where rows alone say nothing, a row a trace does: who is too much, a decision over the whole trace leaves out.
-
-    live: of `traces_of`; spans_min: of all that is read, which then must be all rows of a trace.
-    """
+def traces_sql(urls: list[str]) -> tuple[str, list[Any]]:
+    """The traces of each chunk, with its number, of the objects with a row a trace."""
     stored = (
-        "SELECT trace_id, start_min_unix_ns, start_min_unix_ns <= ?::UBIGINT AND end_max_unix_ns >= ?::UBIGINT, "
-        "span_count FROM read_parquet(?) UNION ALL "
+        "SELECT trace_id, start_min_unix_ns AS start, end_max_unix_ns AS ended, span_count::BIGINT AS spans, "
+        f"file_index AS {CHUNK_NUMBER} FROM read_parquet(?) UNION ALL BY NAME "
     )
-    text = (
-        "SELECT trace_id, min(started) AS start "
-        f"FROM ({stored if urls else ''}SELECT * FROM {{live}}) AS t(trace_id, started, inside, spans) "
-        f"GROUP BY trace_id HAVING bool_or(inside) AND sum(spans) >= {int(spans_min)} ORDER BY start DESC, trace_id"
-    )
-    return text, [range_ns[1], range_ns[0], urls] if urls else []
+    return f"{stored if urls else ''}SELECT * FROM {{live}}", [urls] if urls else []
 
 
 class Candidates:

@@ -51,7 +51,7 @@ class ChunkCache:
         None where there is none of either; without CHUNK_NUMBER. live: a name that no other rows ever have, and them;
         opened: hears which chunks are not known and read.
         """
-        text, values = asked.statement([])
+        text, values = asked.of.statement([])
         keys = {name: (name, text, repr(values)) for name in (*(ref.url for ref in refs), *live)}
         found = {name: table for name, key in keys.items() if (table := self._get(key)) is not None}
         if reader.session.watch is not None:
@@ -67,13 +67,13 @@ class ChunkCache:
         opened(missing)
         if new := [name for name in live if name not in found]:
             rows = [asked.live, *(numbered(live[name](), number) for number, name in enumerate(new))]
-            keep(new, reader.read([], asked.statement, live=pa.concat_tables(rows)))
+            keep(new, reader.read([], asked.of.statement, live=pa.concat_tables(rows)))
         if came is not None and found and left:
             came(_joined(found.values()), left)
         with closing(self._executor.each(reader, missing, asked)) as read:
             for some, chunk_rows in read:
                 # Those that turned out to be unreadable were left out of the list
-                keep([ref.url for ref in some if reader.can_read(ref)], chunk_rows)
+                keep([ref.url for ref in some if reader.can_read(asked.of.wanted(ref).url)], chunk_rows)
                 left = [ref for ref in left if ref not in some]
                 if came is not None and found and left:
                     came(_joined(found.values()), left)

@@ -253,9 +253,9 @@ class ChunkReader:
         """The URL of a chunk, of what the column `filename` says."""
         return self._urls.get(filename, filename)
 
-    def can_read(self, ref: ChunkRef) -> bool:
-        """Whether it was not found to be unreadable."""
-        return ref.url not in self._broken
+    def can_read(self, url: str) -> bool:
+        """Whether what stands there was not found to be unreadable."""
+        return url not in self._broken
 
     def source(self, ref: ChunkRef) -> str | pa.Buffer:
         """A chunk's file, or its bytes. Raises StoreUnavailableError, QueryTooLargeError."""

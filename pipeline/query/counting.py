@@ -236,7 +236,7 @@ class Counting:
 
         marked = marks or reader.read([ref], statement, live=self._no_live)
         try:
-            return (reader.source(ref), marked) if reader.can_read(ref) else None
+            return (reader.source(ref), marked) if reader.can_read(ref.url) else None
         except StoreUnavailableError as exc:
             reader.leave_out(ref, str(exc))
             return None

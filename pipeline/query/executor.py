@@ -13,6 +13,7 @@ import pyarrow as pa
 from pipeline import telemetry
 from pipeline.query.chunk_columns import UNREADABLE
 from pipeline.query.chunks import ChunkReader, ChunkRef, ForChunks, numbered
+from pipeline.query.copies import Wanted
 from topics.errors import StoreUnavailableError
 
 BATCH_SPANS = 2_000_000  # of chunks that are asked at once: each row of the answer has its chunk's number
@@ -32,22 +33,26 @@ class OfChunk(Protocol):
 
 
 class ChunkRows(NamedTuple):
-    """What makes the rows of chunks: a statement with the column CHUNK_NUMBER; plain: makes the same without that."""
+    """What makes the rows of chunks: a statement with the column CHUNK_NUMBER, as ChunkReader.read takes it.
+
+    plain: makes the same without that column; traces: of the objects with a row a trace, in the place of the chunks.
+    """
 
     statement: ForChunks
     plain: OfChunk | None = None
+    traces: bool = False
+
+    def wanted(self, ref: ChunkRef) -> Wanted:
+        """What is read of a chunk."""
+        return ref.traces_wanted if self.traces else ref.wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A statement whose rows have the column CHUNK_NUMBER, as ChunkReader.read takes it. live: no rows.
+    """What is asked of chunks. live: no rows, with the columns of live ones."""
 
-    plain: as of ChunkRows.
-    """
-
-    statement: ForChunks
+    of: ChunkRows
     live: pa.Table
-    plain: OfChunk | None = None
 
 
 class Executor(Protocol):
@@ -77,16 +82,17 @@ class OwnThreads:
         """As Executor says."""
         for some in batches(refs, BATCH_SPANS):
             left, parts = some, list[tuple[list[ChunkRef], pa.Table]]()
-            if asked.plain is not None:
-                tables = _plain(reader, some, asked.plain)
+            if asked.of.plain is not None:
+                tables = _plain(reader, some, asked.of.plain)
                 found = [(ref, table) for ref, table in zip(some, tables, strict=True) if table is not None]
                 left = [ref for ref, table in zip(some, tables, strict=True) if table is None]
                 if found:
                     rows = pa.concat_tables(numbered(table, at) for at, (_, table) in enumerate(found))
                     parts.append(([ref for ref, _ in found], rows))
             if left:  # of which the engine says why not, or tries again
-                parts.append((left, reader.read(left, asked.statement, live=asked.live)))
-            reader.session.let_go(ref.url for ref in some)
+                rows = reader.read(left, asked.of.statement, traces=asked.of.traces, live=asked.live)
+                parts.append((left, rows))
+            reader.session.let_go(asked.of.wanted(ref).url for ref in some)
             yield from parts
 
     def looked(self) -> None:
@@ -106,7 +112,7 @@ def _plain(reader: ChunkReader, refs: Sequence[ChunkRef], plain: OfChunk) -> lis
 
     def source(ref: ChunkRef) -> str | pa.Buffer | None:
         try:
-            return reader.source(ref) if reader.can_read(ref) else None
+            return reader.source(ref) if reader.can_read(ref.url) else None
         except StoreUnavailableError:
             return None
 

@@ -31,7 +31,7 @@ from pipeline.query.chunks import (
 )
 from pipeline.query.conditions import TRACE_TAGS, Condition, conditions_of
 from pipeline.query.engine import Engine, Session
-from pipeline.query.executor import ChunkRows
+from pipeline.query.executor import Asked, ChunkRows
 from pipeline.query.explained import SNAPSHOT_STEP, Watch
 from pipeline.query.order import NEWEST, Order
 from pipeline.query.plan import SpanSet
@@ -298,9 +298,9 @@ class _Run:
         if question.query is not None and condition.sql == TRUE.text:
             rows = self._spans.live_that_may_fit(columns, condition, None if with_live else Snapshot())
             range_ns = question.start_ns, question.end_ns
-            live = candidates.traces_of(rows, range_ns)
-            statement = partial(candidates.traces_sql, range_ns=range_ns, spans_min=self._spans_min)
-            return self._spans.read_traces(refs, statement, live)
+            asked = Asked(ChunkRows(candidates.traces_sql, traces=True), candidates.NO_TRACES)
+            stored = self._spans.of_traces(self._cache, refs, asked) or candidates.NO_TRACES
+            return candidates.joined(stored, candidates.traces_of(rows, range_ns), range_ns, self._spans_min)
         covered, others, rest = self._spans.by_cover(refs, within)
         if not with_live:
             covered, rest = covered._replace(live=[]), Snapshot()

@@ -76,7 +76,8 @@ class Spread:
         self, reader: ChunkReader, refs: Sequence[ChunkRef], asked: Asked
     ) -> Generator[tuple[list[ChunkRef], pa.Table]]:
         """As Executor says."""
-        refs, workers = [ref for ref in refs if reader.can_read(ref)], self._cluster.workers()
+        workers = self._cluster.workers()
+        refs = [ref for ref in refs if reader.can_read(asked.of.wanted(ref).url)]
         if refs and not workers:
             self._count(AWAY)
             yield from self._own.each(reader, refs, asked)
@@ -101,7 +102,9 @@ class Spread:
             tasks.end()
         # Together, as without a cluster: where some chunks can be read, the others are named
         for batch in batches(left, BATCH_SPANS):
-            yield batch, reader.read(batch, asked.statement, live=asked.live, others_read=len(left) < len(refs))
+            others_read = len(left) < len(refs)
+            of = asked.of
+            yield batch, reader.read(batch, of.statement, traces=of.traces, live=asked.live, others_read=others_read)
 
     def looked(self) -> None:
         """As Executor says."""
@@ -131,8 +134,8 @@ class _Tasks:
 
     def send(self, worker: str, refs: list[ChunkRef]) -> None:
         """Have a batch answered. Raises QueryTooLargeError."""
-        statement = self._asked.statement([ref.url for ref in refs])
-        wanted = tuple(ref.wanted for ref in refs)
+        wanted = tuple(map(self._asked.of.wanted, refs))
+        statement = self._asked.of.statement([one.url for one in wanted])
         self._reader.session.open(wanted)
         task = Task.of(wanted, statement, self._asked.live, self._reader.session.seconds_left)
         self.under_way[self._cluster.ask(task, worker)] = _Sent(refs, task.text, time.monotonic())

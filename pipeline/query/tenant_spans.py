@@ -150,10 +150,9 @@ class TenantSpans:
         live = self.live_that_may_fit(columns, condition, within)
         return self.reader.read(refs, statement, live=live)
 
-    def read_traces(self, refs: Sequence[ChunkRef], statement: ForChunks, live: pa.Table) -> pa.Table:
-        """A statement over the objects with a row a trace in the place of chunks. live: such rows of what is live."""
-        self._opened(refs, traces=True)
-        return self.reader.read(refs, statement, traces=True, live=live)
+    def of_traces(self, cache: ChunkCache, refs: Sequence[ChunkRef], asked: Asked) -> pa.Table | None:
+        """The rows of each chunk's object with a row a trace, out of the cache where they are known."""
+        return cache.rows(refs, asked, self.reader, opened=partial(self._opened, traces=True))
 
     def of_each(
         self,
@@ -173,7 +172,7 @@ class TenantSpans:
             f"live {segment.serial}": partial(self.snapshot.of_segment, segment, columns, fits, condition.needs)
             for segment in covered.live
         }
-        asked = Asked(of.statement, numbered(self.no_live(columns), 0), of.plain)
+        asked = Asked(of, numbered(self.no_live(columns), 0))
         return cache.rows(covered.refs, asked, self.reader, live=rows, opened=self._opened, came=came)
 
     def _opened(self, refs: Sequence[ChunkRef], *, traces: bool = False) -> None:

@@ -15,7 +15,7 @@ from pipeline.query.chunk_cache import ChunkCache
 from pipeline.query.chunks import CHUNK_NUMBER, ChunkReader, ChunkRef, numbered, rows_by_chunk
 from pipeline.query.copies import Wanted
 from pipeline.query.engine import Session
-from pipeline.query.executor import Asked
+from pipeline.query.executor import Asked, ChunkRows
 from pipeline.store.manifest import ChunkEntry
 from tests.pipeline.query.test_engine import run
 
@@ -91,7 +91,7 @@ def test_each_chunk_keeps_its_own_rows_beside_one_that_cannot_be_read(
         reader = ChunkReader(session, reasons)
 
         def values(of: list[ChunkRef]) -> list[int]:
-            found = cache.rows(of, Asked(statement, NO_LIVE, plain), reader, opened=asked.append)
+            found = cache.rows(of, Asked(ChunkRows(statement, plain), NO_LIVE), reader, opened=asked.append)
             assert found is not None
             return found.column("v").to_pylist()
 
@@ -121,7 +121,7 @@ def test_live_rows_are_asked_for_once_under_their_name(tmp_path: Path) -> None:
         cache, reader = ChunkCache(1 << 20), ChunkReader(session, [])
 
         def values(live: Mapping[str, Callable[[], pa.Table]]) -> list[int]:
-            found = cache.rows([], Asked(statement, NO_LIVE), reader, live=live)
+            found = cache.rows([], Asked(ChunkRows(statement), NO_LIVE), reader, live=live)
             return [] if found is None else found.column("v").to_pylist()
 
         return [values(segments), values(segments | {"live 3": rows("live 3", 3)}), values({})]
