@@ -120,7 +120,7 @@ def compare(engine: Engine, columns_max: int, world: list[Trace], queries: list[
     asyncio.run(engine.run(work))
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("columns_max", [200, 1], ids=["columns", "maps"])
 @settings(
     max_examples=EXAMPLES,
