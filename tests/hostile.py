@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import zstandard
@@ -28,6 +29,7 @@ from agents.load.blocks import Template
 from agents.rekey import rekeyed
 from pipeline.partition.batch import SourceRecord, SpanLimits, Wanted, prepare
 from pipeline.partition.window import Window
+from pipeline.query import candidates
 from pipeline.query.chunk_columns import UNREADABLE
 from pipeline.query.engine import Engine
 from pipeline.query.intervals import Intervals
@@ -57,6 +59,7 @@ SPAN = SpanLimits(
 )
 REFUSED = (MalformedRequestError, RequestTooLargeError)
 RECORDS_AT_ONCE = 8
+ALL_TIMES = (0, 2**64 - 1)
 QUANTILES = PlainCells(
     (Grouped("resource.service.name", "string", ""), Grouped("kind", "kind", 0)), Intervals(0, 10**9, 1), listed=True
 )
@@ -96,15 +99,17 @@ class Seeds:
     requests: list[bytes]
     json: list[bytes]
     chunk: bytes
+    traces: bytes
     manifest: bytes
 
     @staticmethod
     def make() -> Seeds:
-        """Requests of a load and of a small shop, its chunk, and a manifest of it."""
+        """Requests of a load and of a small shop, its chunk and that one's traces, and a manifest of it."""
         requests = [one.body.tobytes() for one in Template(1, 3).requests[:20]] + [shop().SerializeToString()]
         json = [json_format.MessageToJson(TracesData.FromString(one)).encode() for one in requests]
         spans = spans_table(shop())
-        entry = {one.name: getattr(encoded(spans), one.name, "n") for one in fields(ChunkEntry)}
+        chunk = encoded(spans)
+        entry = {one.name: getattr(chunk, one.name, "n") for one in fields(ChunkEntry)}
         manifest = Manifest(
             topic="spans_by_trace",
             partition=1,
@@ -119,7 +124,7 @@ class Seeds:
             losses=((5, 6),),
             chunks=(ChunkEntry(**entry | {"traces": 2, "bytes": 1}),),
         )
-        return Seeds(requests, json, encoded(spans).parquet, manifest.to_json())
+        return Seeds(requests, json, chunk.parquet, chunk.traces, manifest.to_json())
 
 
 class Hostile:
@@ -137,6 +142,7 @@ class Hostile:
             "chunk": self._chunk,
             "asked_chunk": self._asked_chunk,
             "counted_chunk": self._counted_chunk,
+            "joined_traces": self._joined_traces,
             "manifest": self._manifest,
         }
 
@@ -202,15 +208,8 @@ class Hostile:
 
     def _asked_chunk(self, rng: random.Random) -> str:
         """As a querier reads a chunk's copy: every value of it."""
-        path = self._folder / f"{uuid.uuid4()}.parquet"  # the engine keeps a file's footer by its name
-        path.write_bytes(mutated(self.seeds.chunk, rng))
-        try:
-            asyncio.run(self._engine.run(lambda session: session.sql(EVERY_VALUE, [str(path)])))
-        except (StoreUnavailableError, QueryTooLargeError) as error:
-            return type(error).__name__
-        finally:
-            path.unlink()
-        return "read"
+        found = self._by_engine(mutated(self.seeds.chunk, rng), lambda path: (EVERY_VALUE, [path]))
+        return found if isinstance(found, str) else "read"
 
     def _counted_chunk(self, rng: random.Random) -> str:
         """As a querier makes cells of its columns; what is refused, the engine is asked for."""
@@ -219,6 +218,29 @@ class Hostile:
         except UNREADABLE as error:
             return type(error).__name__
         return "read"
+
+    def _joined_traces(self, rng: random.Random) -> str:
+        """As a search brings together the rows of an object with a row a trace."""
+        found = self._by_engine(mutated(self.seeds.traces, rng), lambda path: candidates.traces_sql([path]))
+        if isinstance(found, str):
+            return found
+        pending, live = candidates.Candidates(), spans_table(shop())
+        for spans_min in (0, 2):
+            pending.add(candidates.joined(found, candidates.traces_of(live, ALL_TIMES), ALL_TIMES, spans_min))
+        assert len(pending.take(1000, floor=0)) <= live.num_rows + found.num_rows
+        return "read"
+
+    def _by_engine(self, content: bytes, statement: Callable[[str], tuple[str, list[Any]]]) -> pa.Table | str:
+        """What a statement finds in a file, or the name of the error."""
+        path = self._folder / f"{uuid.uuid4()}.parquet"  # the engine keeps a file's footer by its name
+        path.write_bytes(content)
+        text, values = statement(str(path))
+        try:
+            return asyncio.run(self._engine.run(lambda session: session.sql(text, values, live=candidates.NO_TRACES)))
+        except (StoreUnavailableError, QueryTooLargeError) as error:
+            return type(error).__name__
+        finally:
+            path.unlink()
 
     @cached_property
     def _folder(self) -> Path:

@@ -35,6 +35,7 @@ COUNTS = {
     "chunk": 500,
     "asked_chunk": 500,
     "counted_chunk": 500,
+    "joined_traces": 500,
     "manifest": 3000,
 }
 IDLE = 1050

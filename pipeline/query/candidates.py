@@ -20,9 +20,9 @@ ALIKE_BITS = 20  # a million sums, which is more than traces are asked for at a 
 NO_TRACES = pa.table(
     {
         "trace_id": pa.array([], pa.binary()),
-        "start": pa.array([], pa.uint64()),
-        "ended": pa.array([], pa.uint64()),
-        "spans": pa.array([], pa.int64()),
+        "start_min_unix_ns": pa.array([], pa.uint64()),
+        "end_max_unix_ns": pa.array([], pa.uint64()),
+        "span_count": pa.array([], pa.int64()),
         CHUNK_NUMBER: pa.array([], pa.uint64()),
     }
 )
@@ -55,12 +55,13 @@ def joined(stored: pa.Table, live: pa.Table, range_ns: tuple[int, int], spans_mi
     stored: rows of traces_sql; live: of traces_of; spans_min: of all that is read, which then must be all rows of a
     trace. Traces of which a part overlaps the range, latest first.
     """
-    started, ended = (stored.column(name).to_numpy() for name in ("start", "ended"))
+    stored = stored.drop_null()  # not by the engine: it believes the statistics of what is damaged
+    started, ended = (stored.column(name).to_numpy() for name in ("start_min_unix_ns", "end_max_unix_ns"))
     overlaps = (started <= range_ns[1]) & (ended >= range_ns[0])
     ids = np.concatenate([schema.bytes_of(one.column("trace_id"), 16) for one in (stored, live)])
     start = np.concatenate([started, live.column("start").to_numpy()])
     inside = np.concatenate([overlaps, live.column("inside").to_numpy()])
-    spans = np.concatenate([one.column("spans").to_numpy() for one in (stored, live)])
+    spans = np.concatenate([stored.column("span_count").to_numpy(), live.column("spans").to_numpy()])
     if spans_min > 1:
         enough = np.flatnonzero(_sums_of_alike(ids, spans) >= spans_min)
         ids, start, inside, spans = ids[enough], start[enough], inside[enough], spans[enough]
@@ -139,12 +140,14 @@ def by_chunk_sql(urls: list[str], *, condition: Condition) -> tuple[str, list[An
 
 
 def traces_sql(urls: list[str]) -> tuple[str, list[Any]]:
-    """The traces of each chunk, with its number, of the objects with a row a trace."""
-    stored = (
-        "SELECT trace_id, start_min_unix_ns AS start, end_max_unix_ns AS ended, span_count::BIGINT AS spans, "
-        f"file_index AS {CHUNK_NUMBER} FROM read_parquet(?) UNION ALL BY NAME "
+    """The traces of each chunk, with its number, of the objects with a row a trace; null where it is damaged."""
+    stored = f"SELECT *, file_index AS {CHUNK_NUMBER} FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME "
+    text = (
+        "SELECT trace_id::BLOB AS trace_id, start_min_unix_ns::UBIGINT AS start_min_unix_ns, "
+        f"end_max_unix_ns::UBIGINT AS end_max_unix_ns, span_count::BIGINT AS span_count, {CHUNK_NUMBER} "
+        f"FROM ({stored if urls else ''}SELECT * FROM {{live}}) WHERE octet_length(trace_id::BLOB) = 16"
     )
-    return f"{stored if urls else ''}SELECT * FROM {{live}}", [urls] if urls else []
+    return text, [urls] if urls else []
 
 
 class Candidates:

@@ -23,7 +23,8 @@ SHARES = {  # of 1000; an input of records and inlet is RECORDS_AT_ONCE records
     "chunk": 15,
     "asked_chunk": 15,
     "counted_chunk": 10,
-    "manifest": 45,
+    "joined_traces": 10,
+    "manifest": 35,
 }
 PORTIONS = 4
 GROWTH_MB_MAX = 150.0

@@ -70,9 +70,9 @@ def test_traces_of_chunks_and_live_rows_are_found_as_row_by_row(
     chunk = pa.table(  # a row a trace of a chunk, where each chunk has one span
         {
             "trace_id": pa.array([one for one, _, _ in rows], pa.binary()),
-            "start": pa.array([start for _, start, _ in rows], pa.uint64()),
-            "ended": pa.array([start + duration for _, start, duration in rows], pa.uint64()),
-            "spans": pa.array([1] * len(rows), pa.int64()),
+            "start_min_unix_ns": pa.array([start for _, start, _ in rows], pa.uint64()),
+            "end_max_unix_ns": pa.array([start + duration for _, start, duration in rows], pa.uint64()),
+            "span_count": pa.array([1] * len(rows), pa.int64()),
         }
     )
 
