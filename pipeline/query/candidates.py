@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.query import plan
 from pipeline.query.chunks import CHUNK_NUMBER, IN_RANGE, rows_by_chunk, rows_of
 from pipeline.query.conditions import Condition
-from pipeline.query.tenant_spans import UINT64_MAX
 from pipeline.spans import schema
 
-Ints = npt.NDArray[np.int64]
 ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio: takes apart what differs in few bits
 ALIKE_BITS = 20  # a million sums, which is more than traces are asked for at a time as a rule
 NO_TRACES = pa.table(
@@ -34,19 +33,10 @@ def first_starts(rows: pa.Table) -> pa.Table:
 
 
 def traces_of(rows: pa.Table, range_ns: tuple[int, int] | None) -> pa.Table:
-    """A row a trace: its first start, whether a span overlaps the range, and how many spans there are.
-
-    By codes: IDs that come again and again are found faster than put in order.
-    """
-    coded = rows.column("trace_id").combine_chunks().dictionary_encode()
-    codes, traces = coded.indices.to_numpy(), len(coded.dictionary)
-    start, inside = np.full(traces, UINT64_MAX, dtype=np.uint64), np.ones(traces, dtype=bool)
-    np.minimum.at(start, codes, rows.column("start_unix_ns").to_numpy())
-    if range_ns is not None:
-        inside[:] = False
-        inside[codes[plan.overlap(rows, range_ns)]] = True
-    spans = np.bincount(codes, minlength=traces)
-    return pa.table({"trace_id": coded.dictionary, "start": start, "inside": inside, "spans": spans})
+    """A row a trace: its first start, whether a span overlaps the range, and how many spans there are."""
+    inside = np.ones(rows.num_rows, dtype=bool) if range_ns is None else plan.overlap(rows, range_ns)
+    spans = np.ones(rows.num_rows, dtype=np.int64)
+    return _by_trace(_parts(rows.column("trace_id"), rows.column("start_unix_ns").to_numpy(), inside, spans))
 
 
 def joined(stored: pa.Table, live: pa.Table, range_ns: tuple[int, int], spans_min: int) -> pa.Table:
@@ -56,58 +46,36 @@ def joined(stored: pa.Table, live: pa.Table, range_ns: tuple[int, int], spans_mi
     trace. Traces of which a part overlaps the range, latest first.
     """
     stored = stored.drop_null()  # not by the engine: it believes the statistics of what is damaged
-    started, ended = (stored.column(name).to_numpy() for name in ("start_min_unix_ns", "end_max_unix_ns"))
-    overlaps = (started <= range_ns[1]) & (ended >= range_ns[0])
-    ids = np.concatenate([schema.bytes_of(one.column("trace_id"), 16) for one in (stored, live)])
-    start = np.concatenate([started, live.column("start").to_numpy()])
-    inside = np.concatenate([overlaps, live.column("inside").to_numpy()])
-    spans = np.concatenate([stored.column("span_count").to_numpy(), live.column("spans").to_numpy()])
+    started, ended, spans = (
+        stored.column(name).to_numpy() for name in ("start_min_unix_ns", "end_max_unix_ns", "span_count")
+    )
+    inside = (started <= range_ns[1]) & (ended >= range_ns[0])
+    parts = pa.concat_tables([_parts(stored.column("trace_id"), started, inside, spans), live])
     if spans_min > 1:
-        enough = np.flatnonzero(_sums_of_alike(ids, spans) >= spans_min)
-        ids, start, inside, spans = ids[enough], start[enough], inside[enough], spans[enough]
-    order, firsts = side_by_side(ids)
-    if len(firsts):
-        start, inside, spans = (
-            by.reduceat(of[order], firsts) for by, of in ((np.minimum, start), (np.logical_or, inside), (np.add, spans))
-        )
-    fits = inside & (spans >= spans_min)
-    found = np.ascontiguousarray(ids[order[firsts[fits]]])
-    trace_ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(found), [None, pa.py_buffer(found)])
-    return latest_first(pa.table({"trace_id": trace_ids, "start": start[fits]}))
+        parts = parts.filter(_sums_of_alike(parts) >= spans_min)
+    found = _by_trace(parts)
+    fits = pc.and_(found.column("inside"), pc.greater_equal(found.column("spans"), spans_min))
+    return latest_first(found.select(["trace_id", "start"]).filter(fits))
 
 
-def _sums_of_alike(ids: npt.NDArray[np.uint8], spans: Ints) -> Ints:
-    """Of each row at least the sum of its trace: that of all rows whose IDs are alike in some bits."""
-    alike = (_mixed(ids) >> np.uint64(64 - ALIKE_BITS)).astype(np.int64)
-    return np.bincount(alike, spans, 1 << ALIKE_BITS).astype(np.int64)[alike]
+def _parts(trace_id: pa.ChunkedArray, *columns: npt.NDArray[Any]) -> pa.Table:
+    """What is known of traces in some place: starts, whether inside, spans."""
+    return pa.table([trace_id.cast(pa.binary(16)), *columns], ["trace_id", "start", "inside", "spans"])
 
 
-def side_by_side(ids: npt.NDArray[np.uint8]) -> tuple[Ints, Ints]:
-    """An order in which equal ones of these IDs, of shape (n, 16), stand side by side; where each begins in it.
-
-    By a mix of both halves, in half the time of a dictionary; by the halves where two IDs are mixed alike.
-    """
-    halves, mixed = np.ascontiguousarray(ids).view(np.uint64), _mixed(ids)
-    order = np.argsort(mixed)
-    new = _differ(halves[order])
-    if np.count_nonzero(new) != np.count_nonzero(_differ(mixed[order, None])):
-        order = np.lexsort(halves.T)
-        new = _differ(halves[order])
-    return order, np.flatnonzero(new)
+def _by_trace(parts: pa.Table) -> pa.Table:
+    """One row a trace of several."""
+    sums = [("start", "min"), ("inside", "any"), ("spans", "sum")]
+    found = parts.group_by("trace_id", use_threads=False).aggregate(sums)
+    return found.select(["trace_id", *map("_".join, sums)]).rename_columns(parts.column_names)
 
 
-def _mixed(ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """Numbers for IDs whose upper bits depend on all of theirs."""
-    halves = np.ascontiguousarray(ids).view(np.uint64)
-    mixed: npt.NDArray[np.uint64] = (halves[:, 0] * ODD ^ halves[:, 1]) * ODD
-    return mixed
-
-
-def _differ(rows: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Of each row, whether it is another than the one before."""
-    new = np.ones(len(rows), dtype=bool)
-    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
-    return new
+def _sums_of_alike(parts: pa.Table) -> npt.NDArray[Any]:
+    """Of each row at least the spans of its trace: those of all rows whose IDs are alike in some bits of a mix."""
+    halves = schema.bytes_of(parts.column("trace_id"), 16).view(np.uint64)
+    alike = (((halves[:, 0] * ODD ^ halves[:, 1]) * ODD) >> np.uint64(64 - ALIKE_BITS)).astype(np.int64)
+    sums: npt.NDArray[Any] = np.bincount(alike, parts.column("spans").to_numpy(), 1 << ALIKE_BITS)
+    return sums[alike]
 
 
 def latest_first(found: pa.Table) -> pa.Table:

@@ -47,7 +47,8 @@ GROUP_CHUNKS_MIN, GROUP_CHUNKS_MAX = 16, 256
 # The engine passes over row groups without any of 50 values, but looks at all of them for more
 FEW_TRACES, MANY_TRACES, BATCH_TRACES_MAX = 48, 2048, 32_768
 SPARE_TRACES = 4  # beside those wanted, where nearly all candidates are found
-SPANS_MIN, COUNTED_CHUNKS_MAX = 2, 1024
+SPANS_MIN = 2
+TRACES_MAX = 2_000_000  # of chunks that are looked at together, 100 bytes each
 AT = "live_row"
 Heard = Callable[[list["TraceSummary"]], None]  # is told from another thread, again and again, what is found so far
 
@@ -209,7 +210,7 @@ class _Run:
             return 0
         least = plan.spans_at_least(question.query)
         around = self._spans.refs(max(0, question.start_ns - reach_ns), min(UINT64_MAX, question.end_ns + reach_ns))
-        if least < SPANS_MIN or len(around) > COUNTED_CHUNKS_MAX:
+        if least < SPANS_MIN or sum(ref.entry.traces for ref in around) > TRACES_MAX:
             return 0
         self._refs = around
         return least
@@ -275,13 +276,15 @@ class _Run:
             return
         bounds = [(self._bound(ref), ref) for ref in self._refs]
         bounds.sort(key=lambda pair: (-pair[0], pair[1].entry.name))
-        at, size = 0, 0
+        traces = np.cumsum([0, *(ref.entry.traces for _, ref in bounds)])
+        at, size, after = 0, 0, 0
         while True:
-            after = at + size
             yield [ref for _, ref in bounds[at:after]], bounds[after][0] if after < len(bounds) else -1
             if after >= len(bounds):
                 return
             at, size = after, min(max(4 * size, GROUP_CHUNKS_MIN), GROUP_CHUNKS_MAX)
+            few = int(np.searchsorted(traces, traces[at] + TRACES_MAX, side="right")) - 1
+            after = min(at + size, max(at + 1, few))
 
     def _bound(self, ref: ChunkRef) -> int:
         """No span of the chunk within the range starts later."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.query.candidates import NO_TRACES, ODD, joined, side_by_side, traces_of
+from pipeline.query.candidates import NO_TRACES, joined, traces_of
 
 ALL = (0, 2**64 - 1)
 HALF = st.sampled_from([0, 1, 2, 2**63, 2**64 - 1])
@@ -18,12 +18,6 @@ ROW = st.tuples(HALF, HALF, st.integers(0, 9), st.integers(0, 5))  # halves of t
 
 def trace_id(high: int, low: int) -> bytes:
     return np.array([high, low], dtype=np.uint64).tobytes()
-
-
-def mixed_alike(high: int, other_high: int, low: int) -> tuple[bytes, bytes]:
-    """Two IDs whose halves mix to the same number."""
-    other_low = (high * int(ODD) ^ low ^ other_high * int(ODD)) % 2**64
-    return trace_id(high, low), trace_id(other_high, other_low)
 
 
 def of_rows(rows: list[tuple[bytes, int, int]]) -> pa.Table:
@@ -35,19 +29,6 @@ def of_rows(rows: list[tuple[bytes, int, int]]) -> pa.Table:
             "duration_ns": pa.array(durations, pa.int64()),
         }
     )
-
-
-@given(st.lists(st.integers(0, 2)))
-def test_ids_that_mix_alike_do_not_take_turns(which: list[int]) -> None:
-    known = [*mixed_alike(1, 7, 3), trace_id(1, 2)]
-    ids = np.frombuffer(b"".join(known[one] for one in which), dtype=np.uint8).reshape(-1, 16)
-
-    order, firsts = side_by_side(ids)
-
-    runs = [[which[row] for row in rows] for rows in np.split(order, firsts)[1:]]
-    assert sorted(order.tolist()) == list(range(len(which)))
-    assert all(len(set(run)) == 1 for run in runs)
-    assert len(runs) == len(set(which))
 
 
 @given(st.lists(ROW), st.lists(ROW), st.integers(0, 4), st.tuples(st.integers(0, 9), st.integers(0, 9)))

@@ -7,11 +7,12 @@ from contextlib import suppress
 
 import pytest
 
+from pipeline.query import search
 from pipeline.query.search import SearchQuestion
 from pipeline.traceql import tree
 from pipeline.traceql.check import check
 from pipeline.traceql.parser import parse
-from tests.pipeline.query.cuts import HOUR_NS, HOW, TENANTS, Asked, ask, everywhere
+from tests.pipeline.query.cuts import HOUR_NS, HOW, PARTITIONS, TENANTS, Asked, Cut, ask, everywhere
 from tests.pipeline.query.world import T0, OneSpan, trace_id
 from topics.errors import BadQuestionError
 from topics.settings import Settings
@@ -139,20 +140,30 @@ def test_a_long_expression_is_answered_or_refused_in_little_time(world: Settings
     assert time.process_time() - began_s < 20
 
 
+async def answered_right(on: Asked) -> None:
+    for query, expected in CASES:
+        pipeline = check(parse(query), lambda _: None).body
+        assert isinstance(pipeline, tree.Pipeline)
+        asked = SearchQuestion(query=pipeline, start_ns=T0, end_ns=T0 + HOUR_NS, span_set_spans=100)
+        answer = await on.search.find(TENANTS, asked)
+        assert answer.reasons == []
+        found = {
+            hit.trace_id: sorted(int.from_bytes(one.span_id) for each in hit.span_sets for one in each.spans)
+            for hit in answer.traces
+        }
+        assert found == {trace_id(number): spans for number, spans in expected.items()}, query
+        assert list(found) == [trace_id(number) for number in (3, 2, 1) if number in expected], query
+
+
 @pytest.mark.parametrize("how", HOW)
 def test_a_query_finds_the_same_spans_wherever_they_stand(world: Settings, how: str) -> None:
-    async def question(on: Asked) -> None:
-        for query, expected in CASES:
-            pipeline = check(parse(query), lambda _: None).body
-            assert isinstance(pipeline, tree.Pipeline)
-            asked = SearchQuestion(query=pipeline, start_ns=T0, end_ns=T0 + HOUR_NS, span_set_spans=100)
-            answer = await on.search.find(TENANTS, asked)
-            assert answer.reasons == []
-            found = {
-                hit.trace_id: sorted(int.from_bytes(one.span_id) for each in hit.span_sets for one in each.spans)
-                for hit in answer.traces
-            }
-            assert found == {trace_id(number): spans for number, spans in expected.items()}, query
-            assert list(found) == [trace_id(number) for number in (3, 2, 1) if number in expected], query
+    ask(world, SHOP, everywhere(3, how), answered_right)
 
-    ask(world, SHOP, everywhere(3, how), question)
+
+@pytest.mark.parametrize("traces_max", [1, 3])
+def test_a_query_finds_the_same_spans_however_few_traces_are_looked_at_together(
+    world: Settings, monkeypatch: pytest.MonkeyPatch, traces_max: int
+) -> None:
+    monkeypatch.setattr(search, "TRACES_MAX", traces_max)
+
+    ask(world, SHOP, dict.fromkeys(range(PARTITIONS), Cut(chunks=[0, 1, 2])), answered_right)
