@@ -102,8 +102,7 @@ class Spread:
             tasks.end()
         # Together, as without a cluster: where some chunks can be read, the others are named
         for batch in batches(left, BATCH_SPANS):
-            others_read = len(left) < len(refs)
-            of = asked.of
+            of, others_read = asked.of, len(left) < len(refs)
             yield batch, reader.read(batch, of.statement, traces=of.traces, live=asked.live, others_read=others_read)
 
     def looked(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -27,6 +27,7 @@ from pipeline.store.commit import store_range
 from pipeline.store.manifest import ChunkEntry, Manifest, chunk_from_values
 from pipeline.store.objects import ObjectStore
 from pipeline.store.tables import ipc_bytes
+from tests.pipeline.store.memory_store import manifest_of
 from topics.settings import Settings
 
 T0 = 1_700_000_000 * 10**9
@@ -297,18 +298,7 @@ class MemoryStored:
 
 def a_manifest(partition: int, first: int, last: int) -> Manifest:
     """One that names no chunk: nothing of these offsets was new."""
-    return Manifest(
-        topic="spans_by_trace",
-        partition=partition,
-        partitions=1,
-        first=first,
-        last=last,
-        token="t",
-        worker="",
-        written_unix_ns=T0,
-        record_time_min_unix_ns=T0,
-        record_time_max_unix_ns=T0,
-    )
+    return replace(manifest_of(first, last, tenants=()), partition=partition)
 
 
 def stored(
